@@ -1,8 +1,9 @@
 """Choose ports for servers and proxies of tests.
 
-Why: a port that the kernel hands out by itself (bind to 0) lies in the range it also uses for outgoing connections. While a server on such a port is
-down, any other connection of the machine may take it, and a client that keeps trying a closed port of that range may even end up connected to itself.
-A server that must come back on the same port therefore needs one from below that range.
+Why: a port that the kernel hands out by itself (bind to 0) lies in the range it also uses for outgoing connections.
+While a server on such a port is down, any other connection of the machine may take it, and a client that keeps trying
+a closed port of that range may even end up connected to itself. A server that must come back on the same port
+therefore needs one from below that range.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Find MariaDB and MySQL server programs on this machine, and fetch the ones that are missing.
 
-Why: tests of a connection pool are worth what the servers behind them are worth, and Linux distributions install either MariaDB or MySQL, never both. So
-a server may also live in millpond's own cache folder, unpacked from the distribution's packages and run through the dynamic loader that came with it.
+Why: tests of a connection pool are worth what the servers behind them are worth, and Linux distributions install
+either MariaDB or MySQL, never both. So a server may also live in millpond's own cache folder, unpacked from the
+distribution's packages and run through the dynamic loader that came with it.
 
 Rules:
 - A program is what its ``--version`` says: on Debian ``mysqld`` is MariaDB.
-- Fetching needs no root, changes nothing outside the cache folder and starts nothing: apt resolves and downloads with a private state, dpkg-deb unpacks.
+- Fetching needs no root, changes nothing outside the cache folder and starts nothing: apt resolves and downloads with
+  a private state, dpkg-deb unpacks.
 - The mirror and its signing key are the machine's own, read from its apt configuration. No host name is written here.
 - What appears under its final name is complete: it was built aside and renamed under a lock.
 
@@ -15,7 +17,6 @@ It must not start servers (``servers.py`` does), nor import anything outside the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import re
@@ -39,7 +40,7 @@ _UNUSED_PACKAGES = re.compile(r"(perl|libperl|gcc-\d+-base|libc-gconv)")
 
 
 class ServerMissing(RuntimeError):
-    """Tell that no server program of the wanted kind is on this machine, and how to get one. The machine's fault, not the test's."""
+    """Tell that no server of the wanted kind is on this machine, and how to get one; the machine's fault."""
 
 
 class InstallFailed(RuntimeError):
@@ -50,8 +51,9 @@ class InstallFailed(RuntimeError):
 class ServerBinary:
     """Describe one server program that was found.
 
-    ``command`` is how to run it (a loader and its arguments may come first), ``prefix`` the folder below which its ``share`` and ``lib`` folders lie,
-    ``private`` whether it lives in millpond's cache folder and so needs to be told where those are.
+    ``command`` is how to run it (a loader and its arguments may come first), ``prefix`` the folder below which its
+    ``share`` and ``lib`` folders lie, ``private`` whether it lives in millpond's cache folder and so needs to be told
+    where those are.
     """
 
     kind: Kind
@@ -77,7 +79,7 @@ class ServerBinary:
 
 
 def cache_folder() -> Path:
-    """Return the folder where servers and prepared data folders are kept: ``$MILLPOND_CACHE``, else ``~/.cache/millpond``."""
+    """Return the folder of servers and prepared data: ``$MILLPOND_CACHE``, else ``~/.cache/millpond``."""
     named = os.environ.get("MILLPOND_CACHE")
     return Path(named).expanduser().absolute() if named else Path.home() / ".cache" / "millpond"
 
@@ -86,13 +88,14 @@ def install_remedy(kind: Kind) -> str:
     """Return the sentence that says how to get a server of this kind."""
     package = {"mariadb": "mariadb-server-core", "mysql": "mysql-server-core"}[kind]
     return (
-        f"Run: python -m millpond.testing.servers install {kind} (no root needed; Debian and Ubuntu), or install the package {package} "
+        f"Run: python -m millpond.testing.servers install {kind} (no root needed; Debian and Ubuntu), "
+        f"or install the package {package} "
         f"(or mysql-server, mariadb-server as your system calls it), or name the program in {_OVERRIDES[kind]}."
     )
 
 
 def find_server(kind: Kind) -> ServerBinary:
-    """Return a server program of this kind: the one named in the environment, else one of the system, else the one in the cache folder.
+    """Return a server of this kind: the one named in the environment, else the system's, else the cache folder's.
 
     Raises:
         ValueError: the kind is neither "mariadb" nor "mysql".
@@ -112,7 +115,8 @@ def find_server(kind: Kind) -> ServerBinary:
     if found is not None:
         return found
     raise ServerMissing(
-        f"no {kind} server on this machine (looked on PATH, in {', '.join(_SYSTEM_FOLDERS)} and in {tree}). {install_remedy(kind)}"
+        f"no {kind} server on this machine (looked on PATH, in {', '.join(_SYSTEM_FOLDERS)} and in {tree}). "
+        f"{install_remedy(kind)}"
     )
 
 
@@ -172,8 +176,9 @@ def _ask(command: tuple[str, ...], path: Path, prefix: Path, private: bool, chan
 def _loader(tree: Path) -> tuple[str, ...]:
     """Return the loader of the tree and the library folders it shall use.
 
-    The tree may come from a newer distribution than the machine's, so its programs need the C library that came along. Running its own loader does
-    that without chroot, so without root, and leaves every folder of the machine in sight.
+    The tree may come from a newer distribution than the machine's, so its programs need the C library that came
+    along. Running its own loader does that without chroot, so without root, and leaves every folder of the machine in
+    sight.
     """
     loaders = [*tree.glob("usr/lib64/ld-linux*.so.*"), *tree.glob("lib64/ld-linux*.so.*")]
     loaders += [
@@ -195,7 +200,8 @@ def _loader(tree: Path) -> tuple[str, ...]:
 def install(kinds: Iterable[Kind]) -> list[ServerBinary]:
     """Make servers of these kinds be there, fetching only what is missing, and return them.
 
-    Takes about twenty seconds for a server that has to be fetched and none for one that is there. Safe to run from several processes at once.
+    Takes about twenty seconds for a server that has to be fetched and none for one that is there. Safe to run from
+    several processes at once.
 
     Raises:
         InstallFailed: apt or dpkg are not there, or the packages cannot be had from the machine's mirrors.
@@ -212,24 +218,28 @@ def install(kinds: Iterable[Kind]) -> list[ServerBinary]:
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[Path]:
     """Hold a lock between processes, named ``name``, and give the cache folder."""
+    import fcntl  # not on Windows, where this module must still import
+
     cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        handle = open(cache / f".{name}.lock", "w")
+        descriptor = os.open(cache / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise InstallFailed(
-            f"the cache folder {cache} cannot be written ({error}); name another in MILLPOND_CACHE"
-        ) from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        problem = f"the cache folder {cache} cannot be written ({error}); name another in MILLPOND_CACHE"
+        raise InstallFailed(problem) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield cache
+    finally:
+        os.close(descriptor)
 
 
 def _fetch(kind: Kind) -> ServerBinary:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise InstallFailed(
-                f"{tool} is not here, so {kind} cannot be fetched; install it the way of this system. {install_remedy(kind)}"
+                f"{tool} is not here, so {kind} cannot be fetched; install it the way of this system. "
+                f"{install_remedy(kind)}"
             )
     with locked(f"install-{kind}") as cache:
         final = cache / kind
@@ -281,7 +291,7 @@ class _Source:
 
 
 class _PrivateApt:
-    """Run apt-get with a state of its own that knows no installed package, so that it fetches every library a server needs."""
+    """Run apt-get with a state of its own that knows no installed package, so that it fetches every library."""
 
     def __init__(self, folder: Path, source: _Source) -> None:
         self.archives = folder / "archives"
@@ -306,7 +316,8 @@ class _PrivateApt:
             file = folder / f"only{source.suffix}"
             file.write_text(source.text)
             settings |= {"Dir::Etc::sourcelist": file, "Dir::Etc::sourceparts": folder / "empty"}
-        # On the command line, because a file named in APT_CONFIG is read before the machine's own settings, which would win.
+        # On the command line, because a file named in APT_CONFIG is read before the machine's own settings, which
+        # would win.
         self._options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         self._environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 
@@ -326,9 +337,10 @@ def _numbers(text: str) -> list[int]:
 
 
 def _sources(kind: Kind) -> Iterator[_Source]:
-    """Yield where to look: the machine's own sources first, then, for MySQL on Debian, the unstable suite of the same mirror.
+    """Yield where to look: the machine's own sources or, for MySQL on Debian, the unstable suite of their mirror.
 
-    Debian has MySQL in no other suite (its stable releases carry MariaDB), and a private tree brings its own C library, so the mix is harmless.
+    Debian has MySQL in no other suite (its stable releases carry MariaDB), and a private tree brings its own C
+    library, so the mix is harmless.
     """
     is_debian = _os_release().get("ID") == "debian"
     if kind != "mysql" or not is_debian:
@@ -351,7 +363,7 @@ def _os_release() -> dict[str, str]:
 
 
 def _entries_for_suite(suite: str, apt_folder: Path) -> list[_Source]:
-    """Return the machine's apt entries, turned to another suite with all else kept (address, key, options), Debian's own mirrors first."""
+    """Return the machine's apt entries turned to another suite, with address, key and options kept, Debian's first."""
     files = [apt_folder / "sources.list", *sorted((apt_folder / "sources.list.d").glob("*"))]
     entries: list[_Source] = []
     for file in files:

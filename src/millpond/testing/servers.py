@@ -1,17 +1,19 @@
 """Start private MariaDB and MySQL servers for tests.
 
-Why: a pool is right or wrong by what a real server does when it is killed, restarted, silent or full, so tests need servers of their own that they may
-treat badly.
+Why: a pool is right or wrong by what a real server does when it is killed, restarted, silent or full, so tests need
+servers of their own that they may treat badly.
 
 Rules:
 - A server listens on 127.0.0.1 and a unix socket only; its data is in a temporary folder that goes when it goes.
 - It never outlives the process that made it: that process's end, however sudden, kills it.
-- Passwords are given to the server in a file of a private folder, never on a command line, and are in no repr and no error.
+- Passwords are given to the server in a file of a private folder, never on a command line, and are in no repr and no
+  error.
 - No driver is needed: whether the server is ready is read in its log.
 
 It must not be used for data that matters: durability against power loss is switched off (against SIGKILL it is kept).
 
-As a command, ``python -m millpond.testing.servers install mariadb mysql`` fetches missing servers and ``... list`` shows those that are here.
+As a command, ``python -m millpond.testing.servers install mariadb mysql`` fetches missing servers and ``... list``
+shows those that are here.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import quote, urlencode
 
 from millpond.testing._ports import choose_port
@@ -57,8 +59,8 @@ _HOST = "127.0.0.1"
 _POLL_S = 0.005  # how often the log is looked at while a server starts; a start takes 0.1 s (MariaDB) or 0.5 s (MySQL)
 _SOCKET_PATH_MAX = 100  # sockaddr_un holds 108 bytes; servers refuse longer paths
 
-# What makes a scratch server small and quick. Measured on MariaDB 10.11 and MySQL 9.7: "nosync" alone takes a third off the start, and what a commit
-# wrote still survives SIGKILL, because the kernel has it.
+# What makes a scratch server small and quick. Measured on MariaDB 10.11 and MySQL 9.7: "nosync" takes a quarter
+# off the start, and what a commit wrote still survives SIGKILL, because the kernel has it.
 _COMMON_OPTIONS: dict[str, OptionValue] = {
     "skip_name_resolve": True,
     "log_bin": False,
@@ -79,8 +81,9 @@ _KIND_OPTIONS: dict[Kind, dict[str, OptionValue]] = {
     },
 }
 
-# A start that this program's own sudden end must undo goes through a small program of its own: asking the kernel for the signal between fork and exec
-# (preexec_fn) is unsafe and, from Python 3.12, warned about in a process with threads.
+# A start that this program's own sudden end must undo goes through a small program of its own: asking the kernel for
+# the signal between fork and exec (preexec_fn) is unsafe and, from Python 3.12, warned about in a process with
+# threads.
 _DIE_WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -97,19 +100,22 @@ class ServerFailed(RuntimeError):
 class ScratchServer:
     """Run a private MariaDB or MySQL server on a free port of 127.0.0.1, with its data in a temporary folder.
 
-    Use it as a context manager, or call :meth:`start` and, at the end, :meth:`close`. One thread drives it; any thread may use it.
+    Use it as a context manager, or call :meth:`start` and, at the end, :meth:`close`. One thread drives it; any
+    thread may use it.
 
     Args:
         kind: "mariadb" or "mysql".
-        tls: True lets the server offer TLS, with a certificate for 127.0.0.1 and localhost, signed by the authority in :attr:`ca_file` (made with
-            the ``openssl`` command). False takes TLS from it.
-        options: extra server options by name, dashes or underscores alike: ``{"max_connections": 20, "performance_schema": True}``. True gives
-            ``--name``, False ``--skip-name``, None takes a default of this class away. The dictionary :attr:`options` may be changed before a
-            restart.
-        user: name of the ordinary user, who has all rights on :attr:`database` and on every schema whose name starts with it and "_".
+        tls: True lets the server offer TLS, with a certificate for 127.0.0.1 and localhost, signed by the authority
+            in :attr:`ca_file` (made with the ``openssl`` command). False takes TLS from it.
+        options: extra server options by name, dashes or underscores alike: ``{"max_connections": 20,
+            "performance_schema": True}``. True gives ``--name``, False ``--skip-name``, None takes a default of this
+            class away. The dictionary :attr:`options` may be changed before a restart.
+        user: name of the ordinary user, who has all rights on :attr:`database` and on every schema whose name starts
+            with it and "_".
         password: its password; a random one by default. :attr:`root_password` is always random.
         database: the schema that is there at the start. Letters, digits and underscores.
-        port: the port; by default one that is free and that the kernel does not hand out by itself. It stays the same over restarts.
+        port: the port; by default one that is free and that the kernel does not hand out by itself. It stays the same
+            over restarts.
         binary: path of the server program, instead of the one :meth:`find` finds.
         start_timeout: seconds until a start counts as failed, above 0.
 
@@ -241,23 +247,25 @@ class ScratchServer:
 
     def connect_args(
         self, *, user: str | None = None, tls: bool | None = None, port: int | None = None, socket: bool = False
-    ) -> dict[str, str | int | bool]:
+    ) -> dict[str, Any]:
         """Return the keyword arguments with which ``pymysql.connect`` reaches this server.
 
         Args:
             user: :attr:`user` by default, or "root".
-            tls: True connects by TLS and verifies the server's certificate and name, False connects without; by default as the server is set.
+            tls: True connects by TLS and verifies the server's certificate and name, False connects without; by
+                default as the server is set.
             port: another port of 127.0.0.1, such as a proxy's in front of this server.
             socket: True connects to the unix socket instead.
 
         Raises:
-            ValueError: TLS is asked of a server without it, or the user is one the server was not given; the caller's fault.
+            ValueError: TLS is asked of a server without it, or the user is one the server was not given; the caller's
+                fault.
         """
         name = self.user if user is None else user
         if name not in (self.user, "root"):
             raise ValueError(f"user is {user!r}; this server has {self.user!r} and 'root'")
         password = self.root_password if name == "root" else self.password
-        arguments: dict[str, str | int | bool] = {"user": name, "password": password, "database": self.database}
+        arguments: dict[str, Any] = {"user": name, "password": password, "database": self.database}
         arguments |= {"unix_socket": self.socket} if socket else {"host": _HOST, "port": port or self._port}
         wants_tls = self._tls and not socket if tls is None else tls
         if not wants_tls:
@@ -338,12 +346,12 @@ class ScratchServer:
             raise ServerFailed(f"{self!r} did not stop within {timeout} s and was killed\n{self._log_tail()}") from None
 
     def kill(self) -> None:
-        """End the server at once (SIGKILL), as a crash would; committed data and the port are kept for :meth:`start`."""
+        """End the server at once (SIGKILL), as a crash would; committed data and the port are kept."""
         self._remains.kill()
         self._is_paused = False
 
     def restart(self) -> None:
-        """Stop the server cleanly, if it runs, and start it on the same port and data, with :attr:`options` as they are now."""
+        """Stop the server cleanly, if it runs, and start it on the same port and data, with today's :attr:`options`."""
         self.stop()
         self.start()
 
@@ -366,7 +374,7 @@ class ScratchServer:
         self._is_paused = False
 
     def close(self) -> None:
-        """Kill the server and delete its folder; closing twice is harmless. It cannot be started again with the same data."""
+        """Kill the server and delete its folder, data included; closing twice is harmless."""
         self._remains.clear()
         self._is_prepared = False
         self._is_paused = False
@@ -421,7 +429,8 @@ class ScratchServer:
             f"GRANT ALL ON `{self.database}`.* TO {user}@'%'",
             f"GRANT ALL ON `{pattern}`.* TO {user}@'%'",
             f"ALTER USER 'root'@'localhost' IDENTIFIED BY {root_password}",
-            "DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1'",  # MariaDB's, without password, and nearer than 'root'@'%'
+            # MariaDB makes these without a password, and they would win over 'root'@'%'.
+            "DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1'",
             f"CREATE USER 'root'@'%' IDENTIFIED BY {root_password}",
             "GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION",
         ]
@@ -479,7 +488,7 @@ class ScratchServer:
 
 
 class _Remains:
-    """Hold what a server leaves on the machine, so that it can be cleared when the server object is gone, and only by the process that made it."""
+    """Hold what a server leaves on the machine, to be cleared after the server object, and only by its own process."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -510,8 +519,8 @@ _spawners: dict[int, ThreadPoolExecutor] = {}
 def _spawn(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:
     """Start a server that the kernel kills when this process ends.
 
-    The kernel takes the end of the *thread* that forked for the parent's end, so a server asked for in any thread but the main one is started by a
-    thread that is kept.
+    The kernel takes the end of the *thread* that forked for the parent's end, so a server asked for in any thread but
+    the main one is started by a thread that is kept.
     """
     with open(log_path, "ab") as log:
         if threading.current_thread() is threading.main_thread() or not sys.platform.startswith("linux"):
@@ -530,7 +539,10 @@ def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _is_ready(log: str, port: int) -> bool:
-    """Tell whether the log says so. Both kinds run the init file before, and other parts of MySQL are "ready for connections" on other ports."""
+    """Tell whether the log says so; both kinds have run the init file by then.
+
+    The port is looked at because other parts of MySQL are "ready for connections" too, on other ports.
+    """
     _, _, rest = log.partition("ready for connections")
     return f"port: {port} " in rest
 
@@ -580,7 +592,7 @@ def _sql(text: str) -> str:
 
 
 def _prepared_data(binary: ServerBinary) -> Path:
-    """Return a data folder with nothing but the system tables and a root without password, made at the first call for this program.
+    """Return a folder with the system tables and a root without password, made at the first call for this program.
 
     Making one takes seconds, copying it hundredths of a second.
     """
@@ -613,7 +625,7 @@ def _run_initializer(command: list[str], statements: bytes) -> None:
 
 
 def _mariadb_system_tables(share: Path) -> bytes:
-    """Return the statements that MariaDB's own mariadb-install-db feeds to ``--bootstrap``, less help texts, test schema and anonymous user."""
+    """Return what MariaDB's mariadb-install-db feeds to ``--bootstrap``, less help texts and the anonymous user."""
     parts = [
         b"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\nSET @skip_auth_anonymous=1;\n"
     ]
@@ -654,8 +666,8 @@ def _make_certificates(folder: Path) -> None:
         "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n"
     )
     (folder / "ca.cnf").write_text(
-        "[req]\ndistinguished_name=name\nx509_extensions=extensions\n[name]\n[extensions]\nbasicConstraints=critical,CA:TRUE\n"
-        "keyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
+        "[req]\ndistinguished_name=name\nx509_extensions=extensions\n[name]\n[extensions]\n"
+        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
     )
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256", "-config", "ca.cnf")
     _openssl(
