@@ -571,7 +571,7 @@ def _plugin_folder(binary: ServerBinary) -> Path:
 
 
 def _as_arguments(settings: Mapping[str, OptionValue]) -> list[str]:
-    arguments = []
+    arguments: list[str] = []
     for name, value in settings.items():
         dashed = name.replace("_", "-")
         if value is True:
