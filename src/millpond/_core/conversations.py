@@ -1,0 +1,245 @@
+"""The pool's conversations: what takes time, told as a generator.
+
+A conversation yields ``(verb, subject, until)`` for whatever takes time and is sent the answer, or thrown the error.  Code
+between two yields is atomic: the thread shell holds its lock exactly while a conversation advances, the asyncio shell does
+not need one, the simulator interleaves at the same points.
+
+Rules: no yield in ``except`` or ``finally``.  A conversation that is dropped (GeneratorExit) touches nothing: it may be
+running in any thread, without the lock, and the slot it held dies with it and is found again.  Everything else that is
+thrown in leaves the ledger whole before it goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Generator, TypeAlias
+
+from .ledger import OVERRUN_S, Ledger
+from .ports import replica
+from .states import CHECKING, CLEANING, GONE, LEASED, OPENING, RETIRED, Reason, Slot, Ticket, Verb, Watcher
+
+OPEN, CHECK, RESET, PARK = Verb
+
+Request: TypeAlias = tuple[Verb, Any, float]
+
+
+def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generator[Request, Any, Slot]:
+    """Return a leased slot, waiting for one until *until*.
+
+    Args:
+        until: the deadline of everything in here, on the ledger's clock.
+        slot: one that the shell has popped from idle and does not dare to hand out.
+
+    Raises:
+        the ports' ``closed``, ``timed_out`` or ``queue_full`` errors, or what the driver raised while connecting.
+    """
+    now = ledger.clock()
+    ledger.recover(now)
+    if slot is not None:
+        slot = take_popped(ledger, slot, now)
+    elif not ledger.tickets and not ledger.closed:  # no barging past the queue
+        slot = ledger.claim(now)
+    if ledger.closed:
+        if slot is not None:
+            ledger.discard(slot, Reason.CLOSED)
+        raise ledger.ports.closed()
+    ticket: Ticket | None = None
+    while True:
+        if slot is None:
+            ticket, slot = yield from wait(ledger, until, ticket)
+        if slot.state is OPENING:
+            slot = yield from dial_here(ledger, slot, until)
+        elif slot.state is CHECKING:
+            slot = yield from check(ledger, slot, until)
+        if slot is not None:
+            slot.leased_at = ledger.clock()
+            return slot
+
+
+def take_popped(ledger: Ledger, slot: Slot, now: float) -> Slot | None:
+    """Decide about a slot that a shell popped outside any step; those who were already waiting come first."""
+    if ledger.tickets:
+        ledger.idle.append(slot)
+        ledger.match(now)
+        return None
+    return slot if ledger.take(slot, now) else ledger.claim(now)
+
+
+def wait(ledger: Ledger, until: float, ticket: Ticket | None) -> Generator[Request, Any, tuple[Ticket, Slot]]:
+    """Queue for a slot; a ticket that was served something dead gets its old place back."""
+    if ticket is None:
+        ticket = ledger.enqueue(ledger.clock())
+    else:
+        ledger.requeue(ticket)
+    try:
+        while not ticket.served:
+            now = ledger.clock()
+            if now >= until:
+                break
+            yield PARK, ticket, min(until, ledger.answer_by(now))
+            if not ticket.served and not ledger.dialers_answer:
+                ticket.slot = ledger.begun_by_caller(ledger.clock())
+    except GeneratorExit:
+        raise
+    except BaseException:
+        ledger.leave(ticket)
+        pass_on(ledger, ticket)
+        raise
+    ledger.picked_up(ticket)
+    ledger.leave(ticket)
+    if ticket.slot is None:
+        raise refusal(ledger, ticket)
+    return ticket, ticket.slot
+
+
+def refusal(ledger: Ledger, ticket: Ticket) -> BaseException:
+    """Return what a caller who got no slot is to be told."""
+    if ticket.error is not None:
+        return replica(ticket.error)
+    ledger.counts["timeouts"] += 1
+    return ledger.ports.timed_out(ledger, ledger.clock() - ticket.since)
+
+
+def pass_on(ledger: Ledger, ticket: Ticket) -> None:
+    """A caller was called away: what it had been granted goes to the next."""
+    ledger.picked_up(ticket)
+    slot, ticket.slot = ticket.slot, None
+    if slot is None:
+        return
+    if slot.conn is None:
+        ledger.discard(slot, Reason.UNCLEAN)
+    else:
+        ledger.shelve(slot, ledger.clock())
+
+
+def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
+    """Prove that a connection is alive before it is handed out; None if it was not."""
+    now = ledger.clock()
+    try:
+        alive = yield CHECK, slot, min(until, now + ledger.limits.check_timeout_s)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        ledger.discard(slot, Reason.DEAD)
+        raise
+    if alive and slot.state is not GONE:
+        ledger.move(slot, LEASED)
+        return slot
+    ledger.suspect(ledger.clock())
+    ledger.discard(slot, Reason.DEAD)
+    return None if ledger.tickets else ledger.claim(ledger.clock())
+
+
+def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
+    """Dial in the caller's own conversation, where dialers are not to be had or not wanted."""
+    try:
+        conn = yield OPEN, slot, min(until, ledger.clock() + ledger.limits.connect_timeout_s)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        ledger.dial_failed(slot, error)
+        raise
+    if slot.state is GONE:
+        ledger.late_arrival(conn)
+        return None
+    ledger.settle(slot, conn, ledger.clock())
+    ledger.move(slot, LEASED)
+    return slot
+
+
+def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
+    """Open one connection for whoever is first in the queue when it lands; a dialer holds this."""
+    if not ledger.dial_begins(slot):
+        return
+    try:
+        conn = yield OPEN, slot, ledger.clock() + ledger.limits.connect_timeout_s
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        ledger.dial_failed(slot, error)
+        if not isinstance(error, Exception):
+            raise
+        return
+    if conn is None:
+        ledger.dial_elsewhere(slot)
+    else:
+        ledger.landed(slot, conn)
+
+
+def checkin(ledger: Ledger, slot: Slot, until: float, *, clean: bool, spoilt: bool = False) -> Generator[Request, Any, None]:
+    """Take a leased slot back: make it as good as new if need be, then shelve it, hand it over or give it up.
+
+    Args:
+        clean: it is known to be as good as new.
+        spoilt: it was left in the middle of something and must not be used again.
+    """
+    now = ledger.clock()
+    held_s = now - slot.leased_at
+    ledger.used(slot, held_s)
+    if ledger.tickets:
+        ledger.rule.returned(now, held_s)
+    ledger.recover(now)
+    if slot.uses >= ledger.limits.max_uses and now < slot.expires_at:
+        slot.reason, slot.expires_at = Reason.USES, now
+    if slot.state is GONE:  # disowned meanwhile: by close(), or by a fork
+        ledger.close_disowned(slot)
+        return
+    if spoilt:
+        ledger.discard(slot, Reason.UNCLEAN)
+        return
+    if clean or ledger.closed or now >= slot.expires_at:
+        ledger.shelve(slot, now)
+        ledger.look(now)
+        return
+    ledger.move(slot, CLEANING)
+    try:
+        clean = yield RESET, slot, until
+    except GeneratorExit:
+        raise
+    except BaseException:
+        ledger.discard(slot, Reason.UNCLEAN)
+        raise
+    if clean and slot.state is not GONE:
+        ledger.shelve(slot, ledger.clock())
+    else:
+        ledger.discard(slot, Reason.UNCLEAN)
+    ledger.look(ledger.clock())
+
+
+def tend(ledger: Ledger) -> Generator[Request, Any, None]:
+    """Prove the life of connections that have been idle for long, one after another, so that no caller has to wait for it."""
+    while ledger.untended:
+        slot = ledger.untended.popleft()
+        until = ledger.clock() + ledger.limits.check_timeout_s
+        ledger.tending_until = until + OVERRUN_S
+        try:
+            alive = yield CHECK, slot, until
+        except GeneratorExit:
+            raise
+        except BaseException:
+            ledger.discard(slot, Reason.DEAD)
+            raise
+        now = ledger.clock()
+        if alive and slot.state is not GONE:
+            ledger.shelve(slot, now, oldest=True)
+        else:
+            ledger.suspect(now)
+            ledger.discard(slot, Reason.DEAD)
+    ledger.tending_until = RETIRED
+
+
+def await_state(ledger: Ledger, reached: Callable[[], bool], until: float) -> Generator[Request, Any, bool]:
+    """Wait until the pool has reached a state; False if the time was up before."""
+    watcher = Watcher(ledger.ports.new_waiter(), reached)
+    ledger.watch(watcher)
+    try:
+        while not reached() and watcher.error is None and ledger.clock() < until:
+            yield PARK, watcher, until
+    except GeneratorExit:
+        raise
+    except BaseException:
+        ledger.unwatch(watcher)
+        raise
+    ledger.unwatch(watcher)
+    if watcher.error is not None:
+        raise replica(watcher.error)
+    return reached()

@@ -1,0 +1,712 @@
+"""Who holds which connection: decisions only.
+
+A decision changes slots and tickets and returns at once.  What others must be told goes to :attr:`Ledger.outbox`, which
+the shell empties after every step.  No I/O, no lock, no thread, no event loop in here; the clock is handed in.
+
+The contract with shells: one step at a time (a decision, or a conversation up to its next yield).  The one thing that may
+change between two lines here is :attr:`Ledger.idle`, which shells pop from and append to without being in a step: so always
+pop first and ask afterwards.  Finalizers only append to :attr:`Ledger.lost`.
+
+Invariants, asserted by :meth:`Ledger.audit` in every simulation:
+- slots in any state, dials in flight included, never exceed ``max_size`` (but for a pool that was just made smaller);
+- no ticket waits while a slot is idle, nor while room exists for longer than the dial rule allows;
+- every notice can be derived again from the state, and ``tick`` does: a lost one costs time, never a connection.
+"""
+
+from __future__ import annotations
+
+import heapq
+import weakref
+from collections import Counter, OrderedDict, deque
+from typing import Any, Iterator
+
+from .dialrule import TOLERANCE_S, DialRule
+from .ports import Limits, Ports
+from .states import (
+    CHECKING,
+    FOREVER,
+    GONE,
+    IDLE,
+    LEASED,
+    LEGAL,
+    OPENING,
+    RETIRED,
+    Fault,
+    Lost,
+    Notice,
+    Reason,
+    Slot,
+    State,
+    Ticket,
+    Watcher,
+)
+
+SPREAD = 0.2  # each connection's lifetime is its own, shorter by up to this share
+RENEW_S = 10.0  # a replacement is dialled this long before the end of a lifetime ...
+RENEW_SHARE = 0.05  # ... or this share of it, whichever is less
+ROUND = 32  # connections looked after in one tick; the rest follow in the next, at once
+HOUSEKEEPING_S = 1.0  # the longest time between two ticks while something could have been lost
+START_ANSWER_S = 0.25  # a dialer that has not begun by then is asked for again, or the caller dials
+OVERRUN_S = 0.5  # a driver may overrun its deadline by so much before its call is given up
+SUSPICION_S = 1.0  # one dead connection makes the others suspect, at most once in so long
+
+
+class Ledger:
+    """The state of one pool and every decision about it."""
+
+    def __init__(self, limits: Limits, ports: Ports) -> None:
+        self.limits = limits
+        self.ports = ports
+        self.clock = ports.clock
+        self.outbox: deque[tuple[Notice, Any]] = deque()
+        self.lost = Lost(ports.nudge)
+        # Weak on purpose: who holds a slot owns it (see states.py).  Keyed by number, every slot that is not GONE.
+        self.slots: dict[int, weakref.ref[Slot]] = {}
+        self.idle: deque[Slot] = deque()  # freshest on the right
+        self.tickets: OrderedDict[Ticket, None] = OrderedDict()  # oldest first; leaving from the middle costs O(1)
+        self.fresh: OrderedDict[Ticket, None] = OrderedDict()  # those of them that are not overdue yet
+        self.granted: weakref.WeakSet[Ticket] = weakref.WeakSet()  # served, not yet picked up
+        self.dialing: OrderedDict[int, float] = OrderedDict()  # dials in flight: slot number -> decided at
+        self.young: OrderedDict[int, float] = OrderedDict()  # those of them that are not late
+        self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
+        self.abandoned = 0  # dials given up whose driver call has not come back
+        self.upkeep: list[tuple[float, int]] = []  # heap: when to look at which slot; one entry a slot
+        self.untended: deque[Slot] = deque()  # taken out of idle, to be checked by the tend conversation
+        self.tending_until = RETIRED  # until then somebody is expected to be at it
+        self.watchers: list[Watcher] = []
+        self.rule = DialRule(ports.jitter, eager=limits.eager)
+        self.callers_dial = limits.callers_dial
+        self.dialers_answer = False  # a dialer has been seen at work
+        self.closed = False
+        self.succeeded = False  # some dial has, ever
+        self.last_error: BaseException | None = None  # of a dial, since the last success
+        self.last_fault: Fault | None = None
+        self.alarm_at = FOREVER
+        self.suspected_at = RETIRED
+        self.numbers = 0
+        self.counts: Counter[str] = Counter()
+        self.retired: Counter[Reason] = Counter()
+        self.waited_s = 0.0
+        self.retired_uses = 0
+        self.retired_busy_s = 0.0
+
+    # ------------------------------------------------------------------ what there is
+    @property
+    def room(self) -> int:
+        return self.limits.max_size - len(self.slots)
+
+    @property
+    def busy(self) -> int:
+        """Connections that are out, or between two hands; right but for what the fast paths do this instant."""
+        return max(0, len(self.slots) - len(self.idle) - len(self.dialing))
+
+    def is_empty(self) -> bool:
+        return not self.slots
+
+    def is_filled(self) -> bool:
+        return len(self.slots) - len(self.dialing) >= self.limits.min_idle
+
+    def live(self) -> Iterator[Slot]:
+        for reference in list(self.slots.values()):
+            slot = reference()
+            if slot is not None:
+                yield slot
+
+    # ------------------------------------------------------------------ slots
+    def move(self, slot: Slot, state: State) -> None:
+        assert state in LEGAL[slot.state], f"bug: {slot!r} cannot become {state.value}"
+        slot.state = state
+
+    def reserve(self, now: float) -> Slot:
+        """Take room for one more connection; the caller has made sure that there is some."""
+        self.numbers += 1
+        slot = Slot(self.numbers, self.lost, now)
+        self.slots[slot.number] = weakref.ref(slot)
+        return slot
+
+    def claim(self, now: float) -> Slot | None:
+        """Take an idle connection: LEASED when it is fresh, CHECKING when its life must be proved; None if there is none."""
+        while True:
+            try:
+                slot = self.idle.pop() if self.limits.lifo else self.idle.popleft()
+            except IndexError:
+                return None
+            if self.take(slot, now):
+                return slot
+
+    def take(self, slot: Slot, now: float) -> bool:
+        """Decide about an idle slot that was just popped; False if it was given up instead."""
+        if now >= slot.expires_at:
+            self.give_up(slot, slot.reason)
+            return False
+        fresh = now < slot.best_before and now - slot.returned_at <= self.ports.quiet_s
+        self.move(slot, LEASED if fresh else CHECKING)
+        slot.leased_at = now
+        return True
+
+    def shelve(self, slot: Slot, now: float, *, oldest: bool = False) -> None:
+        """Put a connection among the idle ones, or give it up if its time is over; then serve who waits."""
+        if self.closed or now >= slot.expires_at or len(self.slots) > self.limits.max_size:
+            self.discard(slot, slot.reason)
+            return
+        self.move(slot, IDLE)
+        slot.best_before = now + self.limits.check_after_s
+        if oldest:
+            self.idle.appendleft(slot)
+        else:
+            slot.returned_at = now
+            self.idle.append(slot)
+        self.match(now)
+
+    def discard(self, slot: Slot, reason: Reason) -> None:
+        """Give up a connection and its room; somebody waiting may have the room."""
+        self.give_up(slot, reason)
+        self.room_freed(self.clock())
+
+    def give_up(self, slot: Slot, reason: Reason) -> None:
+        """Give up a connection; whoever calls this in a loop sees to the room afterwards, once."""
+        if slot.state is GONE:
+            return
+        if self.closed:
+            reason = Reason.CLOSED
+        if slot.conn is not None:
+            self.outbox.append((Notice.CLOSE, slot.conn))
+            slot.conn = None
+            self.retire(slot, reason)
+        self.forget(slot)
+
+    def retire(self, slot: Slot, reason: Reason) -> None:
+        """Count a connection out, and keep what it counted."""
+        self.retired[reason] += 1
+        self.retired_uses += slot.uses
+        self.retired_busy_s += slot.busy_s
+        self.tell("retired", reason=reason.value, uses=slot.uses, age=self.clock() - slot.opened_at)
+
+    def forget(self, slot: Slot) -> None:
+        """Take a slot out of the books; its holder, if it still has one, finds it GONE."""
+        slot.state = GONE
+        self.slots.pop(slot.number, None)
+        self.dialing.pop(slot.number, None)
+        self.young.pop(slot.number, None)
+        self.unanswered.pop(slot.number, None)
+        self.notify()
+
+    def room_freed(self, now: float) -> None:
+        if self.tickets:
+            self.match(now)
+        self.look(now)
+
+    def recover(self, now: float) -> None:
+        """Take in the slots that nobody holds any more; bounded, the rest follows with the next step."""
+        found = self.lost.found
+        for _ in range(min(len(found), ROUND)):
+            self.recover_one(found.popleft(), now)
+
+    def recover_one(self, lost: Slot, now: float) -> None:
+        slot = lost.heir()
+        if slot.number not in self.slots:
+            slot.state = GONE
+            return
+        self.slots[slot.number] = weakref.ref(slot)
+        self.counts["lost"] += 1
+        state, slot.reason = slot.state, Reason.UNCLEAN
+        if state is LEASED:
+            self.counts["dropped"] += 1
+            self.used(slot, now - slot.leased_at)
+            self.report("dropped", slot=slot, held_s=now - slot.leased_at)
+        # Nobody can say what its last holder left in it, and a finalizer cannot wait for a reset: it is given up.
+        self.discard(slot, Reason.UNCLEAN)
+
+    def used(self, slot: Slot, held_s: float) -> None:
+        slot.uses += 1
+        slot.busy_s += held_s
+
+    # ------------------------------------------------------------------ telling
+    def tell(self, what: str, **details: Any) -> None:
+        """Tell observers, if there are any."""
+        if self.ports.observing:
+            self.report(what, **details)
+
+    def report(self, what: str, **details: Any) -> None:
+        """Tell observers, and whoever the shell makes its reports to."""
+        self.outbox.append((Notice.TELL, (what, details)))
+
+    # ------------------------------------------------------------------ tickets
+    def enqueue(self, now: float) -> Ticket:
+        """Take a place at the end of the queue, and see whether that is worth a dial."""
+        if len(self.tickets) >= self.limits.max_waiting:
+            raise self.ports.queue_full(self)
+        ticket = Ticket(self.ports.new_waiter(), now)
+        self.tickets[ticket] = None
+        self.fresh[ticket] = None
+        self.counts["waits"] += 1
+        self.rule.asked(now, len(self.tickets))
+        self.match(now)  # a shell may have shelved a slot before it could see this ticket
+        if ticket.served:
+            return ticket
+        if self.hopeless(now):
+            self.fail_hopeless(now)
+        else:
+            self.look(now)
+        return ticket
+
+    def requeue(self, ticket: Ticket) -> None:
+        """Give a ticket its old place back: what it was granted has turned out dead."""
+        ticket.slot = None
+        self.tickets[ticket] = None
+        self.tickets.move_to_end(ticket, last=False)
+        self.match(self.clock())
+        self.look(self.clock())
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give up a place in the queue."""
+        self.tickets.pop(ticket, None)
+        self.fresh.pop(ticket, None)
+
+    def match(self, now: float) -> None:
+        """Give what is idle to the oldest tickets; where callers dial, give them room as well."""
+        while self.tickets:
+            slot = self.claim(now)
+            if slot is None:
+                if not self.callers_dial or self.room <= 0:
+                    return
+                slot = self.reserve(now)
+                self.dialing[slot.number] = now
+            self.grant(slot, now)
+
+    def grant(self, slot: Slot, now: float) -> None:
+        ticket, _ = self.tickets.popitem(last=False)
+        self.fresh.pop(ticket, None)
+        assert not ticket.served, "bug: a ticket was granted twice"
+        ticket.slot = slot
+        self.waited_s += now - ticket.since
+        self.rule.served(now - ticket.since)
+        self.wake(ticket)
+
+    def fail(self, ticket: Ticket, error: BaseException) -> None:
+        self.leave(ticket)
+        ticket.error = error
+        self.wake(ticket)
+
+    def fail_all(self, error: BaseException) -> None:
+        while self.tickets:
+            self.fail(next(iter(self.tickets)), error)
+
+    def fail_hopeless(self, now: float) -> None:
+        """Tell everybody at once: the driver's own word on credentials, else a time-out that says what is wrong."""
+        if self.rule.barred and self.last_error is not None:
+            self.fail_all(self.last_error)
+        while self.tickets:
+            ticket = next(iter(self.tickets))
+            self.fail(ticket, self.ports.timed_out(self, now - ticket.since))
+
+    def wake(self, ticket: Ticket) -> None:
+        self.granted.add(ticket)
+        self.outbox.append((Notice.WAKE, ticket))
+
+    def picked_up(self, ticket: Ticket) -> None:
+        self.granted.discard(ticket)
+
+    # ------------------------------------------------------------------ dials
+    def look(self, now: float) -> None:
+        """Apply the dial rule: begin the dials that pay, and arrange for the next look."""
+        if self.closed or self.callers_dial:
+            return
+        while self.fresh:
+            ticket = next(iter(self.fresh))
+            if now - ticket.since < self.rule.patience_s - TOLERANCE_S:
+                break
+            del self.fresh[ticket]
+        if self.tickets and self.room > 0:
+            self.forget_late(now)
+            self.dial_for_queue(now)
+        self.refill(now)
+        self.arm(self.next_look_at(now))
+
+    def forget_late(self, now: float) -> None:
+        while self.young:
+            number, begun_at = next(iter(self.young.items()))
+            if now - begun_at < self.rule.late_after_s - TOLERANCE_S:
+                return
+            del self.young[number]
+
+    def dial_for_queue(self, now: float) -> None:
+        waiting = len(self.tickets)
+        wanted = self.rule.wanted(
+            now, waiting=waiting, overdue=waiting - len(self.fresh), busy=self.busy, pending=len(self.young)
+        )
+        while len(self.young) < wanted - TOLERANCE_S and self.may_dial(now):
+            self.dial(now)
+
+    def may_dial(self, now: float) -> bool:
+        in_flight = len(self.dialing) + self.abandoned
+        return self.room > 0 and in_flight < self.limits.max_dialing and self.rule.may_dial(now, len(self.young))
+
+    def dial(self, now: float) -> None:
+        """Reserve room and ask the shell for a dialer."""
+        slot = self.reserve(now)
+        self.dialing[slot.number] = now
+        self.young[slot.number] = now
+        self.unanswered[slot.number] = slot
+        self.rule.begun()
+        if self.tickets:
+            slot.asker = next(reversed(self.tickets)).waiter
+        self.outbox.append((Notice.DIAL, slot))
+        # One look a dial: an overdue dial gives its room back, one that no dialer took up is asked for again.
+        self.arm(now + START_ANSWER_S)
+
+    def refill(self, now: float) -> None:
+        """Dial up to ``min_idle`` while nobody waits; the queue has its own rule."""
+        if self.tickets:
+            return
+        while len(self.idle) + len(self.dialing) < self.limits.min_idle and self.may_dial(now):
+            self.dial(now)
+
+    def next_look_at(self, now: float) -> float:
+        """Return when the rule's answer may change without anything else happening."""
+        wants_idle = self.limits.min_idle > len(self.idle) + len(self.dialing)
+        if self.room <= 0 or not (self.tickets or wants_idle):
+            return FOREVER
+        due_at = FOREVER
+        if self.fresh:
+            due_at = next(iter(self.fresh)).since + self.rule.patience_s
+        if self.young:
+            due_at = min(due_at, next(iter(self.young.values())) + self.rule.late_after_s)
+        if self.rule.failures and self.rule.retry_at > now and not self.rule.barred:
+            due_at = min(due_at, self.rule.retry_at)
+        if self.tickets and self.outage_ends_at > now:
+            due_at = min(due_at, self.outage_ends_at)
+        return due_at
+
+    @property
+    def outage_ends_at(self) -> float:
+        """When an outage has lasted so long that callers are told at once (``fail_after``)."""
+        return self.rule.outage_at + self.limits.fail_after_s
+
+    def hopeless(self, now: float) -> bool:
+        """Is waiting known to be in vain: a long outage, or refused credentials, and nothing out that could come back?"""
+        if self.busy or self.dialing:
+            return False
+        return self.rule.barred or (self.rule.failures > 0 and now >= self.outage_ends_at)
+
+    def dial_begins(self, slot: Slot) -> bool:
+        """Say whether a dialer should go on: not if another one has begun, or the dial was given up."""
+        self.dialers_answer = True
+        self.callers_dial = self.limits.callers_dial
+        return self.unanswered.pop(slot.number, None) is not None and slot.state is OPENING
+
+    def answer_by(self, now: float) -> float:
+        """Return when a parked caller should look whether any dialer works here at all."""
+        return FOREVER if self.dialers_answer or self.callers_dial else now + START_ANSWER_S
+
+    def begun_by_caller(self, now: float) -> Slot | None:
+        """No dialer has ever answered: hand one of the dials to the caller who waits for it, and leave it at that.
+
+        Hosts exist where a new thread starts without an error and never runs (uWSGI without ``enable-threads``).
+        """
+        if self.dialers_answer or not self.unanswered:
+            return None
+        self.callers_dial = True
+        slot = self.unanswered.pop(next(iter(self.unanswered)))
+        for other in list(self.unanswered.values()):
+            self.forget(other)
+        self.match(now)
+        return slot
+
+    def dial_elsewhere(self, slot: Slot) -> None:
+        """Dialers cannot be had, or cannot make connections that others may use: from now on callers dial for themselves."""
+        self.callers_dial = True
+        self.forget(slot)
+        for other in list(self.unanswered.values()):
+            self.forget(other)
+        self.match(self.clock())
+
+    def landed(self, slot: Slot, conn: Any) -> None:
+        """A dial has succeeded; whoever is first in the queue gets it."""
+        now = self.clock()
+        if slot.state is GONE:  # given up before: overdue, or the pool was closed
+            self.late_arrival(conn)
+            return
+        self.settle(slot, conn, now)
+        self.shelve(slot, now)
+        self.notify()
+        self.look(now)
+
+    def settle(self, slot: Slot, conn: Any, now: float) -> None:
+        """Enter a new connection into the books."""
+        began_at = self.dialing.pop(slot.number, now)
+        self.young.pop(slot.number, None)
+        self.rule.succeeded(now - began_at)
+        self.succeeded = True
+        self.last_error = self.last_fault = None
+        self.counts["opened"] += 1
+        self.tell("opened", seconds=now - began_at)
+        slot.conn = conn
+        slot.opened_at = now
+        if slot.expires_at > now:  # else it was drained while it was dialled
+            slot.expires_at = now + self.limits.max_lifetime_s * (1.0 - SPREAD * self.ports.jitter())
+        heapq.heappush(self.upkeep, (self.care_at(slot, now), slot.number))
+        self.arm(self.upkeep[0][0])
+
+    def late_arrival(self, conn: Any) -> None:
+        self.abandoned = max(0, self.abandoned - 1)
+        self.counts["opened"] += 1
+        self.retired[Reason.LATE] += 1
+        self.outbox.append((Notice.CLOSE, conn))
+        self.notify()
+
+    def dial_failed(self, slot: Slot, error: BaseException) -> None:
+        """A dial has failed: tell those whom waiting cannot help, and arrange for the next try."""
+        now = self.clock()
+        if slot.state is GONE:
+            self.abandoned = max(0, self.abandoned - 1)
+            self.notify()
+            return
+        fault = self.ports.classify(error)
+        self.counts["failed"] += 1
+        self.tell("open_failed", error=error, seconds=now - slot.opened_at)
+        self.last_error, self.last_fault = error, fault
+        self.rule.failed(now)
+        if fault is Fault.CREDENTIALS:
+            self.rule.refused(now)
+        self.forget(slot)
+        may_pass = fault in (Fault.SERVER_FULL, Fault.TRANSIENT)
+        if not self.succeeded and not may_pass:
+            self.fail_all(error)
+            self.fail_watchers(error)
+        elif self.hopeless(now):
+            self.fail_hopeless(now)
+        self.room_freed(now)
+
+    def abandon_overdue(self, now: float) -> None:
+        """Give back the room of dials that their drivers cannot end in time."""
+        limit_s = self.limits.connect_timeout_s + OVERRUN_S
+        while self.dialing:
+            number, begun_at = next(iter(self.dialing.items()))
+            if now - begun_at < limit_s - TOLERANCE_S:
+                self.arm(begun_at + limit_s)
+                return
+            slot = self.slots[number]()
+            if slot is None:  # its dialer is gone too: recover() has it
+                self.dialing.pop(number)
+                continue
+            self.counts["abandoned"] += 1
+            self.abandoned += number not in self.unanswered
+            self.rule.failed(now)
+            self.forget(slot)
+
+    # ------------------------------------------------------------------ time
+    def tick(self) -> None:
+        """Do what is due now; a shell calls this at each alarm, and whenever it was nudged."""
+        now = self.clock()
+        self.alarm_at = FOREVER
+        self.recover(now)
+        for ticket in list(self.granted):
+            self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal
+        for number, slot in list(self.unanswered.items()):
+            if now - self.dialing.get(number, now) >= START_ANSWER_S - TOLERANCE_S:
+                self.outbox.append((Notice.DIAL, slot))
+        self.abandon_overdue(now)
+        if self.hopeless(now):
+            self.fail_hopeless(now)
+        self.care(now)
+        self.tend(now)
+        self.match(now)
+        self.look(now)
+        self.notify()
+        if self.slots or self.tickets:
+            waiting_for_something = self.tickets or self.granted or self.dialing or self.limits.min_idle
+            self.arm(now + HOUSEKEEPING_S if waiting_for_something else FOREVER)
+            self.arm(self.upkeep[0][0] if self.upkeep else FOREVER)
+        if self.lost.found:
+            self.arm(now)
+
+    def arm(self, at: float) -> None:
+        """See to it that ``tick`` is called at *at* or before."""
+        if at < self.alarm_at:
+            self.alarm_at = at
+            self.outbox.append((Notice.ALARM, at))
+
+    def care_at(self, slot: Slot, now: float) -> float:
+        """Return when this slot will next need to be looked at."""
+        due_at = slot.expires_at if slot.renewed else slot.expires_at - self.renew_s
+        if slot.state is IDLE:
+            due_at = min(due_at, slot.best_before, slot.returned_at + self.limits.idle_timeout_s)
+        else:
+            due_at = min(due_at, now + min(self.limits.check_after_s, self.limits.idle_timeout_s))
+        return max(due_at, now + TOLERANCE_S)
+
+    @property
+    def renew_s(self) -> float:
+        return min(RENEW_S, RENEW_SHARE * self.limits.max_lifetime_s)
+
+    def care(self, now: float) -> None:
+        """Look after the slots whose turn it is: lifetime, idle time, signs of life."""
+        for _ in range(ROUND):
+            if not self.upkeep or self.upkeep[0][0] > now + TOLERANCE_S:
+                return
+            _, number = heapq.heappop(self.upkeep)
+            reference = self.slots.get(number)
+            slot = reference() if reference is not None else None
+            if slot is None:
+                continue
+            self.care_for(slot, now)
+            if slot.state is not GONE:
+                heapq.heappush(self.upkeep, (self.care_at(slot, now), number))
+
+    def care_for(self, slot: Slot, now: float) -> None:
+        if now >= slot.expires_at - self.renew_s and not slot.renewed:
+            self.renew(slot, now)
+        if slot.state is not IDLE:
+            return
+        surplus = len(self.slots) - len(self.dialing) > self.limits.min_idle
+        if now >= slot.expires_at:
+            self.retire_idle(slot, slot.reason)
+        elif surplus and now >= slot.returned_at + self.limits.idle_timeout_s - TOLERANCE_S:
+            self.retire_idle(slot, Reason.IDLE)
+        elif now >= slot.best_before - TOLERANCE_S and self.withdraw(slot):
+            self.move(slot, CHECKING)
+            self.untended.append(slot)
+            self.tend(now)
+
+    def tend(self, now: float) -> None:
+        """Have the withdrawn connections checked, unless somebody is at it."""
+        if self.untended and now >= self.tending_until:
+            self.tending_until = now + self.limits.check_timeout_s + OVERRUN_S
+            self.outbox.append((Notice.TEND, None))
+
+    def renew(self, slot: Slot, now: float) -> None:
+        """Dial a replacement for a connection whose life ends soon, if it is in use and there is room beside it."""
+        in_use = slot.state is not IDLE or now - slot.returned_at < self.limits.check_after_s
+        needed = in_use or len(self.slots) - len(self.dialing) <= self.limits.min_idle
+        slot.renewed = True
+        if needed and not self.tickets and not self.callers_dial and self.may_dial(now):
+            self.counts["renewed"] += 1
+            self.dial(now)
+
+    def withdraw(self, slot: Slot) -> bool:
+        """Take a certain slot out of idle; False if a shell was quicker.  O(idle), at C speed, ROUND times a tick at most."""
+        try:
+            self.idle.remove(slot)
+        except ValueError:
+            return False
+        return True
+
+    def retire_idle(self, slot: Slot, reason: Reason) -> None:
+        if self.withdraw(slot):
+            self.discard(slot, reason)
+
+    def suspect(self, now: float) -> None:
+        """A connection was found dead: let every other idle one prove its life before it is handed out."""
+        if now - self.suspected_at < SUSPICION_S:
+            return
+        self.suspected_at = now
+        for slot in list(self.idle):
+            slot.best_before = RETIRED
+
+    # ------------------------------------------------------------------ the whole pool
+    def look_again(self, slot: Slot) -> None:
+        """Put right what a shelving outside a step may have crossed: a new ticket, a drain, a close."""
+        now = self.clock()
+        if now >= slot.expires_at:
+            self.retire_idle(slot, slot.reason)
+        self.match(now)
+
+    def drain(self, reason: Reason = Reason.DRAINED) -> None:
+        """Retire every connection: idle ones now, leased ones and those being dialled when they come (back)."""
+        for slot in self.live():
+            slot.reason = reason
+            slot.expires_at = RETIRED
+        while self.idle:
+            self.give_up_oldest(reason)
+        self.room_freed(self.clock())
+
+    def give_up_oldest(self, reason: Reason) -> None:
+        try:
+            slot = self.idle.popleft()
+        except IndexError:  # a shell was quicker; it will find the slot retired when it comes back
+            return
+        self.give_up(slot, reason)
+
+    def resize(self, limits: Limits) -> None:
+        """Obey other limits from now on; what is too many goes idle first, then as it comes back."""
+        self.limits = limits
+        now = self.clock()
+        while len(self.slots) > limits.max_size and self.idle:
+            self.give_up_oldest(Reason.SURPLUS)
+        surplus = len(self.slots) - limits.max_size
+        for slot in sorted(self.live(), key=lambda slot: slot.expires_at)[: max(0, surplus)]:
+            slot.reason, slot.expires_at = Reason.SURPLUS, RETIRED
+        self.room_freed(now)
+
+    def close(self) -> None:
+        """Refuse new callers, fail the waiting ones, give up everything idle; leased ones follow when they come back."""
+        if self.closed:
+            return
+        self.closed = True
+        error = self.ports.closed()
+        self.fail_all(error)
+        for number in list(self.dialing):
+            slot = self.slots[number]()
+            self.abandoned += number not in self.unanswered
+            if slot is not None:
+                self.forget(slot)
+        self.drain(Reason.CLOSED)
+        for watcher in self.watchers:
+            watcher.error = watcher.error or error
+        self.notify()
+
+    def cut(self) -> list[Any]:
+        """Disown every connection that is still out; return them, so that their links can be broken.
+
+        Their holders may be in the middle of a driver's call, so nobody else closes them: that follows when they come back.
+        """
+        cut = [slot for slot in self.live() if slot.conn is not None]
+        for slot in cut:
+            self.retire(slot, Reason.CLOSED)
+            self.forget(slot)
+        return [slot.conn for slot in cut]
+
+    def rest(self) -> None:
+        """Nothing is left to look after: let the alarm be."""
+        if not self.slots:
+            self.alarm_at = FOREVER
+            self.upkeep.clear()
+
+    def close_disowned(self, slot: Slot) -> None:
+        """The holder of a connection that was taken off the books has let go of it."""
+        if slot.conn is not None:
+            self.outbox.append((Notice.CLOSE, slot.conn))
+            slot.conn = None
+
+    # ------------------------------------------------------------------ watchers
+    def watch(self, watcher: Watcher) -> None:
+        self.watchers.append(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        if watcher in self.watchers:
+            self.watchers.remove(watcher)
+
+    def notify(self) -> None:
+        for watcher in self.watchers:
+            if watcher.error is not None or watcher.reached():
+                self.outbox.append((Notice.WAKE, watcher))
+
+    def fail_watchers(self, error: BaseException) -> None:
+        for watcher in self.watchers:
+            watcher.error = error
+        self.notify()
+
+    # ------------------------------------------------------------------ proof
+    def audit(self) -> None:
+        """Assert the invariants; for tests and simulations, between two steps."""
+        states = Counter(slot.state for slot in self.live())
+        assert GONE not in states, "bug: a slot in the books is gone"
+        assert self.tickets.keys() >= self.fresh.keys(), "bug: a fresh ticket is not in the queue"
+        assert not (self.tickets and self.idle), "bug: somebody waits while a connection is idle"
+        assert all(slot.state is IDLE for slot in self.idle), "bug: something idle is not IDLE"
+        assert states[IDLE] == len(self.idle), "bug: an idle slot is not where idle slots are"
+        assert states[OPENING] <= len(self.dialing), "bug: a dial is not in the books"
+        assert set(self.unanswered) <= set(self.dialing), "bug: a dial nobody began is not in the books"
+        assert set(self.young) <= set(self.dialing), "bug: a young dial is not in flight"
+        assert not any(ticket.served for ticket in self.tickets), "bug: a served ticket is still queued"

@@ -1,0 +1,205 @@
+"""The nouns of the core: what a slot may be, what a conversation may ask for, and who owns what.
+
+Two ideas carry everything else.
+
+*The decision is the recorded state.*  A slot changes hands by changing :attr:`Slot.state` in the same step that decides
+it; nothing is first returned as an opinion and written down later.
+
+*Ownership is a reference.*  While a slot is idle, leased, in a conversation or granted to a ticket, exactly one of these
+holds the :class:`Slot` object; the ledger itself holds only a weak reference to it.  So a slot that nobody holds - a lease
+that was dropped, a thread that a signal interrupted between two bytecodes - dies, and its finalizer puts it on the ledger's
+list of lost slots.  No census can mistake a stopped thread for a lost one: a stopped thread still holds its reference.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from types import CodeType
+from typing import Any, Callable
+
+FOREVER = float("inf")
+RETIRED = float("-inf")  # as ``expires_at``: give this connection up as soon as its holder lets go
+
+
+class Verb(enum.Enum):
+    """What a conversation may ask a shell for; behind each, what it is asked with and what is sent back."""
+
+    OPEN = "open"  # (slot, until) -> a driver connection, or the driver's exception
+    CHECK = "check"  # (slot, until) -> is it alive?
+    RESET = "reset"  # (slot, until) -> is it as good as new?
+    PARK = "park"  # (ticket or watcher, until) -> None; woken, or the time is up
+
+
+class Notice(enum.Enum):
+    """What a step may leave in the outbox: effects that need no answer, and may be performed twice without harm."""
+
+    WAKE = "wake"  # ticket or watcher: look again
+    DIAL = "dial"  # slot: hold the dial conversation for it, somewhere else
+    TEND = "tend"  # None: hold the tend conversation, somewhere else
+    CLOSE = "close"  # connection: say goodbye and close it, without waiting
+    ALARM = "alarm"  # instant: call ``tick`` then
+    TELL = "tell"  # (what happened, its details): for observers and reports
+
+
+class State(enum.Enum):
+    """What a slot is right now."""
+
+    OPENING = "opening"  # room is reserved for a dial that has not landed
+    CHECKING = "checking"  # taken out of idle, its life must be proved first
+    LEASED = "leased"  # a caller has it
+    CLEANING = "cleaning"  # given back, being made as good as new
+    IDLE = "idle"  # ready for the next caller
+    GONE = "gone"  # its room belongs to somebody else
+
+
+OPENING, CHECKING, LEASED, CLEANING, IDLE, GONE = State
+
+# Every change that a slot may make.  The fast path of a shell makes two of them itself: IDLE -> LEASED -> IDLE.
+LEGAL: dict[State, frozenset[State]] = {
+    OPENING: frozenset({IDLE, LEASED, GONE}),
+    CHECKING: frozenset({IDLE, LEASED, GONE}),
+    LEASED: frozenset({CLEANING, IDLE, GONE}),
+    CLEANING: frozenset({IDLE, GONE}),
+    IDLE: frozenset({LEASED, CHECKING, GONE}),
+    GONE: frozenset(),
+}
+
+
+class Fault(enum.Enum):
+    """What a driver's exception says about the world; the driver adapter sorts it."""
+
+    GONE = "gone"  # this link is dead
+    REFUSED = "refused"  # no server answers there: refused, unknown host, timed out
+    SERVER_FULL = "server full"  # the server is there and has no room for us now
+    CREDENTIALS = "credentials"  # who we are, or what we ask for by name, is not accepted
+    READ_ONLY = "read only"  # the server may have changed its role
+    TRANSIENT = "transient"  # try again; the link is fine
+    STATEMENT = "statement"  # the statement is wrong; the link is fine
+
+
+class Reason(enum.Enum):
+    """Why a connection was given up; the keys of ``PoolStats.retired``."""
+
+    LIFETIME = "lifetime"
+    IDLE = "idle"
+    USES = "uses"
+    DEAD = "dead"  # found dead by a check
+    UNCLEAN = "unclean"  # could not be made as good as new, or was left in the middle of a command
+    DRAINED = "drained"
+    SURPLUS = "surplus"  # the pool was made smaller
+    CLOSED = "closed"  # the pool was closed
+    LATE = "late"  # its dial was given up before it landed
+
+
+class Lost:
+    """Where slots go that nobody holds any more.
+
+    Finalizers run anywhere: in any thread, in the middle of any step.  So :meth:`take` takes no lock and calls nothing of
+    ours but *nudge*, which must be safe in the same sense.
+    """
+
+    __slots__ = ("found", "nudge")
+
+    def __init__(self, nudge: Callable[[], None]) -> None:
+        self.found: deque[Slot] = deque()
+        self.nudge = nudge
+
+    def take(self, slot: Slot) -> None:
+        self.found.append(slot)
+        self.nudge()
+
+
+class Slot:
+    """Room for one connection.  Only its holder writes to it, but for ``expires_at``, which the ledger may set to RETIRED.
+
+    Invariants: ``conn`` is None while OPENING; ``state`` changes as LEGAL allows; a slot that is not GONE
+    is in the ledger's ``slots`` under its ``number``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "asker",
+        "best_before",
+        "busy_s",
+        "code",
+        "conn",
+        "cursors",
+        "expires_at",
+        "instruction",
+        "leased_at",
+        "lost",
+        "number",
+        "opened_at",
+        "reason",
+        "renewed",
+        "returned_at",
+        "state",
+        "thread_id",
+        "uses",
+    )
+
+    def __init__(self, number: int, lost: Lost, opened_at: float) -> None:
+        self.number = number
+        self.lost = lost
+        self.conn: Any = None
+        self.asker: Any = None  # while OPENING: the waiter of the caller who asked for this dial, if one did
+        self.state = OPENING
+        self.reason = Reason.LIFETIME  # why it will be retired, once ``expires_at`` has passed
+        self.opened_at = opened_at  # while OPENING: when the dial was decided
+        self.expires_at = FOREVER
+        self.best_before = RETIRED  # until then it is handed out without a check
+        self.returned_at = opened_at
+        self.leased_at = opened_at
+        self.renewed = False  # a replacement for it has been dialled
+        self.uses = 0
+        self.busy_s = 0.0
+        self.cursors: list[Any] | None = None  # to be cut off at return, where the driver's cursors need it
+        self.code: CodeType | None = None  # where it was taken: code object and instruction in it
+        self.instruction = 0
+        self.thread_id = 0
+
+    def __del__(self) -> None:
+        if self.state is not GONE:
+            self.lost.take(self)
+
+    def heir(self) -> Slot:
+        """Return a new slot with everything this one had: an object is finalized only once, so a found slot needs a new body."""
+        heir = Slot(self.number, self.lost, self.opened_at)
+        for name in _INHERITED:
+            setattr(heir, name, getattr(self, name))
+        self.state = GONE
+        return heir
+
+    def __repr__(self) -> str:
+        return f"<slot {self.number} {self.state.value}>"
+
+
+_INHERITED = tuple(name for name in Slot.__slots__ if name not in ("__weakref__", "number", "lost", "opened_at"))
+
+
+class Ticket:
+    """A caller's place in the queue.  Granted at most once: ``slot`` or ``error`` is set once, by whoever serves it."""
+
+    __slots__ = ("__weakref__", "error", "since", "slot", "waiter")
+
+    def __init__(self, waiter: Any, since: float) -> None:
+        self.waiter = waiter  # the shell's way to park and to wake this caller
+        self.since = since
+        self.slot: Slot | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def served(self) -> bool:
+        return self.slot is not None or self.error is not None
+
+
+class Watcher:
+    """Somebody who waits for the pool to reach a state, not for a connection: ``wait()`` and ``close()``."""
+
+    __slots__ = ("error", "reached", "waiter")
+
+    def __init__(self, waiter: Any, reached: Callable[[], bool]) -> None:
+        self.waiter = waiter
+        self.reached = reached
+        self.error: BaseException | None = None

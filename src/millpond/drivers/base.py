@@ -1,0 +1,98 @@
+"""What a driver adapter offers to a pool, and what a pool assumes of one that cannot tell.
+
+Four operations are mandatory: :meth:`Driver.open`, :meth:`Driver.is_alive`, :meth:`Driver.reset`, :meth:`Driver.close`.
+Everything else is a capability with a default that means "cannot tell": the pool then assumes the worst (rollback at every
+return, a check after ``check_after``).  One contract test runs against every adapter:
+:class:`millpond.testing.DriverContract`.
+
+An adapter knows connections, never slots or pools, and keeps no state of its own about a connection outside of it.
+"""
+
+from __future__ import annotations
+
+import abc
+import types
+from typing import Any, Callable, ClassVar, Generic, TypeVar
+
+from millpond._core.states import Fault
+
+C = TypeVar("C")
+
+
+class Driver(abc.ABC, Generic[C]):
+    """The base of all adapters.
+
+    Attributes:
+        name: as in ``mysql+NAME://`` and ``driver="NAME"``.
+        module: the DB-API module whose exception classes our errors join; None until a connection tells.
+        capabilities: how far the adapter can see; shown in ``stats()`` and the capability table of the docs.
+    """
+
+    name: ClassVar[str] = "dbapi"
+    # One line each for the docs: what this adapter can do, by which means.
+    capabilities: ClassVar[dict[str, str]] = {}
+
+    module: types.ModuleType | None = None
+
+    # -- mandatory -----------------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def open(self, until: float) -> C:
+        """Connect, and set the session up, by *until* (seconds on ``time.monotonic``) where the driver can be bounded.
+
+        Raises:
+            Exception: the driver's own, unchanged.
+        """
+
+    @abc.abstractmethod
+    def is_alive(self, conn: C, until: float) -> bool:
+        """Ask the server, by *until*.  Must not raise for a dead connection, and must not reconnect."""
+
+    @abc.abstractmethod
+    def reset(self, conn: C, until: float) -> bool:
+        """Make the session as good as new; False (or an exception) if the connection has to be given up."""
+
+    @abc.abstractmethod
+    def close(self, conn: C) -> None:
+        """Say goodbye without waiting for an answer, and close; never raises for a connection that is dead already."""
+
+    # -- capabilities, with what "cannot tell" means ---------------------------------------------------------------
+    # Asked at every return, without I/O: is this session provably as good as new?  None: cannot tell.
+    is_clean: Callable[[C], bool] | None = None
+    # Asked before an idle connection is handed out, without I/O beyond a poll of its descriptor: is it closed, or is
+    # there anything unread?  None: cannot tell.
+    is_readable: Callable[[C], bool] | None = None
+    # Cursors that fetch from the connection by themselves have to be cut off one by one when it is given back.
+    tracks_cursors: bool = True
+
+    def in_flight(self, conn: C) -> bool | None:
+        """Say whether a command has been sent whose reply was not read to its end; None: cannot tell."""
+        return None
+
+    def uncommitted(self, conn: C) -> bool:
+        """Say whether writes would be lost by a rollback now, as far as can be told without asking the server."""
+        return False
+
+    def fileno(self, conn: C) -> int | None:
+        """Return the descriptor of the connection's socket; None: cannot tell, or there is none."""
+        return None
+
+    def cut(self, conn: C) -> bool:
+        """Break the link under a holder who did not give it back in time; False: this driver has no way to."""
+        return False
+
+    def bound_to_thread(self, conn: C) -> bool:
+        """Say whether *conn* can only be used by the thread that opened it."""
+        return False
+
+    def classify(self, error: BaseException) -> Fault:
+        """Sort an exception: what does it say about the link, the server, the credentials?"""
+        return Fault.GONE
+
+    def cursor(self, conn: C, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a cursor for a lease: an instance of the user's own cursor class whose ``connection`` is *lease*, if it can be."""
+        return conn.cursor(*args, **kwargs)  # type: ignore[attr-defined]  # every DB-API connection has it
+
+    def family(self, kind: str) -> type[BaseException] | None:
+        """Return the driver's exception class of that name (``OperationalError``, ``InterfaceError``, ...)."""
+        found = getattr(self.module, kind, None)
+        return found if isinstance(found, type) and issubclass(found, BaseException) else None
