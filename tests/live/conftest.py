@@ -20,7 +20,8 @@ from millpond.testing.servers import Kind, ScratchServer
 
 
 def _leave_out_if_asked(config: pytest.Config, kind: Kind) -> None:
-    if kind in config.getoption("--without"):
+    left_out: list[str] = config.getoption("--without") or []
+    if kind in left_out:
         pytest.skip(f"left out by --without {kind}")
 
 

@@ -263,7 +263,7 @@ def test_forked_child_does_not_end_the_server(start_server: StartServer) -> None
 
 def test_available_and_find_agree(pytestconfig: pytest.Config) -> None:
     """Every kind that was not left out is available, and found as what it is."""
-    left_out = pytestconfig.getoption("--without")
+    left_out: list[str] = pytestconfig.getoption("--without") or []
     kinds: tuple[Kind, ...] = ("mariadb", "mysql")
     for kind in kinds:
         if kind not in left_out:
@@ -285,7 +285,8 @@ def test_missing_server_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_install_is_done_when_all_is_there(capsys: pytest.CaptureFixture[str], pytestconfig: pytest.Config) -> None:
     """The command is content, and tells versions and paths, when nothing is missing."""
     both: tuple[Kind, ...] = ("mariadb", "mysql")
-    kinds = [kind for kind in both if kind not in pytestconfig.getoption("--without")]
+    left_out: list[str] = pytestconfig.getoption("--without") or []
+    kinds: list[Kind] = [kind for kind in both if kind not in left_out]
     assert 0 == main(["install", *kinds])
     shown = capsys.readouterr().out
     for kind in kinds:

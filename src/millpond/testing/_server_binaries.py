@@ -23,7 +23,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -206,7 +206,7 @@ def install(kinds: Iterable[Kind]) -> list[ServerBinary]:
     Raises:
         InstallFailed: apt or dpkg are not there, or the packages cannot be had from the machine's mirrors.
     """
-    found = []
+    found: list[ServerBinary] = []
     for kind in kinds:
         try:
             found.append(find_server(kind))
@@ -216,7 +216,7 @@ def install(kinds: Iterable[Kind]) -> list[ServerBinary]:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[Path]:
+def locked(name: str) -> Generator[Path, None, None]:
     """Hold a lock between processes, named ``name``, and give the cache folder."""
     import fcntl  # not on Windows, where this module must still import
 

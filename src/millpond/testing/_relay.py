@@ -1,0 +1,564 @@
+"""Carry bytes between clients and a server in one thread, with delays and faults.
+
+Why one thread: sixty-four connections would need 128 or more otherwise, and each hand-over between threads costs what
+the proxy must not add.
+
+Rules:
+- Only the relay's thread touches sockets, links and counts; other threads hand it functions (:meth:`Relay.call`),
+  which run between two rounds, after everything that had arrived by then was read.
+- A chunk is due at its own arrival plus the delay, and never before the one in front of it.
+- A socket that takes no more holds up its own direction only; a sender is not read while too much of its own is held
+  back.
+
+It must not decide which faults there are: they are read from :class:`Direction` at each chunk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import functools
+import heapq
+import itertools
+import random
+import select
+import selectors
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from millpond.testing._mysql_packets import ClientPackets, Command
+
+_T = TypeVar("_T")
+_Event = tuple[selectors.SelectorKey, int]
+
+_CHUNK_BYTES = 65536
+_HELD_BYTES_MAX = 4 << 20  # as much as a real line and its buffers may hold
+_ROUNDS_BEFORE_CALL = 16  # bounds how long a flood of bytes can keep a call waiting
+_FD_SETSIZE = 1024
+_PR_SET_TIMERSLACK = 29
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends RST
+
+
+def checked_duration(name: str, seconds: float) -> float:
+    """Return ``seconds``, or raise ValueError when it is no duration."""
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{name} is {seconds!r}; allowed are 0 or more seconds")
+    return float(seconds)
+
+
+class Direction:
+    """Hold the faults of one direction; settable at any time from any thread, they apply to what arrives afterwards.
+
+    Attributes:
+        black_hole: True swallows all bytes, those under way included, and the news that the sender has closed, while
+            connections stay open. What was swallowed does not come back.
+    """
+
+    def __init__(self, latency: float = 0.0, jitter: float = 0.0) -> None:
+        self.black_hole = False
+        self.latency = latency
+        self.jitter = jitter
+        self._cut_after: tuple[int, int | None] = (0, None)
+
+    @property
+    def latency(self) -> float:
+        """Return the delay of every byte, one way, in seconds; 0.001 in both directions makes a round trip of 2 ms."""
+        return self._latency_s
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._latency_s = checked_duration("latency", seconds)
+
+    @property
+    def jitter(self) -> float:
+        """Return the bound, in seconds, of a random delay added to the latency; order is kept."""
+        return self._jitter_s
+
+    @jitter.setter
+    def jitter(self, seconds: float) -> None:
+        self._jitter_s = checked_duration("jitter", seconds)
+
+    @property
+    def cut_after(self) -> int | None:
+        """Return after how many bytes each connection is closed, counted from when this was set or it was opened.
+
+        None is never; with 0 the next byte closes it and does not pass.
+        """
+        return self._cut_after[1]
+
+    @cut_after.setter
+    def cut_after(self, count: int | None) -> None:
+        if count is not None and count < 0:
+            raise ValueError(f"cut_after is {count!r}; allowed are None and 0 or more bytes")
+        self._cut_after = (self._cut_after[0] + 1, count)
+
+    def cut_setting(self) -> tuple[int, int | None]:
+        """Return the bound with a number that is new each time it is set, so that setting it again counts anew."""
+        return self._cut_after
+
+    def __repr__(self) -> str:
+        faults = f"black_hole={self.black_hole}, cut_after={self.cut_after}"
+        return f"Direction(latency={self.latency}, jitter={self.jitter}, {faults})"
+
+
+class _End(enum.Enum):
+    """What may stand at the end of a queue instead of bytes."""
+
+    FINISHED = enum.auto()  # the sender sends no more
+    CUT = enum.auto()  # both sides are closed here
+    RESET = enum.auto()  # both sides are reset here
+
+
+class _Pipe:
+    """Carry one direction of one connection: what is held back, and when each chunk of it is due."""
+
+    def __init__(self, link: _Link, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
+        self.link = link
+        self.direction = direction
+        self.source = source
+        self.sink = sink
+        self.queue: deque[tuple[float, memoryview | _End]] = deque()
+        self.held_bytes = 0
+        self.last_due_at = 0.0
+        self.is_sink_full = False
+        self.is_read_out = False
+        self.is_finished = False
+        self.is_scheduled = False
+        self._cut_number, _ = direction.cut_setting()
+        self._passed_bytes = 0
+
+    def append(self, due_at: float, item: memoryview | _End) -> None:
+        self.last_due_at = max(due_at, self.last_due_at)
+        self.queue.append((self.last_due_at, item))
+        if not isinstance(item, _End):
+            self.held_bytes += len(item)
+
+    def drop_first(self) -> None:
+        _, item = self.queue.popleft()
+        if not isinstance(item, _End):
+            self.held_bytes -= len(item)
+
+    def keep_rest_of_first(self, sent: int) -> None:
+        due_at, item = self.queue[0]
+        if isinstance(item, _End):
+            raise RuntimeError("bug: an end is not sent in parts")
+        self.queue[0] = (due_at, item[sent:])
+        self.held_bytes -= sent
+
+    def allowed_bytes(self, arriving: int) -> int | None:
+        """Return how many of the arriving bytes may still pass before a cut, or None when no cut falls among them."""
+        number, bound = self.direction.cut_setting()
+        if number != self._cut_number:
+            self._cut_number, self._passed_bytes = number, 0
+        before = self._passed_bytes
+        self._passed_bytes += arriving
+        return None if bound is None or self._passed_bytes < bound else max(bound - before, 0)
+
+
+class _Link:
+    """Hold one client's connection and, unless it was met with silence, the connection to the server made for it."""
+
+    def __init__(self, number: int, client: socket.socket, server: socket.socket | None, reader: ClientPackets | None):
+        self.number = number
+        self.client = client
+        self.server = server
+        self.reader = reader
+        self.is_connected = False
+        self.has_client_spoken = False
+        self.interest: dict[socket.socket, int] = {}
+        self.up: _Pipe | None = None
+        self.down: _Pipe | None = None
+
+    def pipes(self) -> list[_Pipe]:
+        return [pipe for pipe in (self.up, self.down) if pipe is not None]
+
+
+class Relay:
+    """Run the thread that accepts, forwards, delays and ends connections. See the module's rules."""
+
+    def __init__(
+        self,
+        to_server: Direction,
+        to_client: Direction,
+        connect: Callable[[], socket.socket | None],
+        is_counting_commands: bool,
+        chance: random.Random,
+    ) -> None:
+        self.links: dict[int, _Link] = {}
+        self.listener: socket.socket | None = None
+        self.accepted = 0
+        self.happenings = 0
+        self._to_server, self._to_client = to_server, to_client
+        self._connect = connect
+        self._is_counting_commands = is_counting_commands
+        self._chance = chance
+        self.reset_counts()
+        self._selector = selectors.DefaultSelector()
+        self._due: list[tuple[float, int, _Pipe]] = []
+        self._order = itertools.count()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._gate = threading.Lock()
+        self._news = threading.Condition()
+        self._is_stopping = False
+        self._is_over = False
+        self._failure: BaseException | None = None
+        self._wake_out, self._wake_in = socket.socketpair()
+        for end in (self._wake_out, self._wake_in):
+            end.setblocking(False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_wake)
+        self._thread = threading.Thread(target=self._run, name="millpond-fault-proxy", daemon=True)
+
+    # ---- for other threads
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def call(self, function: Callable[[], _T]) -> _T:
+        """Run a function in the relay's thread, after all that has arrived was read, and return what it returns."""
+        if threading.current_thread() is self._thread:
+            return function()
+        answer: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(function())
+            except Exception as error:
+                answer.set_exception(error)
+
+        with self._gate:
+            is_over = self._is_over
+            if not is_over:
+                self._calls.append(run)
+        if is_over:
+            self._raise_failure()
+            return function()  # the thread is gone, so nobody else touches what it looked after
+        self._wake()
+        return answer.result()
+
+    def stop(self) -> None:
+        """End everything and wait for the thread; harmless when it has ended."""
+        self._is_stopping = True
+        with self._gate:
+            if not self._is_over:
+                self._wake()
+        self._thread.join()
+        self._raise_failure()
+
+    def wait_for_news(self, seen: int, timeout: float) -> bool:
+        """Wait until something has happened since ``seen``; False when ``timeout`` seconds passed instead."""
+        with self._news:
+            return self._news.wait_for(lambda: self.happenings != seen or self._is_over, max(timeout, 0.0))
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of wake-ups is as good as one more
+            self._wake_in.send(b"!")
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError("bug: the proxy's thread has failed") from self._failure
+
+    # ---- in the relay's thread, or by call()
+
+    def listen(self, address: tuple[str, int]) -> None:
+        """Accept connections at this address; harmless when it does."""
+        if self.listener is not None:
+            return
+        listener = socket.socket()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(256)
+        except OSError:
+            listener.close()
+            raise
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, self._on_connection)
+        self.listener = listener
+
+    def stop_listening(self) -> None:
+        """Close the listener, so that the kernel refuses connections."""
+        if self.listener is not None:
+            self._selector.unregister(self.listener)
+            self.listener.close()
+            self.listener = None
+
+    def end(self, number: int | None, *, with_reset: bool) -> None:
+        """End one connection, or all for None."""
+        if number is not None and number not in self.links:
+            raise ValueError(f"connection is {number}; there are now {sorted(self.links)}")
+        for link in [*self.links.values()]:
+            if number in (None, link.number):
+                self._end_link(link, with_reset=with_reset)
+
+    def reset_counts(self) -> None:
+        """Start counting anew."""
+        self.commands: list[Command] = []
+        self.unreadable = ""
+        self.waits = 0
+        self.bytes_to_server = 0
+        self.bytes_to_client = 0
+
+    # ---- the loop
+
+    def _run(self) -> None:
+        _ask_for_exact_timers()
+        try:
+            while not self._is_stopping:
+                heard_of = self.happenings
+                self._serve(self._poll(self._seconds_to_wait()))
+                self._answer_calls()
+                self._deliver_due()
+                if heard_of != self.happenings:
+                    self._tell()
+        except BaseException as error:  # raised again, as a bug, by whatever is asked of the proxy next
+            self._failure = error
+        finally:
+            self._tear_down()
+
+    def _seconds_to_wait(self) -> float | None:
+        return max(self._due[0][0] - time.monotonic(), 0.0) if self._due else None
+
+    def _poll(self, timeout: float | None) -> list[_Event]:
+        """Wait for events; epoll counts in milliseconds, so select, which counts in microseconds, waits for it."""
+        descriptor = getattr(self._selector, "fileno", lambda: _FD_SETSIZE)()
+        if timeout and descriptor < _FD_SETSIZE:
+            select.select([descriptor], [], [], timeout)
+            timeout = 0.0
+        return self._selector.select(timeout)
+
+    def _serve(self, events: list[_Event]) -> None:
+        for key, mask in events:
+            key.data(mask)
+
+    def _answer_calls(self) -> None:
+        if not self._calls:
+            return
+        for _ in range(_ROUNDS_BEFORE_CALL):
+            events = self._selector.select(0)
+            if not any(key.fileobj is not self._wake_out for key, _ in events):
+                break
+            self._serve(events)
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
+
+    def _deliver_due(self) -> None:
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            _, _, pipe = heapq.heappop(self._due)
+            pipe.is_scheduled = False
+            if pipe.link.number in self.links:
+                self._deliver(pipe, now)
+
+    def _tell(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def _tear_down(self) -> None:
+        self.stop_listening()
+        self.end(None, with_reset=False)
+        with self._gate:
+            self._is_over = True
+            self._selector.close()
+            self._wake_in.close()
+            self._wake_out.close()
+        while self._calls:
+            self._calls.popleft()()
+        self._tell()
+
+    # ---- events
+
+    def _on_wake(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(_CHUNK_BYTES)
+
+    def _on_connection(self, mask: int) -> None:
+        if self.listener is None:
+            return
+        try:
+            client, _ = self.listener.accept()
+        except OSError:  # the client has given up already
+            return
+        self.accepted += 1
+        self.happenings += 1
+        _prepare(client)
+        try:
+            server = self._connect()
+        except OSError:  # nobody is there; to the client that is a reset
+            _close(client, with_reset=True)
+            return
+        reader = ClientPackets(self.accepted) if self._is_counting_commands else None
+        link = _Link(self.accepted, client, server, reader)
+        link.up = _Pipe(link, self._to_server, client, server or client)
+        if server is not None:
+            _prepare(server)
+            link.up.is_sink_full = True  # until it is connected
+            link.down = _Pipe(link, self._to_client, server, client)
+        self.links[link.number] = link
+        self._update_interest(link)
+
+    def _on_socket(self, source_of: _Pipe, sink_of: _Pipe | None, mask: int) -> None:
+        link = source_of.link
+        if link.number in self.links and mask & selectors.EVENT_WRITE and sink_of is not None:
+            self._on_writable(sink_of)
+        if link.number in self.links and mask & selectors.EVENT_READ and not source_of.is_read_out:
+            self._receive(source_of)
+        if link.number in self.links:
+            self._update_interest(link)
+
+    def _on_writable(self, pipe: _Pipe) -> None:
+        link = pipe.link
+        if pipe.sink is link.server and not link.is_connected:
+            link.is_connected = True
+            if pipe.sink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._end_link(link, with_reset=True)
+                return
+        pipe.is_sink_full = False
+        self._deliver(pipe, time.monotonic())
+
+    def _receive(self, pipe: _Pipe) -> None:
+        end: _End | None = None
+        data = b""
+        try:
+            data = pipe.source.recv(_CHUNK_BYTES)
+            end = None if data else _End.FINISHED
+        except BlockingIOError:
+            return
+        except OSError:
+            end = _End.RESET
+        now = time.monotonic()
+        self.happenings += 1
+        pipe.is_read_out = end is not None
+        if pipe.link.server is None:
+            self._count_up(pipe.link, data)
+            if end is not None:
+                self._end_link(pipe.link, with_reset=False)
+            return
+        if pipe is pipe.link.up:
+            self._count_up(pipe.link, data)
+        else:
+            self.bytes_to_client += len(data)
+        if not pipe.direction.black_hole:
+            self._hold(pipe, now, data, end)
+            self._deliver(pipe, now)
+
+    def _count_up(self, link: _Link, data: bytes) -> None:
+        self.bytes_to_server += len(data)
+        link.has_client_spoken = link.has_client_spoken or bool(data)
+        if link.reader is not None:
+            self.commands += link.reader.feed(data)
+            self.unreadable = link.reader.unreadable or self.unreadable
+
+    def _hold(self, pipe: _Pipe, now: float, data: bytes, end: _End | None) -> None:
+        """Put what has arrived into the queue, up to where the connection is to be cut."""
+        jitter_s = pipe.direction.jitter
+        due_at = now + pipe.direction.latency + (self._chance.uniform(0.0, jitter_s) if jitter_s else 0.0)
+        allowed = pipe.allowed_bytes(len(data)) if data else None
+        if allowed is not None:
+            data, end, pipe.is_read_out = data[:allowed], _End.CUT, True
+        if data:
+            pipe.append(due_at, memoryview(data))
+        if end is not None:
+            pipe.append(due_at, end)
+
+    def _deliver(self, pipe: _Pipe, now: float) -> None:
+        """Pass on what is due, in order, and plan for the rest."""
+        while pipe.queue and not pipe.is_sink_full and pipe.queue[0][0] <= now:
+            item = pipe.queue[0][1]
+            if pipe.direction.black_hole:
+                pipe.drop_first()
+            elif isinstance(item, _End):
+                pipe.drop_first()
+                self._pass_end(pipe, item)
+            elif not self._send(pipe, item):
+                return
+        if pipe.queue and not pipe.is_sink_full and not pipe.is_scheduled:
+            pipe.is_scheduled = True
+            heapq.heappush(self._due, (pipe.queue[0][0], next(self._order), pipe))
+        if pipe.link.number in self.links:
+            self._update_interest(pipe.link)
+
+    def _send(self, pipe: _Pipe, item: memoryview) -> bool:
+        """Send the first chunk, or what the sink takes of it; False when the connection has ended over it."""
+        try:
+            sent = pipe.sink.send(item)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the sink has closed or reset, and there is nobody to bring this to
+            self._end_link(pipe.link, with_reset=True)
+            return False
+        self.happenings += 1
+        if sent and pipe is pipe.link.down and pipe.link.has_client_spoken:
+            pipe.link.has_client_spoken = False
+            self.waits += 1
+        if sent < len(item):
+            pipe.keep_rest_of_first(sent)
+            pipe.is_sink_full = True
+        else:
+            pipe.drop_first()
+        return True
+
+    def _pass_end(self, pipe: _Pipe, end: _End) -> None:
+        self.happenings += 1
+        pipe.is_finished = True
+        if end is not _End.FINISHED or all(each.is_finished for each in pipe.link.pipes()):
+            self._end_link(pipe.link, with_reset=end is _End.RESET)
+            return
+        with contextlib.suppress(OSError):  # it has gone by itself meanwhile
+            pipe.sink.shutdown(socket.SHUT_WR)
+
+    def _update_interest(self, link: _Link) -> None:
+        """Listen for what each socket of a link can be used for now."""
+        sides = [(link.client, link.up, link.down), (link.server, link.down, link.up)]
+        for side, source_of, sink_of in sides:
+            if side is None or source_of is None:
+                continue
+            wants_reading = not source_of.is_read_out and source_of.held_bytes < _HELD_BYTES_MAX
+            wants_writing = sink_of is not None and sink_of.is_sink_full
+            mask = selectors.EVENT_READ * wants_reading | selectors.EVENT_WRITE * wants_writing
+            if mask != link.interest.get(side, 0):
+                self._set_interest(link, side, mask, functools.partial(self._on_socket, source_of, sink_of))
+
+    def _set_interest(self, link: _Link, side: socket.socket, mask: int, handler: Callable[[int], None]) -> None:
+        if not mask:
+            self._selector.unregister(side)
+        elif link.interest.get(side, 0):
+            self._selector.modify(side, mask, handler)
+        else:
+            self._selector.register(side, mask, handler)
+        link.interest[side] = mask
+
+    def _end_link(self, link: _Link, *, with_reset: bool) -> None:
+        del self.links[link.number]
+        self.happenings += 1
+        for side in (link.client, link.server):
+            if side is not None:
+                if link.interest.get(side, 0):
+                    self._selector.unregister(side)
+                _close(side, with_reset=with_reset)
+
+
+def _ask_for_exact_timers() -> None:
+    """Have Linux wake this thread when asked to, not up to its default of 50 microseconds later."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def _prepare(side: socket.socket) -> None:
+    side.setblocking(False)
+    if side.family == socket.AF_INET:
+        side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _close(side: socket.socket, *, with_reset: bool) -> None:
+    if with_reset and side.family == socket.AF_INET:
+        side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    side.close()
