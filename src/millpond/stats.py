@@ -33,7 +33,8 @@ class PoolStats:
     """A pool at one instant.
 
     Attributes:
-        size: connections open or being opened: ``idle + leased + dialing`` and those between two hands.
+        size: connections open or being opened: ``idle + settling + leased + dialing`` and those between two hands.
+        settling: given back, and being made as good as new by the server, which has not answered yet.
         waiting: callers in the queue.
         waiting_longest: seconds the oldest of them has waited so far.
         uses: checkouts that have ended.
@@ -55,6 +56,7 @@ class PoolStats:
     min_idle: int
     size: int
     idle: int
+    settling: int
     leased: int
     dialing: int
     waiting: int
@@ -102,6 +104,7 @@ def snapshot(ledger: Ledger, *, name: str, reset: str, uncommitted: int) -> Pool
         min_idle=ledger.limits.min_idle,
         size=len(ledger.slots),
         idle=len(ledger.idle),
+        settling=len(ledger.settling),
         leased=sum(slot.state in (LEASED, CHECKING) for slot in slots),
         dialing=len(ledger.dialing),
         waiting=len(ledger.tickets),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import dataclasses
 import itertools
 import logging
 import os
@@ -165,7 +166,6 @@ class Pool(Generic[C]):
                 closed=pool_closed,
                 queue_full=diagnosis.queue_full,
                 observing=self._observer is not None,
-                quiet_s=FOREVER if driver.is_readable is None else QUIET_S,
             ),
         )
         self._outbox = self._ledger.outbox
@@ -178,6 +178,8 @@ class Pool(Generic[C]):
             Verb.OPEN: self._open,
             Verb.CHECK: self._check,
             Verb.RESET: self._reset,
+            Verb.DEFER: self._defer,
+            Verb.COLLECT: self._collect,
             Verb.PARK: self._park,
         }
         self._lay_fast_path()
@@ -189,6 +191,11 @@ class Pool(Generic[C]):
         self._idle: deque[Slot] = self._ledger.idle if with_gil and self._limits.lifo else deque()
         self._unclean = self._must_clean if with_gil else always
         self._readable = self._driver.is_readable
+        self._ledger.ports = dataclasses.replace(
+            self._ledger.ports,
+            quiet_s=FOREVER if self._readable is None else QUIET_S,
+            defers=self._driver.send_reset is not None,
+        )
 
     # ------------------------------------------------------------------ for callers
     def connection(self, timeout: float | None = None) -> Lease[C]:
@@ -427,7 +434,8 @@ class Pool(Generic[C]):
         """Learn what the first connection of a kind can do."""
         self._lease_kind = forwarding(conn)
         self._kind = type(conn)
-        self._lay_fast_path()
+        with self._lock:
+            self._lay_fast_path()
 
     def _let_callers_dial(self) -> None:
         """Connections that only their maker may use: each caller makes its own, and one of another thread is replaced."""
@@ -450,6 +458,17 @@ class Pool(Generic[C]):
         if self._driver.uncommitted(slot.conn):
             self._report_uncommitted(slot)
         return self._driver.reset(slot.conn, until)
+
+    def _defer(self, slot: Slot, until: float) -> bool | None:
+        send_reset = self._driver.send_reset
+        if send_reset is None:  # the ports were made for another connection's capabilities
+            return self._reset(slot, until)
+        if self._driver.uncommitted(slot.conn):
+            self._report_uncommitted(slot)
+        return send_reset(slot.conn)
+
+    def _collect(self, slot: Slot, until: float) -> bool | None:
+        return self._driver.collect(slot.conn, until)
 
     def _park(self, ticket: Any, until: float) -> None:
         ticket.waiter.wait(until - self._clock())

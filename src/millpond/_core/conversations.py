@@ -15,9 +15,11 @@ from typing import Any, Callable, Generator, TypeAlias
 
 from .ledger import OVERRUN_S, Ledger
 from .ports import replica
-from .states import CHECKING, CLEANING, GONE, LEASED, OPENING, RETIRED, Reason, Slot, Ticket, Verb, Watcher
+from .states import CHECKING, CLEANING, COLLECTING, GONE, LEASED, OPENING, RETIRED, Reason, Slot, Ticket, Verb, Watcher
 
-OPEN, CHECK, RESET, PARK = Verb
+SETTLE_PATIENCE_S = 0.02  # a caller waits so long for one settling connection before it waits for any
+
+OPEN, CHECK, RESET, DEFER, COLLECT, PARK = Verb
 
 Request: TypeAlias = tuple[Verb, Any, float]
 
@@ -50,6 +52,8 @@ def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generato
             slot = yield from dial_here(ledger, slot, until)
         elif slot.state is CHECKING:
             slot = yield from check(ledger, slot, until)
+        elif slot.state is COLLECTING:
+            slot = yield from collect(ledger, slot, until)
         if slot is not None:
             slot.leased_at = ledger.clock()
             return slot
@@ -70,6 +74,8 @@ def wait(ledger: Ledger, until: float, ticket: Ticket | None) -> Generator[Reque
         ticket = ledger.enqueue(ledger.clock())
     else:
         ledger.requeue(ticket)
+        if ledger.clock() >= until:  # it may have been served at once, and the same way, again and again
+            pass_on(ledger, ticket)
     try:
         while not ticket.served:
             now = ledger.clock()
@@ -127,6 +133,25 @@ def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, S
     ledger.suspect(ledger.clock())
     ledger.discard(slot, Reason.DEAD)
     return None if ledger.tickets else ledger.claim(ledger.clock())
+
+
+def collect(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
+    """Read the answer to a deferred reset; None if it was not good, or did not come while one may wait for it."""
+    try:
+        clean = yield COLLECT, slot, min(until, ledger.clock() + SETTLE_PATIENCE_S)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        ledger.discard(slot, Reason.UNCLEAN)
+        raise
+    if clean and slot.state is not GONE:
+        ledger.move(slot, LEASED)
+        return slot
+    if clean is None and slot.state is not GONE:
+        ledger.settle_later(slot)
+    else:
+        ledger.discard(slot, Reason.UNCLEAN)
+    return None
 
 
 def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
@@ -192,35 +217,51 @@ def checkin(ledger: Ledger, slot: Slot, until: float, *, clean: bool, spoilt: bo
         return
     ledger.move(slot, CLEANING)
     try:
-        clean = yield RESET, slot, until
+        # Who is waiting already gains nothing by a reset whose answer is read later.
+        clean = yield DEFER if ledger.ports.defers and not ledger.tickets else RESET, slot, until
     except GeneratorExit:
         raise
     except BaseException:
         ledger.discard(slot, Reason.UNCLEAN)
         raise
-    if clean and slot.state is not GONE:
+    if slot.state is GONE:
+        ledger.close_disowned(slot)
+    elif clean:
         ledger.shelve(slot, ledger.clock())
+    elif clean is None:
+        ledger.settle_later(slot)
     else:
         ledger.discard(slot, Reason.UNCLEAN)
     ledger.look(ledger.clock())
 
 
 def tend(ledger: Ledger) -> Generator[Request, Any, None]:
-    """Prove the life of connections that have been idle for long, one after another, so that no caller has to wait for it."""
+    """Look after connections that nobody uses, one after another, so that no caller has to wait for it.
+
+    Those that have been idle for long must prove their life; of those that are settling, answers are read that have come.
+    """
     while ledger.untended:
         slot = ledger.untended.popleft()
-        until = ledger.clock() + ledger.limits.check_timeout_s
-        ledger.tending_until = until + OVERRUN_S
+        settling = slot.state is COLLECTING
+        now = ledger.clock()
+        ledger.tending_until = now + ledger.limits.check_timeout_s + OVERRUN_S
         try:
-            alive = yield CHECK, slot, until
+            if settling:
+                good = yield COLLECT, slot, now
+            else:
+                good = yield CHECK, slot, now + ledger.limits.check_timeout_s
         except GeneratorExit:
             raise
         except BaseException:
             ledger.discard(slot, Reason.DEAD)
             raise
         now = ledger.clock()
-        if alive and slot.state is not GONE:
+        if slot.state is GONE:
+            continue
+        if good:
             ledger.shelve(slot, now, oldest=True)
+        elif settling and good is None:
+            ledger.settle_later(slot)
         else:
             ledger.suspect(now)
             ledger.discard(slot, Reason.DEAD)

@@ -24,6 +24,7 @@ from .dialrule import TOLERANCE_S, DialRule
 from .ports import Limits, Ports
 from .states import (
     CHECKING,
+    COLLECTING,
     FOREVER,
     GONE,
     IDLE,
@@ -31,6 +32,7 @@ from .states import (
     LEGAL,
     OPENING,
     RETIRED,
+    SETTLING,
     Fault,
     Lost,
     Notice,
@@ -45,6 +47,7 @@ SPREAD = 0.2  # each connection's lifetime is its own, shorter by up to this sha
 RENEW_S = 10.0  # a replacement is dialled this long before the end of a lifetime ...
 RENEW_SHARE = 0.05  # ... or this share of it, whichever is less
 ROUND = 32  # connections looked after in one tick; the rest follow in the next, at once
+COLLECT_S = 1.0  # an answer that nobody asked for is read within so long: behind it, row locks may be held
 HOUSEKEEPING_S = 1.0  # the longest time between two ticks while something could have been lost
 START_ANSWER_S = 0.25  # a dialer that has not begun by then is asked for again, or the caller dials
 OVERRUN_S = 0.5  # a driver may overrun its deadline by so much before its call is given up
@@ -63,6 +66,7 @@ class Ledger:
         # Weak on purpose: who holds a slot owns it (see states.py).  Keyed by number, every slot that is not GONE.
         self.slots: dict[int, weakref.ref[Slot]] = {}
         self.idle: deque[Slot] = deque()  # freshest on the right
+        self.settling: deque[Slot] = deque()  # a deferred reset is out; the one sent first on the left
         self.tickets: OrderedDict[Ticket, None] = OrderedDict()  # oldest first; leaving from the middle costs O(1)
         self.fresh: OrderedDict[Ticket, None] = OrderedDict()  # those of them that are not overdue yet
         self.granted: weakref.WeakSet[Ticket] = weakref.WeakSet()  # served, not yet picked up
@@ -98,7 +102,7 @@ class Ledger:
     @property
     def busy(self) -> int:
         """Connections that are out, or between two hands; right but for what the fast paths do this instant."""
-        return max(0, len(self.slots) - len(self.idle) - len(self.dialing))
+        return max(0, len(self.slots) - len(self.idle) - len(self.settling) - len(self.dialing))
 
     def is_empty(self) -> bool:
         return not self.slots
@@ -125,14 +129,39 @@ class Ledger:
         return slot
 
     def claim(self, now: float) -> Slot | None:
-        """Take an idle connection: LEASED when it is fresh, CHECKING when its life must be proved; None if there is none."""
+        """Take a connection that nobody holds; None if there is none.
+
+        It is LEASED when it is fresh, CHECKING when its life must be proved.  Only when there is no other it is one that is
+        settling (COLLECTING): behind a long rollback an answer can take seconds.
+        """
         while True:
             try:
                 slot = self.idle.pop() if self.limits.lifo else self.idle.popleft()
             except IndexError:
-                return None
+                return self.claim_settling(now)
             if self.take(slot, now):
                 return slot
+
+    def claim_settling(self, now: float) -> Slot | None:
+        if not self.settling:
+            return None
+        slot = self.settling.popleft()
+        self.move(slot, COLLECTING)
+        slot.leased_at = now
+        return slot
+
+    def settle_later(self, slot: Slot) -> None:
+        """Put a connection aside until the server has answered that it is as good as new."""
+        now = self.clock()
+        if self.closed or now >= slot.expires_at or len(self.slots) > self.limits.max_size:
+            self.discard(slot, slot.reason)
+            return
+        if slot.state is not COLLECTING:
+            slot.returned_at = now
+        self.move(slot, SETTLING)
+        self.settling.append(slot)
+        self.arm(now + COLLECT_S)
+        self.match(now)
 
     def take(self, slot: Slot, now: float) -> bool:
         """Decide about an idle slot that was just popped; False if it was given up instead."""
@@ -510,12 +539,15 @@ class Ledger:
         if self.hopeless(now):
             self.fail_hopeless(now)
         self.care(now)
+        self.care_for_settling()
         self.tend(now)
         self.match(now)
         self.look(now)
         self.notify()
         if self.slots or self.tickets:
-            waiting_for_something = self.tickets or self.granted or self.dialing or self.limits.min_idle
+            waiting_for_something = (
+                self.tickets or self.granted or self.dialing or self.settling or self.untended or self.limits.min_idle
+            )
             self.arm(now + HOUSEKEEPING_S if waiting_for_something else FOREVER)
             self.arm(self.upkeep[0][0] if self.upkeep else FOREVER)
         if self.lost.found:
@@ -575,6 +607,13 @@ class Ledger:
             self.tending_until = now + self.limits.check_timeout_s + OVERRUN_S
             self.outbox.append((Notice.TEND, None))
 
+    def care_for_settling(self) -> None:
+        """Have the answers read that have come meanwhile."""
+        for _ in range(min(len(self.settling), ROUND)):
+            slot = self.settling.popleft()
+            self.move(slot, COLLECTING)
+            self.untended.append(slot)
+
     def renew(self, slot: Slot, now: float) -> None:
         """Dial a replacement for a connection whose life ends soon, if it is in use and there is room beside it."""
         in_use = slot.state is not IDLE or now - slot.returned_at < self.limits.check_after_s
@@ -617,13 +656,13 @@ class Ledger:
         for slot in self.live():
             slot.reason = reason
             slot.expires_at = RETIRED
-        while self.idle:
+        while self.idle or self.settling:
             self.give_up_oldest(reason)
         self.room_freed(self.clock())
 
     def give_up_oldest(self, reason: Reason) -> None:
         try:
-            slot = self.idle.popleft()
+            slot = self.settling.popleft() if self.settling else self.idle.popleft()
         except IndexError:  # a shell was quicker; it will find the slot retired when it comes back
             return
         self.give_up(slot, reason)
@@ -632,7 +671,7 @@ class Ledger:
         """Obey other limits from now on; what is too many goes idle first, then as it comes back."""
         self.limits = limits
         now = self.clock()
-        while len(self.slots) > limits.max_size and self.idle:
+        while len(self.slots) > limits.max_size and (self.idle or self.settling):
             self.give_up_oldest(Reason.SURPLUS)
         surplus = len(self.slots) - limits.max_size
         for slot in sorted(self.live(), key=lambda slot: slot.expires_at)[: max(0, surplus)]:
@@ -706,6 +745,8 @@ class Ledger:
         assert not (self.tickets and self.idle), "bug: somebody waits while a connection is idle"
         assert all(slot.state is IDLE for slot in self.idle), "bug: something idle is not IDLE"
         assert states[IDLE] == len(self.idle), "bug: an idle slot is not where idle slots are"
+        assert all(slot.state is SETTLING for slot in self.settling), "bug: something settling is not SETTLING"
+        assert states[SETTLING] == len(self.settling), "bug: a settling slot is not where settling slots are"
         assert states[OPENING] <= len(self.dialing), "bug: a dial is not in the books"
         assert set(self.unanswered) <= set(self.dialing), "bug: a dial nobody began is not in the books"
         assert set(self.young) <= set(self.dialing), "bug: a young dial is not in flight"

@@ -63,6 +63,7 @@ class Ports:
         queue_full: makes the error of a caller who found ``max_waiting`` others.
         quiet_s: a connection that came back longer ago than this is looked at before it is handed out: a poll, which
             asks the server nothing.
+        defers: a reset can be sent at return and its answer read later.
         observing: somebody wants to be told of every event, not only of those that call for a report.
     """
 
@@ -76,6 +77,7 @@ class Ports:
     queue_full: Callable[[Ledger], BaseException]
     observing: bool = False
     quiet_s: float = FOREVER
+    defers: bool = False
 
 
 def replica(error: BaseException) -> BaseException:

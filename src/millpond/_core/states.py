@@ -28,6 +28,8 @@ class Verb(enum.Enum):
     OPEN = "open"  # (slot, until) -> a driver connection, or the driver's exception
     CHECK = "check"  # (slot, until) -> is it alive?
     RESET = "reset"  # (slot, until) -> is it as good as new?
+    DEFER = "defer"  # (slot, until) -> as RESET, or None: sent, to be collected later
+    COLLECT = "collect"  # (slot, until) -> is it as good as new?  None: no answer yet
     PARK = "park"  # (ticket or watcher, until) -> None; woken, or the time is up
 
 
@@ -49,18 +51,22 @@ class State(enum.Enum):
     CHECKING = "checking"  # taken out of idle, its life must be proved first
     LEASED = "leased"  # a caller has it
     CLEANING = "cleaning"  # given back, being made as good as new
+    SETTLING = "settling"  # the server has been told to make it as good as new, and has not answered yet
+    COLLECTING = "collecting"  # taken out of settling, that answer is being read
     IDLE = "idle"  # ready for the next caller
     GONE = "gone"  # its room belongs to somebody else
 
 
-OPENING, CHECKING, LEASED, CLEANING, IDLE, GONE = State
+OPENING, CHECKING, LEASED, CLEANING, SETTLING, COLLECTING, IDLE, GONE = State
 
 # Every change that a slot may make.  The fast path of a shell makes two of them itself: IDLE -> LEASED -> IDLE.
 LEGAL: dict[State, frozenset[State]] = {
     OPENING: frozenset({IDLE, LEASED, GONE}),
     CHECKING: frozenset({IDLE, LEASED, GONE}),
     LEASED: frozenset({CLEANING, IDLE, GONE}),
-    CLEANING: frozenset({IDLE, GONE}),
+    CLEANING: frozenset({IDLE, SETTLING, GONE}),
+    SETTLING: frozenset({COLLECTING, GONE}),
+    COLLECTING: frozenset({SETTLING, IDLE, LEASED, GONE}),
     IDLE: frozenset({LEASED, CHECKING, GONE}),
     GONE: frozenset(),
 }

@@ -61,8 +61,15 @@ class Driver(abc.ABC, Generic[C]):
     # Asked before an idle connection is handed out, without I/O beyond a poll of its descriptor: is it closed, or is
     # there anything unread?  None: cannot tell.
     is_readable: Callable[[C], bool] | None = None
+    # Sends what makes the session as good as new and does not wait for the answer: True (nothing is left to collect),
+    # False (give it up), None (sent; ``collect`` reads the answer).  None instead of a method: cannot defer.
+    send_reset: Callable[[C], bool | None] | None = None
     # Cursors that fetch from the connection by themselves have to be cut off one by one when it is given back.
     tracks_cursors: bool = True
+
+    def collect(self, conn: C, until: float) -> bool | None:
+        """Read the answer to ``send_reset``: is it as good as new?  None: no answer by *until*, which may be in the past."""
+        return False
 
     def in_flight(self, conn: C) -> bool | None:
         """Say whether a command has been sent whose reply was not read to its end; None: cannot tell."""
