@@ -122,26 +122,20 @@ def test_latency_is_paid_once_by_each_statement(proxy: FaultProxy, connect: Conn
     assert 0.010 <= min(took) < 0.020
 
 
-def test_commands_written_together_share_a_wait(server: ScratchServer, proxy: FaultProxy) -> None:
+def test_commands_written_together_share_a_wait(proxy: FaultProxy, connect: Connect) -> None:
     """Two commands sent before the first answer is read are two commands and one wait, in one round trip."""
-
-    class Pipelining(pymysql.connections.Connection):  # type: ignore[type-arg]
-        def two_pings(self) -> None:
-            self._execute_command(COMMAND.COM_PING, "")
-            self._write_bytes(struct.pack("<I", 1) + bytes([COMMAND.COM_PING]))
-            self._read_ok_packet()
-            self._next_seq_id = 1
-            self._read_ok_packet()
-
-    connection = Pipelining(**server.connect_args(port=proxy.port, tls=False))
+    wire: Any = connect()
     proxy.latency = 0.02
     proxy.reset_counts()
     begun_at = time.monotonic()
-    connection.two_pings()
+    wire._execute_command(COMMAND.COM_PING, "")
+    wire._write_bytes(struct.pack("<I", 1) + bytes([COMMAND.COM_PING]))
+    wire._read_ok_packet()
+    wire._next_seq_id = 1
+    wire._read_ok_packet()
     assert 0.04 <= time.monotonic() - begun_at < 0.08
     assert ["COM_PING", "COM_PING"] == [command.name for command in proxy.commands]
     assert 1 == proxy.waits
-    connection.close()
 
 
 def test_black_hole_is_silence_for_the_driver(proxy: FaultProxy, connect: Connect) -> None:

@@ -213,7 +213,8 @@ def test_server_that_is_down_resets_the_client(proxy: FaultProxy, connect: Conne
     with socket.create_server(("127.0.0.1", 0)) as gone:
         down_port: int = gone.getsockname()[1]
     proxy.upstream = down_port
-    assert_reset(connect(proxy))
+    with pytest.raises(ConnectionResetError):  # at once, or when something is read
+        read(connect(proxy), 1)
     proxy.upstream = working
     assert b"back" == exchange(connect(proxy), b"back")
 
@@ -526,9 +527,8 @@ def test_close_leaves_no_thread_and_no_socket(echo: EchoServer, connect: Connect
 def test_port_of_choice_that_is_taken(proxy: FaultProxy) -> None:
     """A port that another holds is an error, and leaves no thread."""
     threads = threading.active_count()
-    with pytest.raises(OSError) as taken:
+    with pytest.raises(OSError, match="in use"):
         FaultProxy(1, port=proxy.port)
-    assert errno.EADDRINUSE == taken.value.errno
     assert threads == threading.active_count()
 
 

@@ -146,11 +146,8 @@ class _Pipe:
         if not isinstance(item, _End):
             self.held_bytes -= len(item)
 
-    def keep_rest_of_first(self, sent: int) -> None:
-        due_at, item = self.queue[0]
-        if isinstance(item, _End):
-            raise RuntimeError("bug: an end is not sent in parts")
-        self.queue[0] = (due_at, item[sent:])
+    def keep_rest_of_first(self, rest: memoryview, sent: int) -> None:
+        self.queue[0] = (self.queue[0][0], rest)
         self.held_bytes -= sent
 
     def allowed_bytes(self, arriving: int) -> int | None:
@@ -166,7 +163,9 @@ class _Pipe:
 class _Link:
     """Hold one client's connection and, unless it was met with silence, the connection to the server made for it."""
 
-    def __init__(self, number: int, client: socket.socket, server: socket.socket | None, reader: ClientPackets | None):
+    def __init__(
+        self, number: int, client: socket.socket, server: socket.socket | None, reader: ClientPackets | None
+    ) -> None:
         self.number = number
         self.client = client
         self.server = server
@@ -231,7 +230,7 @@ class Relay:
         def run() -> None:
             try:
                 answer.set_result(function())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised where the function came from
                 answer.set_exception(error)
 
         with self._gate:
@@ -319,7 +318,7 @@ class Relay:
                 self._deliver_due()
                 if heard_of != self.happenings:
                     self._tell()
-        except BaseException as error:  # raised again, as a bug, by whatever is asked of the proxy next
+        except BaseException as error:  # noqa: BLE001 - raised, as a bug, by what is asked of the proxy next
             self._failure = error
         finally:
             self._tear_down()
@@ -376,11 +375,11 @@ class Relay:
 
     # ---- events
 
-    def _on_wake(self, mask: int) -> None:
+    def _on_wake(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(_CHUNK_BYTES)
 
-    def _on_connection(self, mask: int) -> None:
+    def _on_connection(self, _mask: int) -> None:
         if self.listener is None:
             return
         try:
@@ -500,7 +499,7 @@ class Relay:
             pipe.link.has_client_spoken = False
             self.waits += 1
         if sent < len(item):
-            pipe.keep_rest_of_first(sent)
+            pipe.keep_rest_of_first(item[sent:], sent)
             pipe.is_sink_full = True
         else:
             pipe.drop_first()

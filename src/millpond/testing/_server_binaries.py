@@ -146,24 +146,25 @@ def _system_candidates(kind: Kind) -> Iterator[Path]:
 def _describe(path: Path) -> ServerBinary | None:
     if not path.is_file():
         return None
-    return _ask((str(path),), path, path.resolve().parent.parent, private=False, changed_at=path.stat().st_mtime_ns)
+    return _ask((str(path),), path, path.resolve().parent.parent, private=False, state=path.stat().st_mtime_ns)
 
 
 def _describe_tree(tree: Path) -> ServerBinary | None:
     for name in ("mariadbd", "mysqld"):
         path = tree / "usr" / "sbin" / name
         if path.is_file():
-            return _ask(
-                (*_loader(tree), str(path)), path, tree / "usr", private=True, changed_at=path.stat().st_mtime_ns
-            )
+            return _ask((*_loader(tree), str(path)), path, tree / "usr", private=True, state=path.stat().st_mtime_ns)
     return None
 
 
 @functools.lru_cache(maxsize=32)
-def _ask(command: tuple[str, ...], path: Path, prefix: Path, private: bool, changed_at: int) -> ServerBinary | None:
+def _ask(command: tuple[str, ...], path: Path, prefix: Path, private: bool, state: int) -> ServerBinary | None:
     """Run ``--version``; asked once for each state of a file, since it costs tens of milliseconds."""
+    del state  # only to be asked again when the file is another
     try:
-        answer = subprocess.run([*command, "--no-defaults", "--version"], capture_output=True, text=True, timeout=60)
+        answer = subprocess.run(
+            [*command, "--no-defaults", "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.search(r"\bVer (\d+\.\d+\.\d+)(\S*)", answer.stdout)
@@ -323,7 +324,10 @@ class _PrivateApt:
 
     def run(self, *arguments: str, program: str = "apt-get") -> subprocess.CompletedProcess[str]:
         command = [program, "-q", *self._options, *arguments]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        nothing = subprocess.DEVNULL
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, stdin=nothing, check=False
+        )
 
     def package_names(self, kind: Kind) -> list[str]:
         """Return the names this source may have the server under, best first: Ubuntu puts the version into MySQL's."""
@@ -346,7 +350,7 @@ def _sources(kind: Kind) -> Iterator[_Source]:
     if kind != "mysql" or not is_debian:
         yield _Source()
         return
-    entries = [*_entries_for_suite("unstable", Path("/etc/apt"))]
+    entries = [*entries_for_suite("unstable", Path("/etc/apt"))]
     if not entries:
         raise InstallFailed(
             "no Debian mirror in /etc/apt/sources.list or sources.list.d, so MySQL cannot be fetched from it"
@@ -362,7 +366,7 @@ def _os_release() -> dict[str, str]:
     return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
 
 
-def _entries_for_suite(suite: str, apt_folder: Path) -> list[_Source]:
+def entries_for_suite(suite: str, apt_folder: Path) -> list[_Source]:
     """Return the machine's apt entries turned to another suite, with address, key and options kept, Debian's first."""
     files = [apt_folder / "sources.list", *sorted((apt_folder / "sources.list.d").glob("*"))]
     entries: list[_Source] = []
@@ -400,6 +404,6 @@ def _stanza_entries(text: str, suite: str) -> Iterator[_Source]:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         raise InstallFailed(f"{command[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")

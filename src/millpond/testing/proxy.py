@@ -22,11 +22,14 @@ import socket
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from millpond.testing._mysql_packets import CannotCount, Command
 from millpond.testing._ports import choose_port
 from millpond.testing._relay import Direction, Relay
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["CannotCount", "Command", "Direction", "FaultProxy"]
 
@@ -240,7 +243,7 @@ class FaultProxy:
         """End all connections, the listener and the thread; closing twice is harmless. Counts can still be read."""
         self._relay.stop()
 
-    def __enter__(self) -> FaultProxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -35,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
 from millpond.testing._ports import choose_port
@@ -50,6 +50,9 @@ from millpond.testing._server_binaries import (
     locked,
     server_at,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["InstallFailed", "Kind", "ScratchServer", "ServerBinary", "ServerFailed", "ServerMissing", "install", "main"]
 
@@ -301,7 +304,7 @@ class ScratchServer:
 
     # ---- its life
 
-    def start(self) -> ScratchServer:
+    def start(self) -> Self:
         """Start the server and return it once it accepts connections; a server that runs is left as it is.
 
         Raises:
@@ -379,7 +382,7 @@ class ScratchServer:
         self._is_prepared = False
         self._is_paused = False
 
-    def __enter__(self) -> ScratchServer:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -522,7 +525,7 @@ def _spawn(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:
     The kernel takes the end of the *thread* that forked for the parent's end, so a server asked for in any thread but
     the main one is started by a thread that is kept.
     """
-    with open(log_path, "ab") as log:
+    with log_path.open("ab") as log:
         if threading.current_thread() is threading.main_thread() or not sys.platform.startswith("linux"):
             return _popen(command, log)
         spawner = _spawners.get(os.getpid())
@@ -618,7 +621,7 @@ def _prepared_data(binary: ServerBinary) -> Path:
 
 
 def _run_initializer(command: list[str], statements: bytes) -> None:
-    done = subprocess.run(command, input=statements, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(command, input=statements, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0:
         tail = "\n".join(done.stdout.decode(errors="replace").splitlines()[-15:])
         raise ServerFailed(f"preparing an empty data folder failed with {done.returncode}\n{tail}")
@@ -702,7 +705,7 @@ def _make_certificates(folder: Path) -> None:
 
 
 def _openssl(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ServerFailed(f"openssl {arguments[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
 
@@ -735,7 +738,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command == "install":
         try:
             install(cast("list[Kind]", chosen.kinds))
-        except InstallFailed as failed:
+        except (InstallFailed, ServerMissing) as failed:
             print(failed, file=sys.stderr)
             return 1
     print("\n".join(_list_servers()))
