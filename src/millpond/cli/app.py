@@ -1,0 +1,66 @@
+"""The commands. Each parses its options, does its work elsewhere, and turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import click
+
+import millpond as package
+from millpond.testing.servers import Kind, ScratchServer, ServerFailed, ServerMissing
+
+from .demo.acts import WrongRow
+from .demo.play import Casting, play
+from .demo.screen import screen_for
+from .demo.stores import ServerStore, SqliteStore, Store
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@click.group()
+@click.version_option(package.__version__, prog_name="millpond")
+def millpond() -> None:
+    """Keep database connections: who holds which, and that each is alive, clean and affordable."""
+
+
+@millpond.command()
+@click.option("--url", metavar="URL", help="A MySQL or MariaDB to use, as in mysql://user:password@host/database.")
+@click.option("--server", type=click.Choice(KINDS), help="Use a scratch server, started for this and removed after it.")
+@click.option("--threads", type=click.IntRange(2, 1000), default=Casting.threads, show_default=True)
+@click.option("--connections", type=click.IntRange(1, 1000), default=Casting.connections, show_default=True)
+@click.option("--seconds", type=click.FloatRange(1, 600), default=Casting.seconds, show_default=True, help="About.")
+def demo(url: str | None, server: str | None, threads: int, connections: int, seconds: float) -> None:
+    """See the pool at work: many threads on few connections, fair shares, connections killed, nothing lost.
+
+    Without options it needs nothing: the tables are in a temporary SQLite file. On a server, it makes tables of its
+    own and drops them at the end. The exit code is 1 if anything that must hold did not.
+    """
+    if url and server:
+        raise click.UsageError("--url and --server are two ways to say where; choose one.")
+    casting = Casting(threads, connections, seconds)
+    try:
+        with _store(url, server) as store, screen_for(sys.stdout) as screen:
+            faults = play(store, casting, screen)
+    except (package.Error, WrongRow, ServerMissing, ServerFailed) as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(1 if faults else 0)
+
+
+@contextlib.contextmanager
+def _store(url: str | None, server: str | None) -> Iterator[Store]:
+    with contextlib.ExitStack() as cleaning:
+        if server:
+            kind = next(kind for kind in KINDS if kind == server)
+            url = cleaning.enter_context(ScratchServer(kind)).url()
+        if url is None:
+            folder = cleaning.enter_context(tempfile.TemporaryDirectory(prefix="millpond-demo-"))
+            yield SqliteStore(Path(folder))
+            return
+        store = ServerStore(url)
+        cleaning.callback(store.end)
+        yield store

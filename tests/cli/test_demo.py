@@ -1,0 +1,148 @@
+"""The demo measures what it shows, and notices when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import millpond
+from millpond.cli.app import millpond as command
+from millpond.cli.demo import acts, data
+from millpond.cli.demo.play import Casting, play
+from millpond.cli.demo.screen import PlainScreen
+from millpond.cli.demo.stores import SqliteStore
+
+SHORT = ["demo", "--seconds", "1.5", "--threads", "6"]
+DEADLINE_S = 60.0
+
+
+class ForgetfulStore(SqliteStore):
+    """Acknowledges every write and loses some."""
+
+    def exposed(self, conn: millpond.Lease[Any]) -> None:
+        """Take the write back before it is committed, now and then."""
+        if next(iter(self.run(conn, "SELECT COUNT(*) FROM {visit}")))[0] % 7 == 3:
+            conn.rollback()
+
+
+class MixedUpStore(SqliteStore):
+    """Answers the question before the last one, as a connection with an unread reply would."""
+
+    def run(self, conn: Any, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """Answer about another zone than was asked for."""
+        if statement.startswith("SELECT z.name"):
+            parameters = ("Europe/Andorra",)
+        return super().run(conn, statement, parameters)
+
+
+def play_on(store: SqliteStore) -> tuple[list[str], str]:
+    """Play the demo for a moment; return its faults and what it printed."""
+    output = io.StringIO()
+    faults = play(store, Casting(threads=6, connections=2, seconds=1.5), PlainScreen(Console(file=output)))
+    return faults, output.getvalue()
+
+
+def test_the_data_is_there() -> None:
+    """The tables have the whole world, and every zone is in a country that is known."""
+    world = data.load()
+    assert len(world.zones) > 300
+    assert len(world.countries) > 240
+    assert ("Europe/Lisbon", "+3843-00908", "Portugal") in [world.row(zone) for zone in world.zones]
+
+
+def test_all_is_well_on_sqlite(tmp_path: Path) -> None:
+    """With millpond, no fault is found, connections were killed both ways, and every write is accounted for."""
+    faults, output = play_on(SqliteStore(tmp_path))
+    assert [] == faults
+    killed = re.search(r"(\d+) idle, (\d+) in use; (\d+) errors reached a writer", output)
+    assert killed is not None
+    idle, in_use, errors = (int(number) for number in killed.groups())
+    assert idle > 0
+    assert in_use > 0
+    assert errors <= in_use
+
+
+def test_a_lost_write_is_noticed(tmp_path: Path) -> None:
+    """A database that loses acknowledged writes is found out."""
+    faults, output = play_on(ForgetfulStore(tmp_path))
+    assert any("acknowledged and are not there" in fault for fault in faults)
+    assert "WRONG" in output
+
+
+def test_a_wrong_row_is_noticed(tmp_path: Path) -> None:
+    """An answer that belongs to another question is found out."""
+    with pytest.raises(acts.WrongRow, match="asked for"):
+        play_on(MixedUpStore(tmp_path))
+
+
+def test_unfair_shares_are_noticed() -> None:
+    """Shares may differ by a turn or two, and no more."""
+    assert [] == acts.Shares(turns=[90, 91, 92]).judged().faults
+    assert ["unfair: one thread had 92 turns, another 60"] == acts.Shares(turns=[92, 60, 92]).judged().faults
+    assert ["unfair: one thread had 700 turns, another 0"] == acts.Shares(turns=[0, 700]).judged().faults
+
+
+def test_piped_output_is_plain_lines() -> None:
+    """Into a pipe go lines of text without a single escape sequence, and the exit code is 0."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "millpond", *SHORT], check=False, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert (0, "") == (answer.returncode, answer.stderr)
+    assert "\x1b" not in answer.stdout
+    assert re.search(r"times as many\n", answer.stdout)
+    assert re.search(r"found, 0 lost", answer.stdout)
+
+
+def test_a_terminal_sees_it_move() -> None:
+    """On a terminal the lines are redrawn while the demo runs, and it ends with the verdict."""
+    drawn = run_on_terminal([sys.executable, "-m", "millpond", *SHORT])
+    assert drawn.count("\x1b[2K") > 20
+    text = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).split())
+    assert "nothing that was acknowledged was lost" in text
+
+
+def test_two_places_are_one_too_many() -> None:
+    """--url and --server contradict each other, and the message says so."""
+    answer = CliRunner().invoke(command, ["demo", "--url", "mysql://x/y", "--server", "mariadb"])
+    assert 2 == answer.exit_code
+    assert "choose one" in answer.output
+
+
+def test_a_bad_url_is_an_error_in_words() -> None:
+    """A URL that cannot be used is named without its password, and nothing is shown of a traceback."""
+    answer = CliRunner().invoke(command, ["demo", "--url", "oracle://u:s3cret@127.0.0.1/d"])
+    assert 1 == answer.exit_code
+    assert answer.output.startswith("Error: ")
+    assert "s3cret" not in answer.output
+
+
+def run_on_terminal(arguments: list[str]) -> str:
+    """Run a command on a terminal of its own and return everything that it drew."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    environment.pop("NO_COLOR", None)
+    with subprocess.Popen(arguments, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        drawn = b""
+        until = time.monotonic() + DEADLINE_S
+        while select.select([leader], [], [], max(0.0, until - time.monotonic()))[0]:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # Linux says so when the last writer has gone
+                break
+            drawn += part
+        os.close(leader)
+        assert 0 == process.wait(DEADLINE_S)
+    return drawn.decode()
