@@ -249,6 +249,7 @@ print(kept.pid, kept.folder)
         assert not Path(folder).exists()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # the child only leaves
 def test_forked_child_does_not_end_the_server(start_server: StartServer) -> None:
     """The exit of a forked child leaves its parent's server alone."""
     server = start_server("mariadb")
