@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
@@ -47,8 +46,19 @@ from millpond.testing._server_binaries import (
     ServerMissing,
     find_server,
     install,
-    locked,
     server_at,
+)
+from millpond.testing._server_data import (
+    COMMON_OPTIONS,
+    KIND_OPTIONS,
+    OptionValue,
+    ServerFailed,
+    as_arguments,
+    base_command,
+    copy_folder,
+    make_certificates,
+    prepared_data,
+    sql_text,
 )
 
 if TYPE_CHECKING:
@@ -56,33 +66,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InstallFailed", "Kind", "ScratchServer", "ServerBinary", "ServerFailed", "ServerMissing", "install", "main"]
 
-OptionValue = str | int | float | bool | None
-
 _HOST = "127.0.0.1"
 _POLL_S = 0.005  # how often the log is looked at while a server starts; a start takes 0.1 s (MariaDB) or 0.5 s (MySQL)
 _SOCKET_PATH_MAX = 100  # sockaddr_un holds 108 bytes; servers refuse longer paths
-
-# What makes a scratch server small and quick. Measured on MariaDB 10.11 and MySQL 9.7: "nosync" takes a quarter
-# off the start, and what a commit wrote still survives SIGKILL, because the kernel has it.
-_COMMON_OPTIONS: dict[str, OptionValue] = {
-    "skip_name_resolve": True,
-    "log_bin": False,
-    "performance_schema": "OFF",
-    "innodb_flush_method": "nosync",
-    "innodb_flush_log_at_trx_commit": 2,
-    "innodb_buffer_pool_load_at_startup": "OFF",
-    "innodb_buffer_pool_dump_at_shutdown": "OFF",
-}
-_KIND_OPTIONS: dict[Kind, dict[str, OptionValue]] = {
-    "mariadb": {"innodb_buffer_pool_size": "16M", "innodb_log_file_size": "10M"},
-    "mysql": {
-        "innodb_buffer_pool_size": "32M",
-        "innodb_doublewrite": "OFF",
-        "loose_innodb_redo_log_capacity": "8M",
-        "loose_mysqlx": "OFF",
-        "secure_file_priv": "NULL",  # the built-in default names a folder that only a system-wide installation has
-    },
-}
 
 # A start that this program's own sudden end must undo goes through a small program of its own: asking the kernel for
 # the signal between fork and exec (preexec_fn) is unsafe and, from Python 3.12, warned about in a process with
@@ -94,10 +80,6 @@ if os.getppid() != int(sys.argv[1]):
     os._exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
 """
-
-
-class ServerFailed(RuntimeError):
-    """Tell that a server did not start, stop or stay; the message ends with the last lines of its log."""
 
 
 class ScratchServer:
@@ -416,15 +398,15 @@ class ScratchServer:
             folder = Path(tempfile.mkdtemp(prefix="millpond-", dir="/tmp"))
         self._remains.folder = folder
         (folder / "tmp").mkdir()
-        _copy_folder(_prepared_data(self._binary), folder / "data")
+        copy_folder(prepared_data(self._binary), folder / "data")
         (folder / "data" / "auto.cnf").unlink(missing_ok=True)  # else every server had the same identity
         self._init_file.touch(mode=0o600)
         self._init_file.write_text(self._first_statements())
         if self._tls:
-            _make_certificates(folder / "tls")
+            make_certificates(folder / "tls")
 
     def _first_statements(self) -> str:
-        user, password, root_password = _sql(self.user), _sql(self.password), _sql(self.root_password)
+        user, password, root_password = sql_text(self.user), sql_text(self.password), sql_text(self.root_password)
         pattern = self.database.replace("_", "\\_") + "\\_%"
         statements = [
             f"CREATE DATABASE `{self.database}` CHARACTER SET utf8mb4",
@@ -449,11 +431,11 @@ class ScratchServer:
             "bind_address": _HOST,
             "init_file": None if self._is_prepared else str(self._init_file),
             **self._tls_options(),
-            **_COMMON_OPTIONS,
-            **_KIND_OPTIONS[self.kind],
+            **COMMON_OPTIONS,
+            **KIND_OPTIONS[self.kind],
         }
         settings |= {name.replace("-", "_"): value for name, value in self.options.items()}
-        return [*_base_command(self._binary), *_as_arguments(settings)]
+        return [*base_command(self._binary), *as_arguments(settings)]
 
     def _tls_options(self) -> dict[str, OptionValue]:
         if self._tls:
@@ -548,166 +530,6 @@ def _is_ready(log: str, port: int) -> bool:
     """
     _, _, rest = log.partition("ready for connections")
     return f"port: {port} " in rest
-
-
-# ---- command lines
-
-
-def _base_command(binary: ServerBinary) -> list[str]:
-    command = [*binary.command, "--no-defaults"]
-    if os.geteuid() == 0:
-        command.append("--user=root")  # both kinds refuse to run as root unless told by name
-    if binary.private:
-        share = binary.share
-        command += [
-            f"--basedir={binary.prefix}",
-            f"--lc-messages-dir={share}",
-            f"--character-sets-dir={share / 'charsets'}",
-            f"--plugin-dir={_plugin_folder(binary)}",
-        ]
-    return command
-
-
-def _plugin_folder(binary: ServerBinary) -> Path:
-    candidates = [binary.prefix / "lib" / name / "plugin" for name in (binary.kind, "mysql", "mariadb")]
-    return next((folder for folder in candidates if folder.is_dir()), candidates[0])
-
-
-def _as_arguments(settings: Mapping[str, OptionValue]) -> list[str]:
-    arguments: list[str] = []
-    for name, value in settings.items():
-        dashed = name.replace("_", "-")
-        if value is True:
-            arguments.append(f"--{dashed}")
-        elif value is False:
-            arguments.append(f"--skip-{dashed}")
-        elif value is not None:
-            arguments.append(f"--{dashed}={value}")
-    return arguments
-
-
-def _sql(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-    return f"'{escaped}'"
-
-
-# ---- data folders, prepared once for each server program
-
-
-def _prepared_data(binary: ServerBinary) -> Path:
-    """Return a folder with the system tables and a root without password, made at the first call for this program.
-
-    Making one takes seconds, copying it hundredths of a second.
-    """
-    arguments = _as_arguments({**_COMMON_OPTIONS, **_KIND_OPTIONS[binary.kind], "skip_name_resolve": None})
-    state = repr((binary.path, binary.path.stat().st_mtime_ns, arguments, "format 1"))
-    name = f"data-{binary.kind}-{binary.version}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
-    with locked(name) as cache:
-        final = cache / name
-        if final.is_dir():
-            return final
-        with tempfile.TemporaryDirectory(prefix=".data-", dir=cache) as aside:
-            data = Path(aside) / "data"
-            data.mkdir(mode=0o700)
-            command = [*_base_command(binary), *arguments, f"--datadir={data}"]
-            if binary.kind == "mysql":
-                _run_initializer([*command, "--initialize-insecure"], b"")
-            else:
-                _run_initializer(
-                    [*command, "--bootstrap", "--enforce-storage-engine="], _mariadb_system_tables(binary.share)
-                )
-            data.rename(final)
-        return final
-
-
-def _run_initializer(command: list[str], statements: bytes) -> None:
-    done = subprocess.run(command, input=statements, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0:
-        tail = "\n".join(done.stdout.decode(errors="replace").splitlines()[-15:])
-        raise ServerFailed(f"preparing an empty data folder failed with {done.returncode}\n{tail}")
-
-
-def _mariadb_system_tables(share: Path) -> bytes:
-    """Return what MariaDB's mariadb-install-db feeds to ``--bootstrap``, less help texts and the anonymous user."""
-    parts = [
-        b"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\nSET @skip_auth_anonymous=1;\n"
-    ]
-    for stem in ("system_tables", "performance_tables", "system_tables_data", "sys_schema"):
-        candidates = [share / f"{prefix}_{stem}.sql" for prefix in ("mariadb", "mysql")]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise ServerFailed(
-                f"MariaDB's {candidates[0].name} is not in {share}: install the package mariadb-server-core in full"
-            )
-        parts.append(found.read_bytes())
-    return b"\n".join(parts)
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a data folder; with the cp of Linux its holes stay holes, which halves the time."""
-    if sys.platform.startswith("linux"):
-        subprocess.run(
-            ["cp", "-R", "--sparse=always", "--reflink=auto", "--preserve=mode", str(source), str(target)], check=True
-        )
-    else:
-        shutil.copytree(source, target)
-
-
-# ---- certificates
-
-
-def _make_certificates(folder: Path) -> None:
-    """Make an authority and a server certificate for 127.0.0.1 and localhost.
-
-    Python 3.13 verifies strictly, so both carry the extensions that RFC 5280 asks for.
-    """
-    if shutil.which("openssl") is None:
-        raise ServerFailed("tls=True needs the openssl command: install the package openssl")
-    folder.mkdir(mode=0o700)
-    (folder / "server.ext").write_text(
-        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n"
-        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n"
-    )
-    (folder / "ca.cnf").write_text(
-        "[req]\ndistinguished_name=name\nx509_extensions=extensions\n[name]\n[extensions]\n"
-        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
-    )
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256", "-config", "ca.cnf")
-    _openssl(
-        folder,
-        "req",
-        "-x509",
-        *new_key,
-        "-days",
-        "3650",
-        "-subj",
-        "/CN=millpond scratch authority",
-        "-keyout",
-        "ca-key.pem",
-        "-out",
-        "ca.pem",
-    )
-    _openssl(
-        folder, "req", "-new", *new_key, "-subj", "/CN=localhost", "-keyout", "server-key.pem", "-out", "server.csr"
-    )
-    signing = (
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca-key.pem",
-        "-set_serial",
-        str(secrets.randbits(63) + 1),
-        "-days",
-        "3650",
-        "-sha256",
-    )
-    _openssl(folder, "x509", "-req", "-in", "server.csr", *signing, "-extfile", "server.ext", "-out", "server-cert.pem")
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ServerFailed(f"openssl {arguments[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
 # ---- the command
