@@ -94,9 +94,14 @@ def test(without: Sequence[str], only: Sequence[str], seed: int | None) -> int:
     runner.run(missing)
     if found:
         checkers = next(version for version in CHECKERS_RUN_ON if version in found)
-        if runner.run(_setup_steps(found, checkers)) and (not servers or runner.run([_server_step(checkers, servers)])):
-            steps = _check_steps(found, checkers, without, secrets.randbits(32) if seed is None else seed)
-            runner.run([step for step in steps if not only or step.name.startswith(tuple(only))])
+        steps = _check_steps(found, checkers, without, secrets.randbits(32) if seed is None else seed)
+        steps = [step for step in steps if not only or step.name.startswith(tuple(only))]
+        if not steps:
+            raise SetupFailed(f"no step's name starts with {' or '.join(only)}")
+        if runner.run(_setup_steps(found, checkers)):
+            if servers and any(step.name == "live" for step in steps):
+                runner.run([_server_step(checkers, servers)])
+            runner.run(steps)
     left_out = [*without, *(f"all but {', '.join(only)}" for _ in range(1) if only)]
     print(summary(runner.outcomes, left_out), flush=True)
     return 0 if all(outcome.ok for outcome in runner.outcomes) else 1

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tools.steps import Runner, Step, summary, totals
 
 REPORT = """<testsuites><testsuite>

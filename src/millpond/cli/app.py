@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import get_args
 
@@ -34,7 +34,7 @@ def millpond() -> None:
 @click.option("--threads", type=click.IntRange(2, 1000), default=Casting.threads, show_default=True)
 @click.option("--connections", type=click.IntRange(1, 1000), default=Casting.connections, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1, 600), default=Casting.seconds, show_default=True, help="About.")
-def demo(url: str | None, server: str | None, threads: int, connections: int, seconds: float) -> None:
+def demo(url: str | None, server: Kind | None, threads: int, connections: int, seconds: float) -> None:
     """See the pool at work: many threads on few connections, fair shares, connections killed, nothing lost.
 
     Without options it needs nothing: the tables are in a temporary SQLite file. On a server, it makes tables of its
@@ -52,11 +52,10 @@ def demo(url: str | None, server: str | None, threads: int, connections: int, se
 
 
 @contextlib.contextmanager
-def _store(url: str | None, server: str | None) -> Iterator[Store]:
+def _store(url: str | None, server: Kind | None) -> Generator[Store, None, None]:
     with contextlib.ExitStack() as cleaning:
         if server:
-            kind = next(kind for kind in KINDS if kind == server)
-            url = cleaning.enter_context(ScratchServer(kind)).url()
+            url = cleaning.enter_context(ScratchServer(server)).url()
         if url is None:
             folder = cleaning.enter_context(tempfile.TemporaryDirectory(prefix="millpond-demo-"))
             yield SqliteStore(Path(folder))

@@ -10,7 +10,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from .stores import Store
 
 HOLD_S = 0.002
 _KILL_EVERY_S = 0.15
+_DEAD_FOR_S = 0.01  # before anybody comes back: a pool need not ask whether one that answered a moment ago is alive
 _UNEVEN = 0.05  # shares may differ by so much of the largest, and by two turns of those who began early or ended late
 _UNEVEN_TURNS = 2
 
@@ -105,9 +106,13 @@ def fill(store: Store, pool: millpond.Pool[Any], world: World) -> Loaded:
         found_countries = store.run(conn, "SELECT code, name FROM {country}")
         conn.commit()
     found = Loaded(zones=len(found_zones), countries=len(found_countries))
-    if sorted(map(tuple, found_zones)) != sorted(zones) or sorted(map(tuple, found_countries)) != sorted(countries):
+    if _sorted(found_zones) != _sorted(zones) or _sorted(found_countries) != _sorted(countries):
         found.faults.append("the tables that were read back are not those that were written")
     return found
+
+
+def _sorted(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row) for row in rows)
 
 
 def look_up(store: Store, conn: Any, world: World, zone: Zone) -> None:
@@ -255,7 +260,7 @@ class Killing:
         self._acknowledged[thread].add(number)
 
     @contextmanager
-    def _killer(self) -> Iterator[None]:
+    def _killer(self) -> Generator[None, None, None]:
         over = threading.Event()
         raised: list[BaseException] = []
 
@@ -266,6 +271,7 @@ class Killing:
                     over.wait(_KILL_EVERY_S)
                     with self._gate.closed():
                         self.found.killed_idle += self.store.kill_idle()
+                        over.wait(_DEAD_FOR_S)
             except BaseException as error:  # noqa: BLE001  it is raised again, in the thread that asked
                 raised.append(error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 Watch = Callable[[float, int], None]  # told again and again how far it is (0 to 1) and how many turns were taken
@@ -51,7 +51,9 @@ def crowd(count: int, seconds: float, turn: Callable[[int], None], watch: Watch)
 
 
 @contextmanager
-def _all_ended(threads: list[threading.Thread], start: threading.Event, stop: threading.Event) -> Iterator[None]:
+def _all_ended(
+    threads: list[threading.Thread], start: threading.Event, stop: threading.Event
+) -> Generator[None, None, None]:
     for thread in threads:
         thread.start()
     try:
@@ -72,7 +74,7 @@ class Gate:
         self._closed = False
 
     @contextmanager
-    def passing(self) -> Iterator[None]:
+    def passing(self) -> Generator[None, None, None]:
         """Hold this while doing something that must not be going on when all stand still."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
@@ -85,7 +87,7 @@ class Gate:
                 self._changed.notify_all()
 
     @contextmanager
-    def closed(self) -> Iterator[None]:
+    def closed(self) -> Generator[None, None, None]:
         """Wait until nobody is passing, and let nobody pass until the end of the block."""
         with self._changed:
             self._closed = True

@@ -6,20 +6,19 @@ Both are told the same; neither computes or judges anything.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .crowd import Watch
-
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "01234567"
-_NARROW = 100  # columns; below, bars give their room to the figures
 
 
 class Line(abc.ABC):
@@ -30,8 +29,8 @@ class Line(abc.ABC):
         """Show how far it is (0 to 1), and how many turns were taken so far."""
 
     @abc.abstractmethod
-    def done(self, figures: str, *, ok: bool = True) -> None:
-        """Show what came of it."""
+    def done(self, figures: str, *, ok: bool | None = None) -> None:
+        """Show what came of it; *ok* says whether it is as it must be, None that nothing had to be."""
 
 
 class Screen(abc.ABC):
@@ -68,14 +67,15 @@ class Screen(abc.ABC):
 
 
 @contextmanager
-def screen_for(stream: TextIO) -> Iterator[Screen]:
+def screen_for(stream: TextIO) -> Generator[Screen, None, None]:
     """Yield the screen that suits *stream*: a live one for a terminal, plain lines for a pipe or a file."""
     console = Console(file=stream, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainScreen(console)
         return
-    with Progress(*_columns(console.width), console=console, refresh_per_second=12) as progress:
-        yield LiveScreen(console, progress)
+    screen = LiveScreen(console)
+    with Live(screen, console=console, refresh_per_second=_FRAMES, vertical_overflow="visible"):
+        yield screen
 
 
 class PlainScreen(Screen):
@@ -122,16 +122,21 @@ class _PlainLine(Line):
     def watch(self, progress: float, turns: int) -> None:
         pass  # only what has come to its end is printed
 
-    def done(self, figures: str, *, ok: bool = True) -> None:
-        self._print(f"  {'ok   ' if ok else 'WRONG'} {self._label:<24} {figures}")
+    def done(self, figures: str, *, ok: bool | None = None) -> None:
+        mark = {True: "ok", False: "WRONG", None: ""}[ok]
+        self._print(f"  {mark:<5} {self._label:<24} {figures}")
 
 
 class LiveScreen(Screen):
-    """Lines with a bar that fills, and figures that change while one looks."""
+    """Lines that fill while one looks; it draws itself anew whenever it is asked to."""
 
-    def __init__(self, console: Console, progress: Progress) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._progress = progress
+        self._shown: list[RenderableType] = []
+
+    def __rich__(self) -> Group:
+        """Return what is to be seen now."""
+        return Group(*self._shown)
 
     def opening(self, title: str, subtitle: str) -> None:
         """Print both above everything that moves."""
@@ -139,90 +144,59 @@ class LiveScreen(Screen):
         self.console.print(Text(subtitle, style="dim"))
 
     def heading(self, text: str) -> None:
-        """Put it between the lines, so that it stays where it belongs."""
-        self._progress.add_task("", total=None, heading=text, figures="", state="heading")
+        """Begin a group of lines."""
+        self._shown.append(Text(f"\n{text}", style="bold"))
 
     def line(self, label: str) -> Line:
         """Add a line that moves."""
-        return _LiveLine(self._progress, label)
+        line = _LiveLine(label)
+        self._shown.append(line)
+        return line
 
     def table(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
         """Draw a table without frames."""
-        self._progress.stop()
-        table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False
-        )
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
         table.add_column(style="dim")
         for row in rows:
             table.add_row(*row)
-        self.console.print()
-        self.console.print(table)
+        self._shown.append(Group(Text(f"\n{title}", style="bold"), Padding(table, (0, 0, 0, 2))))
 
     def verdict(self, faults: Sequence[str]) -> None:
         """Print a green line, or a red one a fault."""
-        self.console.print()
-        for fault in faults:
-            self.console.print(Text(f"✗ {fault}", style="bold red"))
-        if not faults:
-            self.console.print(Text(f"✓ {_ALL_WELL}", style="bold green"))
+        lines = [Text(f"✗ {fault}", style="bold red") for fault in faults] or [
+            Text(f"✓ {_ALL_WELL}", style="bold green")
+        ]
+        self._shown.append(Group(Text(), *lines))
 
 
 class _LiveLine(Line):
-    def __init__(self, progress: Progress, label: str) -> None:
-        self._progress = progress
-        self._task: TaskID = progress.add_task(label, total=1.0, heading="", figures="", state="running")
+    def __init__(self, label: str) -> None:
         self._label = label
+        self._progress = 0.0
+        self._figures = ""
+        self._mark: Text | None = None
 
     def watch(self, progress: float, turns: int) -> None:
-        self._progress.update(self._task, completed=progress, figures=f"{turns:,}")
+        self._progress, self._figures = progress, f"{turns:,}"
 
-    def done(self, figures: str, *, ok: bool = True) -> None:
-        state = "ok" if ok else "wrong"
-        self._progress.update(self._task, completed=1.0, figures=figures, state=state)
+    def done(self, figures: str, *, ok: bool | None = None) -> None:
+        self._figures = figures
+        self._mark = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}[ok]
 
-
-class _Mark(ProgressColumn):
-    """A spinner while a line runs, then how it ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._spinner = SpinnerColumn("dots", style="cyan")
-
-    def render(self, task: Task) -> Text:
-        state: str = task.fields["state"]
-        if state == "ok":
-            return Text("✓", style="green")
-        if state == "wrong":
-            return Text("✗", style="bold red")
-        if state == "heading":
-            return Text("")
-        frame = self._spinner.render(task)
-        return frame if isinstance(frame, Text) else Text(str(frame))
+    def __rich__(self) -> Text:
+        """Return the line as it is now: a bar and a count while it runs, its figures when it is done."""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        if self._mark is not None:
+            return line.append(" ").append_text(self._mark).append(f" {self._label:<{_LABEL}}").append(self._figures)
+        frame = _SPINNER[int(time.monotonic() * _FRAMES) % len(_SPINNER)]
+        filled = round(self._progress * _BAR)
+        line.append(f" {frame} ", "cyan").append(f"{self._label:<{_LABEL}}")
+        line.append("━" * filled, "cyan").append("━" * (_BAR - filled), "bright_black")
+        return line.append(f" {self._figures}", "dim")
 
 
-class _Label(ProgressColumn):
-    """What a line is about; a heading stands out by an empty line above it."""
-
-    def render(self, task: Task) -> Text:
-        if task.fields["state"] == "heading":
-            return Text(f"\n{task.fields['heading']}", style="bold")
-        return Text(task.description)
-
-
-class _Bar(BarColumn):
-    """A bar, but not for a heading."""
-
-    def render(self, task: Task) -> Text:  # type: ignore[override]  # nothing, where there is no bar
-        return Text("") if task.fields["state"] == "heading" else super().render(task)  # type: ignore[return-value]
-
-
-def _columns(width: int) -> list[ProgressColumn]:
-    figures = TextColumn("{task.fields[figures]}")
-    bar = [_Bar(bar_width=18, complete_style="cyan", finished_style="green")] if width >= _NARROW else []
-    return [_Mark(), _Label(), *bar, figures]
-
-
+_LABEL, _BAR, _FRAMES = 24, 20, 12  # columns, columns, pictures a second
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ALL_WELL = "Every row was right, no thread was starved, and nothing that was acknowledged was lost."
-__all__ = ["Line", "Screen", "Watch", "screen_for"]

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,7 +82,7 @@ class Store(abc.ABC):
             cursor.close()
 
     @contextlib.contextmanager
-    def tables(self) -> Iterator[None]:
+    def tables(self) -> Generator[None, None, None]:
         """Make the tables, and drop them at the end."""
         conn = self.open()
         try:
