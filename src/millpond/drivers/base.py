@@ -1,8 +1,8 @@
 """What a driver adapter offers to a pool, and what a pool assumes of one that cannot tell.
 
 Four operations are mandatory: :meth:`Driver.open`, :meth:`Driver.is_alive`, :meth:`Driver.reset`, :meth:`Driver.close`.
-Everything else is a capability with a default that means "cannot tell": the pool then assumes the worst (rollback at every
-return, a check after ``check_after``).  One contract test runs against every adapter:
+Everything else is a capability with a default that means "cannot tell": the pool then assumes the worst (rollback at
+every return, a check after ``check_after``).  One contract test runs against every adapter:
 :class:`millpond.testing.DriverContract`.
 
 An adapter knows connections, never slots or pools, and keeps no state of its own about a connection outside of it.
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import abc
 import types
-from typing import Any, Callable, ClassVar, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
 
 from millpond._core.states import Fault
 
@@ -64,11 +65,14 @@ class Driver(abc.ABC, Generic[C]):
     # Sends what makes the session as good as new and does not wait for the answer: True (nothing is left to collect),
     # False (give it up), None (sent; ``collect`` reads the answer).  None instead of a method: cannot defer.
     send_reset: Callable[[C], bool | None] | None = None
+    # Methods of a connection that make a cursor, run a statement on it and return it (``sqlite3``'s ``execute``): a lease
+    # makes that cursor itself, or it would not be cut off.
+    shortcuts: tuple[str, ...] = ()
     # Cursors that fetch from the connection by themselves have to be cut off one by one when it is given back.
     tracks_cursors: bool = True
 
     def collect(self, conn: C, until: float) -> bool | None:
-        """Read the answer to ``send_reset``: is it as good as new?  None: no answer by *until*, which may be in the past."""
+        """Read the answer to ``send_reset``: as good as new?  None: no answer by *until*, which may be past."""
         return False
 
     def in_flight(self, conn: C) -> bool | None:
@@ -96,7 +100,7 @@ class Driver(abc.ABC, Generic[C]):
         return Fault.GONE
 
     def cursor(self, conn: C, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a cursor for a lease: an instance of the user's own cursor class whose ``connection`` is *lease*, if it can be."""
+        """Make a cursor of the user's own cursor class, whose ``connection`` is *lease* where it can be."""
         return conn.cursor(*args, **kwargs)  # type: ignore[attr-defined]  # every DB-API connection has it
 
     def family(self, kind: str) -> type[BaseException] | None:
