@@ -15,8 +15,9 @@ import random
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Protocol
+from typing import Any, Protocol
 
 from ._core.states import FOREVER
 
@@ -52,9 +53,10 @@ class Runtime:
     def of_host(cls) -> Runtime:
         """Return this host's runtime, as it is patched now."""
         start_new_thread = _thread.start_new_thread
+        allocate_lock: Callable[[], Any] = _thread.allocate_lock
         return cls(
             clock=time.monotonic,
-            new_lock=_thread.allocate_lock,
+            new_lock=allocate_lock,
             # Not threading.Thread: its start() waits for the thread to run, which on some hosts it never does.
             start=lambda work: void(start_new_thread(work, ())),
             jitter=random.random,

@@ -25,7 +25,9 @@ def timed_out(ledger: Ledger, waited_s: float) -> PoolTimeout:
 def queue_full(ledger: Ledger) -> TooManyWaiting:
     """Make the error of a caller who found the queue full."""
     now = ledger.clock()
-    text = f"{len(ledger.tickets)} callers are waiting already, as many as max_waiting allows ({state_of(ledger, now)})."
+    text = (
+        f"{len(ledger.tickets)} callers are waiting already, as many as max_waiting allows ({state_of(ledger, now)})."
+    )
     return TooManyWaiting(text + _told(holders_of(ledger.live(), now)))
 
 
@@ -49,16 +51,25 @@ def state_of(ledger: Ledger, now: float) -> str:
     if ledger.tickets:
         parts.append(f"{len(ledger.tickets)} callers wait, the first for {oldest_s:.3g} s")
     if ledger.rule.failures:
-        parts.append(f"{ledger.rule.failures} attempts to connect failed in a row, for {now - ledger.rule.outage_at:.3g} s")
+        parts.append(
+            f"{ledger.rule.failures} attempts to connect failed in a row, for {now - ledger.rule.outage_at:.3g} s"
+        )
     return ", ".join(parts)
 
 
 def remedy_for(reason: str, ledger: Ledger, now: float) -> str:
     """Say what the reader can change."""
+    limits = ledger.limits
     if reason == "pool exhausted":
-        return f"Give connections back sooner, or raise max_size (now {ledger.limits.max_size}) if the server has room, or wait longer (timeout)."
+        return (
+            f"Give connections back sooner, or raise max_size (now {limits.max_size}) if the server has room, "
+            "or wait longer (timeout)."
+        )
     if reason == "dials too slow":
-        return f"Connecting takes longer than callers wait: look at the network and the server, raise timeout, or keep min_idle (now {ledger.limits.min_idle}) open."
+        return (
+            "Connecting takes longer than callers wait: look at the network and the server, raise timeout, "
+            f"or keep min_idle (now {limits.min_idle}) open."
+        )
     next_s = max(0.0, ledger.rule.retry_at - now)
     tries = f"the next attempt is due in {next_s:.2g} s" if next_s else "an attempt is made whenever somebody asks"
     advice = {

@@ -13,9 +13,9 @@
       DriverUnsuitable          this kind of connection cannot be pooled as it was made
     LeaseDropped, UncommittedWork   warnings
 
-Where the driver is known, our errors also belong to its family: PoolTimeout and TooManyWaiting to its ``OperationalError``,
-the next three to its ``InterfaceError``, so that ``except pymysql.OperationalError`` still sees them.  These double
-classes are made when the driver is first seen; pickled, they become the plain class again.
+Where the driver is known, our errors also belong to its family: PoolTimeout and TooManyWaiting to its
+``OperationalError``, the next three to its ``InterfaceError``, so that ``except pymysql.OperationalError`` still sees
+them.  These double classes are made when the driver is first seen; pickled, they become the plain class again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 
 class Error(Exception):
-    """Whatever millpond raises of its own.  ``args`` are ``(0, text)``, as handlers of MySQL errors expect a number first."""
+    """Whatever millpond raises of its own; ``args`` are ``(0, text)``: handlers of MySQL errors expect a number."""
 
     family = "Error"  # which of the driver's exception classes it joins
 
@@ -45,8 +45,8 @@ class PoolTimeout(Error):
     """No connection became free, or could be opened, in time.
 
     Attributes:
-        reason: ``"pool exhausted"``, ``"server unreachable"``, ``"server full"``, ``"credentials refused"`` or ``"dials too slow"``.
-        waited: seconds this caller has waited.
+        reason: ``"pool exhausted"``, ``"server unreachable"``, ``"server full"``, ``"credentials refused"`` or
+        ``"dials too slow"``. waited: seconds this caller has waited.
         holders: who holds connections, the longest first (:class:`millpond.stats.Holder`).
     """
 
@@ -101,7 +101,7 @@ class DriverMissing(Error, ImportError):
 
 
 class DriverUnsuitable(Error):
-    """Connections of this kind cannot be handed from thread to thread as they were made; the message says how to make them."""
+    """Connections of this kind cannot be handed from thread to thread; the message says how to make them."""
 
     family = "InterfaceError"
 
@@ -135,8 +135,8 @@ def joined(ours: type[ErrorT], theirs: type[BaseException] | None) -> type[Error
 
 def plain(kind: type[Error]) -> type[Error]:
     """Return our own class behind a double one."""
-    ours = globals()
-    return next(base for base in kind.__mro__ if ours.get(base.__name__) is base)
+    ours: dict[str, object] = globals()
+    return next(base for base in kind.__mro__ if issubclass(base, Error) and ours.get(base.__name__) is base)
 
 
 def _revive(kind: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:

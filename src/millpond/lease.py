@@ -1,15 +1,15 @@
 """What a caller holds: a connection on loan, for one use.
 
 A lease is made anew for every checkout, so that a stale one is recognised for ever.  It forwards whatever the driver's
-connection has, reading and setting; :attr:`Lease.driver_connection` is the named way through.  Its cursors are instances
-of the user's own cursor class.  Giving it back twice is harmless; using it afterwards is :class:`ConnectionReturned`,
-which says where it was given back.
+connection has, reading and setting; :attr:`Lease.driver_connection` is the named way through.  Its cursors are
+instances of the user's own cursor class.  Giving it back twice is harmless; using it afterwards is
+:class:`ConnectionReturned`, which says where it was given back.
 
 Rules: the slot is claimed by *deleting* the attribute that holds it, which only one thread can succeed in.  There is no
 finalizer: a lease that is dropped drops its slot, and the slot's finalizer tells the pool (see ``_core/states.py``).
 
-Setting is forwarded by properties, generated once per class of connection: a ``__setattr__`` here would cost each checkout
-about 130 ns, measured, for the few assignments that a pool makes itself.
+Setting is forwarded by properties, generated once per class of connection: a ``__setattr__`` here would cost each
+checkout about 130 ns, measured, for the few assignments that a pool makes itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .threads import Pool
 
 C = TypeVar("C")
-_getframe = sys._getframe  # noqa: SLF001  the documented, if CPython-flavoured, way to the caller's frame
+_getframe = sys._getframe
 
 
 class Lease(Generic[C]):
@@ -49,8 +49,8 @@ class Lease(Generic[C]):
     def close(
         self,
         exc_type: type[BaseException] | None = None,
-        exc: BaseException | None = None,
-        traceback: TracebackType | None = None,
+        _exc: BaseException | None = None,
+        _traceback: TracebackType | None = None,
     ) -> None:
         """Give the connection back; the second time does nothing.
 
@@ -66,12 +66,7 @@ class Lease(Generic[C]):
         now = pool._clock()
         tickets = pool._tickets
         unclean = pool._unclean
-        if (
-            exc_type is None
-            and now < slot.expires_at
-            and not tickets
-            and (unclean is None or not unclean(slot))
-        ):
+        if exc_type is None and now < slot.expires_at and not tickets and (unclean is None or not unclean(slot)):
             if pool._tracks:
                 slot.uses += 1
                 slot.busy_s += now - slot.leased_at
@@ -102,7 +97,9 @@ class Lease(Generic[C]):
         """
         conn: C | None = self._slot.conn
         if conn is None:
-            raise self._pool._error(ConnectionReturned, "this connection was taken back: the pool was closed, or this process was forked")
+            raise self._pool._error(
+                ConnectionReturned, "this connection was taken back: the pool was closed, or this process was forked"
+            )
         return conn
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
@@ -135,7 +132,9 @@ class Lease(Generic[C]):
         where = ""
         if self._code is not None:
             where = f"; it was given back at {Site.of(self._code, self._instruction)}"
-        return self._pool._error(ConnectionReturned, f"this connection is no longer yours{where}. Take a new one from the pool.")
+        return self._pool._error(
+            ConnectionReturned, f"this connection is no longer yours{where}. Take a new one from the pool."
+        )
 
     def __repr__(self) -> str:
         try:
@@ -148,8 +147,21 @@ def forwarding(conn: Any) -> type[Lease[Any]]:
     """Return the kind of lease that lets the attributes of *conn* be set, as its class lets them be set."""
     kind = type(conn)
     settable = [name for name in dir(kind) if hasattr(type(getattr(kind, name, None)), "__set__")]
-    names = {name for name in (*settable, *getattr(conn, "__dict__", ())) if not name.startswith("__") and not hasattr(Lease, name)}
-    return type("Lease", (Lease,), {"__slots__": (), "__module__": __name__, "__doc__": Lease.__doc__, **{name: _forwarded(name) for name in names}})
+    names = {
+        name
+        for name in (*settable, *getattr(conn, "__dict__", ()))
+        if not name.startswith("__") and not hasattr(Lease, name)
+    }
+    return type(
+        "Lease",
+        (Lease,),
+        {
+            "__slots__": (),
+            "__module__": __name__,
+            "__doc__": Lease.__doc__,
+            **{name: _forwarded(name) for name in names},
+        },
+    )
 
 
 def _forwarded(name: str) -> property:

@@ -1,14 +1,15 @@
 """Every number that a pool obeys, validated once, at once, and by name.
 
-Public settings are named as users know them (``timeout``, ``max_lifetime``, seconds as float); inside, quantities end in
-their unit.  This module is the one place where the two meet, and the one place that knows defaults and bounds.
+Public settings are named as users know them (``timeout``, ``max_lifetime``, seconds as float); inside, quantities end
+in their unit.  This module is the one place where the two meet, and the one place that knows defaults and bounds.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Callable, Literal
+from typing import Any, Literal
 
 from .errors import InvalidSetting
 
@@ -42,7 +43,8 @@ class Limits:
         """Return the limits for *settings*, those not given at their defaults.
 
         Raises:
-            InvalidSetting: one of them is unknown or out of bounds; the message names it, the value and what is allowed.
+            InvalidSetting: one of them is unknown or out of bounds; the message names it, the value and what is
+            allowed.
         """
         numbers: dict[str, Any] = {}
         for name, value in settings.items():
@@ -72,6 +74,8 @@ class Limits:
 
 
 def whole(least: int) -> Callable[[str, Any], int]:
+    """Check a whole number."""
+
     def check(name: str, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InvalidSetting(name, value, f"a whole number, {least} or more")
@@ -81,6 +85,8 @@ def whole(least: int) -> Callable[[str, Any], int]:
 
 
 def whole_or_none(least: int) -> Callable[[str, Any], float]:
+    """Check a whole number; None is infinity."""
+
     def check(name: str, value: Any) -> float:
         if value is None:
             return math.inf
@@ -92,19 +98,24 @@ def whole_or_none(least: int) -> Callable[[str, Any], float]:
 
 
 def seconds(*, zero: bool, none: bool = True) -> Callable[[str, Any], float]:
+    """Check a duration; None is infinity."""
+    allowed = "seconds, " + ("0 or more" if zero else "more than 0") + (", or None for no limit" if none else "")
+
     def check(name: str, value: Any) -> float:
         if value is None and none:
             return math.inf
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or math.isnan(value) or value < 0 or (value == 0 and not zero):
-            bound = "0 or more" if zero else "more than 0"
-            raise InvalidSetting(name, value, f"seconds, {bound}" + (", or None for no limit" if none else ""))
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise InvalidSetting(name, value, allowed)
+        if math.isnan(value) or value < 0 or (value == 0 and not zero):
+            raise InvalidSetting(name, value, allowed)
         return float(value)
 
     return check
 
 
 def choice(**meanings: bool) -> Callable[[str, Any], bool]:
+    """Check a word, and say what it means."""
+
     def check(name: str, value: Any) -> bool:
         if not isinstance(value, str) or value not in meanings:
             raise InvalidSetting(name, value, "one of " + ", ".join(repr(word) for word in meanings))

@@ -1,13 +1,14 @@
 """What a pool tells while it works: one frozen object an event, to one callable.
 
-An observer is called outside every lock, in whichever thread the event was noticed, and should be quick.  What it raises is
-logged and goes no further.  Without an observer nothing is made.
+An observer is called outside every lock, in whichever thread the event was noticed, and should be quick.  What it
+raises is logged and goes no further.  Without an observer nothing is made.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, TypeAlias
+from typing import Any, TypeAlias
 
 from .sites import Site
 

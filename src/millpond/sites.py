@@ -1,7 +1,7 @@
 """Where in a program something happened, noted for next to nothing.
 
-A code object and an instruction's offset in it are two attribute reads on the caller's frame (55-90 ns together, measured
-by ``bench/site.py``); file, line and function are worked out only when somebody asks.
+A code object and an instruction's offset in it are two attribute reads on the caller's frame (55-90 ns together,
+measured by ``bench/site.py``); file, line and function are worked out only when somebody asks.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """What a pool tells about itself: one frozen snapshot, and who holds what.
 
-Counters are kept where their only writer is (a slot's holder, or the step that holds the lock) and summed when asked, so
-that counting costs the hot path nothing that it does not do anyway.
+Counters are kept where their only writer is (a slot's holder, or the step that holds the lock) and summed when asked,
+so that counting costs the hot path nothing that it does not do anyway.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Iterable
 
 from ._core.ledger import Ledger
 from ._core.states import CHECKING, LEASED, Slot

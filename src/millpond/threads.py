@@ -4,8 +4,8 @@ The lock is taken in two lines, in :meth:`Pool._converse` and :meth:`Pool._decid
 decision advances, never while anything takes time.  Outside of it there are only the two halves of the fast path, in
 :meth:`Pool.connection` and :meth:`millpond.lease.Lease.close`: pop, two comparisons, push, second look.
 
-A slot between two of their instructions is held by the frame that runs them and by nothing else; if a signal handler raises
-just there, the slot dies with the frame and its finalizer tells the pool.
+A slot between two of their instructions is held by the frame that runs them and by nothing else; if a signal handler
+raises just there, the slot dies with the frame and its finalizer tells the pool.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import sys
 import types
 import warnings
 import weakref
-from collections import deque
 from _thread import get_ident
-from typing import TYPE_CHECKING, Any, Callable, Generator, Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import diagnosis
 from ._core import conversations
@@ -42,12 +43,12 @@ from .stats import PoolStats, snapshot
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._core.ports import Request
+    from ._core.conversations import Request
 
 C = TypeVar("C")
 T = TypeVar("T")
 logger = logging.getLogger("millpond")
-_getframe = sys._getframe  # noqa: SLF001  the documented, if CPython-flavoured, way to the caller's frame
+_getframe = sys._getframe
 _numbers = itertools.count(1)
 _pools: weakref.WeakSet[Pool[Any]] = weakref.WeakSet()
 _kept_from_closing: list[Any] = []  # connections inherited by a fork that have no descriptor to disarm
@@ -57,13 +58,14 @@ class Pool(Generic[C]):
     """A pool of database connections for threads.
 
     Args:
-        source: a URL (``mysql://user:password@host/database``), a DB-API module, a callable that connects, or a driver adapter.
-        connect_args: passed to the driver's ``connect`` for a module, or beside what a URL says.
+        source: a URL (``mysql://user:password@host/database``), a DB-API module, a callable that connects, or a driver
+        adapter. connect_args: passed to the driver's ``connect`` for a module, or beside what a URL says.
         driver: the name of the adapter for connections of a callable; found from the first connection if not given.
         max_size: most connections open or being opened at once; 1 or more.
         min_idle: idle connections kept open, as room allows; 0 to ``max_size``.
         timeout: seconds a caller waits for a connection, all in all; 0 or more, None for ever.
-        max_lifetime: seconds after which a connection is replaced; each has its own, shorter by up to 20 %.  Keep it below
+        max_lifetime: seconds after which a connection is replaced; each has its own, shorter by up to 20 %.  Keep it
+        below
             what proxies and load balancers allow.  None for ever.
         idle_timeout: seconds after which a connection that nobody uses is closed, down to ``min_idle``; None for ever.
         check_after: seconds without use after which a connection is checked before it is handed out; 0 or more.
@@ -71,16 +73,17 @@ class Pool(Generic[C]):
         connect_timeout: most seconds for a dial, in which a driver that can be bounded ends and any other is given up.
         fail_after: seconds of outage after which callers are told at once instead of waiting; None: they wait.
         reset: how a connection is made as good as new: "auto" (what is needed, by what the driver can tell), "always",
-            "rollback", "none" (also None), or a callable that gets the connection and returns False to have it given up.
+            "rollback", "none" (also None), or a callable that gets the connection and returns False to have it given
+            up.
         on_connect: a statement, several, or a callable that gets the connection: run once for each new one.
         max_uses: checkouts after which a connection is replaced; None for no limit.
         max_waiting: most callers in the queue; the next is turned away at once.  None for no limit.
         idle_order: "lifo" keeps few connections warm and lets the others go; "fifo" uses all evenly.
         dial: "auto"; "threads"; or "caller": callers connect for themselves, in their own thread.
         max_dialing: most connections being opened at once; 1 or more.
-        growth: "thrifty" dials when waiting for a return would cost more; "eager" dials for every caller who has to wait.
-        track_use: note who takes a connection, where and for how long, and count it; some 0.2 us a checkout, off for none.
-        observer: called with every event (see :mod:`millpond.observer`).
+        growth: "thrifty" dials when waiting for a return would cost more; "eager" dials for every caller who has to
+        wait. track_use: note who takes a connection, where and for how long, and count it; some 0.2 us a checkout, off
+        for none. observer: called with every event (see :mod:`millpond.observer`).
         name: in reports; numbered if not given.
         runtime: where clock, locks and threads come from; for tests.
 
@@ -118,11 +121,24 @@ class Pool(Generic[C]):
         runtime: Runtime | None = None,
     ) -> None:
         self._limits = Limits.of(
-            max_size=max_size, min_idle=min_idle, timeout=timeout, max_lifetime=max_lifetime, idle_timeout=idle_timeout,
-            check_after=check_after, check_timeout=check_timeout, connect_timeout=connect_timeout, fail_after=fail_after,
-            max_uses=max_uses, max_waiting=max_waiting, idle_order=idle_order, dial=dial, max_dialing=max_dialing, growth=growth,
-        )  # fmt: skip
-        if observer is not None and not callable(observer):
+            max_size=max_size,
+            min_idle=min_idle,
+            timeout=timeout,
+            max_lifetime=max_lifetime,
+            idle_timeout=idle_timeout,
+            check_after=check_after,
+            check_timeout=check_timeout,
+            connect_timeout=connect_timeout,
+            fail_after=fail_after,
+            max_uses=max_uses,
+            max_waiting=max_waiting,
+            idle_order=idle_order,
+            dial=dial,
+            max_dialing=max_dialing,
+            growth=growth,
+        )
+        listener: object = observer
+        if listener is not None and not callable(listener):
             raise InvalidSetting("observer", observer, "a callable that takes an event, or None")
         self._driver: Driver[C] = resolve(
             source,
@@ -186,10 +202,10 @@ class Pool(Generic[C]):
 
     def _lay_fast_path(self) -> None:
         """Choose what the fast path looks at; on a build without the GIL every step goes through the lock."""
-        self._must_clean = must_clean(self._driver, resets=self._resets, counts_uses=self._limits.max_uses != float("inf"))
+        self._must_clean = must_clean(self._driver, resets=self._resets)
         with_gil: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
         self._idle: deque[Slot] = self._ledger.idle if with_gil and self._limits.lifo else deque()
-        self._unclean = self._must_clean if with_gil else always
+        self._unclean = self._must_clean if with_gil and self._limits.max_uses == FOREVER else always
         self._readable = self._driver.is_readable
         self._ledger.ports = dataclasses.replace(
             self._ledger.ports,
@@ -269,8 +285,8 @@ class Pool(Generic[C]):
             raise self._joined(error) from error.__cause__
         if not there:
             with self._lock:
-                error = diagnosis.timed_out(ledger, self._clock() - began_at)
-            raise self._joined(error) from error.__cause__
+                late = diagnosis.timed_out(ledger, self._clock() - began_at)
+            raise self._joined(late) from late.__cause__
 
     def drain(self) -> None:
         """Retire every connection: idle ones now, leased ones when they come back; callers get new ones."""
@@ -293,8 +309,9 @@ class Pool(Generic[C]):
         Raises:
             InvalidSetting: it is no lease, or one of another pool.
         """
-        if not isinstance(conn, Lease) or conn._pool is not self:
-            owner = f"; it belongs to {conn._pool!r}" if isinstance(conn, Lease) else ""
+        pool = getattr(conn, "_pool", None) if isinstance(conn, Lease) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        if pool is not self:
+            owner = "" if pool is None else f"; it belongs to {pool!r}"
             raise InvalidSetting("conn", conn, f"a connection of {self!r}", f"this pool did not lend it{owner}")
         conn.close()
 
@@ -327,7 +344,9 @@ class Pool(Generic[C]):
 
     def __repr__(self) -> str:
         ledger = self._ledger
-        state = "closed" if ledger.closed else f"{len(ledger.slots)}/{ledger.limits.max_size} open, {len(ledger.idle)} idle"
+        state = (
+            "closed" if ledger.closed else f"{len(ledger.slots)}/{ledger.limits.max_size} open, {len(ledger.idle)} idle"
+        )
         return f"<millpond.Pool {self.name} of {self._driver!r}: {state}>"
 
     def __del__(self) -> None:
@@ -359,18 +378,25 @@ class Pool(Generic[C]):
         return lease
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
-        spoilt = self._is_spoilt(slot, exc_type)
+        ledger = self._ledger
         if slot.cursors:
             self._cut_cursors(slot)
-        clean = not spoilt and (self._must_clean is None or not self._must_clean(slot))
+        if self._is_spoilt(slot, exc_type):
+            self._decide(lambda: ledger.reject(slot, self._clock()))
+            return
+        if self._must_clean is None or not self._must_clean(slot):
+            with self._lock:
+                ledger.take_back(slot, self._clock())
+            self._deliver()
+            return
         until = self._clock() + self._limits.connect_timeout_s
         try:
-            self._converse(conversations.checkin(self._ledger, slot, until, clean=clean, spoilt=spoilt))
+            self._converse(conversations.checkin(ledger, slot, until))
         except Exception as error:  # noqa: BLE001  a reset that failed cost the connection, and that is all it costs
             logger.debug("%s: a connection could not be reset and was closed: %r", self.name, error)
 
     def _is_spoilt(self, slot: Slot, exc_type: type[BaseException] | None) -> bool:
-        """Was it left in the middle of something?  A generator that was closed, or a cancelled task, proves nothing by itself."""
+        """Was it left in the middle of something?  That a generator was closed proves nothing by itself."""
         if slot.conn is None:
             return False
         in_flight = self._driver.in_flight(slot.conn)
@@ -438,7 +464,7 @@ class Pool(Generic[C]):
             self._lay_fast_path()
 
     def _let_callers_dial(self) -> None:
-        """Connections that only their maker may use: each caller makes its own, and one of another thread is replaced."""
+        """Let each caller make its own connections, which nobody else may use; one of another thread is replaced."""
         self._probed = True
         self._limits = self._limits.changed(dial="caller", check_after=0.0)
         with self._lock:
@@ -475,7 +501,7 @@ class Pool(Generic[C]):
 
     # ------------------------------------------------------------------ notices
     def _deliver(self) -> None:
-        """Perform what is in the outbox; each is performed first and removed then, so that a signal in between loses none."""
+        """Perform what is in the outbox: first perform, then remove, so that a signal in between loses nothing."""
         outbox = self._outbox
         while outbox:
             try:
@@ -538,7 +564,7 @@ class Pool(Generic[C]):
     def _report_dropped(self, slot: Slot, held_s: float) -> None:
         site = Site.of(slot.code, slot.instruction)
         where = f" taken at {site}" if site else ""
-        text = f"{self.name}: a connection{where} was dropped after {held_s:.1f} s without being given back; it has been closed"
+        text = f"{self.name}: a connection{where} was dropped after {held_s:.1f} s, not given back; it has been closed"
         logger.warning(text)
         warn(text, LeaseDropped)
 
@@ -550,7 +576,8 @@ class Pool(Generic[C]):
         self._warned.add(place)
         site = Site.of(*place)
         where = f" (taken at {site})" if site else ""
-        warn(f"{self.name}: a connection{where} was given back with writes that were not committed; they are rolled back", UncommittedWork)
+        text = f"{self.name}: a connection{where} came back with writes that were not committed; they are rolled back"
+        warn(text, UncommittedWork)
 
     # ------------------------------------------------------------------ time, and the end of it
     def _alarm_in(self) -> float:
@@ -605,16 +632,16 @@ PARTING_S = 2.0  # close() waits so long for connections to be closed, beyond it
 WARNED_MAX = 1000  # call sites remembered, so that a program that makes code objects cannot fill the memory
 
 
-def must_clean(driver: Driver[Any], *, resets: bool, counts_uses: bool) -> Callable[[Slot], bool] | None:
+def must_clean(driver: Driver[Any], *, resets: bool) -> Callable[[Slot], bool] | None:
     """Return what tells, of a slot given back, whether anything is to be done about it; None if never."""
     is_clean = driver.is_clean
-    if counts_uses or (resets and is_clean is None):
-        return always
     if not resets:
         return has_cursors if driver.tracks_cursors else None
+    if is_clean is None:
+        return always
     if driver.tracks_cursors:
-        return lambda slot: bool(slot.cursors) or not is_clean(slot.conn)  # type: ignore[misc]  # not None: see above
-    return lambda slot: not is_clean(slot.conn)  # type: ignore[misc]  # not None: see above
+        return lambda slot: bool(slot.cursors) or not is_clean(slot.conn)
+    return lambda slot: not is_clean(slot.conn)
 
 
 def always(_: Slot) -> bool:
@@ -641,7 +668,7 @@ def warn(text: str, category: type[Warning]) -> None:
 
 
 def point_nowhere(fd: int) -> None:
-    """Let a descriptor that a fork inherited lead to /dev/null: whatever its driver still says, the server does not hear it."""
+    """Let a descriptor that a fork inherited lead to /dev/null: the server does not hear what is said there."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, fd)
     os.close(nowhere)

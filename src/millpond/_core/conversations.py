@@ -1,8 +1,8 @@
 """The pool's conversations: what takes time, told as a generator.
 
-A conversation yields ``(verb, subject, until)`` for whatever takes time and is sent the answer, or thrown the error.  Code
-between two yields is atomic: the thread shell holds its lock exactly while a conversation advances, the asyncio shell does
-not need one, the simulator interleaves at the same points.
+A conversation yields ``(verb, subject, until)`` for whatever takes time and is sent the answer, or thrown the error.
+Code between two yields is atomic: the thread shell holds its lock exactly while a conversation advances, the asyncio
+shell does not need one, the simulator interleaves at the same points.
 
 Rules: no yield in ``except`` or ``finally``.  A conversation that is dropped (GeneratorExit) touches nothing: it may be
 running in any thread, without the lock, and the slot it held dies with it and is found again.  Everything else that is
@@ -11,7 +11,8 @@ thrown in leaves the ledger whole before it goes on.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, TypeAlias
+from collections.abc import Callable, Generator
+from typing import Any, TypeAlias
 
 from .ledger import OVERRUN_S, Ledger
 from .ports import replica
@@ -34,16 +35,7 @@ def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generato
     Raises:
         the ports' ``closed``, ``timed_out`` or ``queue_full`` errors, or what the driver raised while connecting.
     """
-    now = ledger.clock()
-    ledger.recover(now)
-    if slot is not None:
-        slot = take_popped(ledger, slot, now)
-    elif not ledger.tickets and not ledger.closed:  # no barging past the queue
-        slot = ledger.claim(now)
-    if ledger.closed:
-        if slot is not None:
-            ledger.discard(slot, Reason.CLOSED)
-        raise ledger.ports.closed()
+    slot = begin(ledger, slot)
     ticket: Ticket | None = None
     while True:
         if slot is None:
@@ -57,6 +49,19 @@ def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generato
         if slot is not None:
             slot.leased_at = ledger.clock()
             return slot
+
+
+def begin(ledger: Ledger, slot: Slot | None) -> Slot | None:
+    """Return what can be had without waiting, if anything."""
+    now = ledger.clock()
+    ledger.recover(now)
+    if ledger.closed:
+        if slot is not None:
+            ledger.discard(slot, Reason.CLOSED)
+        raise ledger.ports.closed()
+    if slot is not None:
+        return take_popped(ledger, slot, now)
+    return None if ledger.tickets else ledger.claim(now)  # no barging past the queue
 
 
 def take_popped(ledger: Ledger, slot: Slot, now: float) -> Slot | None:
@@ -82,8 +87,7 @@ def wait(ledger: Ledger, until: float, ticket: Ticket | None) -> Generator[Reque
             if now >= until:
                 break
             yield PARK, ticket, min(until, ledger.answer_by(now))
-            if not ticket.served and not ledger.dialers_answer:
-                ticket.slot = ledger.begun_by_caller(ledger.clock())
+            ledger.begun_by_caller(ticket)
     except GeneratorExit:
         raise
     except BaseException:
@@ -190,30 +194,16 @@ def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
         ledger.landed(slot, conn)
 
 
-def checkin(ledger: Ledger, slot: Slot, until: float, *, clean: bool, spoilt: bool = False) -> Generator[Request, Any, None]:
-    """Take a leased slot back: make it as good as new if need be, then shelve it, hand it over or give it up.
+def checkin(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, None]:
+    """Take back a slot that may not be as good as new: make it so, then shelve it, hand it over or give it up.
 
-    Args:
-        clean: it is known to be as good as new.
-        spoilt: it was left in the middle of something and must not be used again.
+    A slot that is known to be as good as new needs no conversation: :meth:`Ledger.take_back`.
     """
     now = ledger.clock()
-    held_s = now - slot.leased_at
-    ledger.used(slot, held_s)
-    if ledger.tickets:
-        ledger.rule.returned(now, held_s)
-    ledger.recover(now)
-    if slot.uses >= ledger.limits.max_uses and now < slot.expires_at:
-        slot.reason, slot.expires_at = Reason.USES, now
-    if slot.state is GONE:  # disowned meanwhile: by close(), or by a fork
-        ledger.close_disowned(slot)
+    if not ledger.account(slot, now):
         return
-    if spoilt:
-        ledger.discard(slot, Reason.UNCLEAN)
-        return
-    if clean or ledger.closed or now >= slot.expires_at:
-        ledger.shelve(slot, now)
-        ledger.look(now)
+    if ledger.closed or now >= slot.expires_at:
+        ledger.discard(slot, slot.reason)
         return
     ledger.move(slot, CLEANING)
     try:
@@ -238,7 +228,8 @@ def checkin(ledger: Ledger, slot: Slot, until: float, *, clean: bool, spoilt: bo
 def tend(ledger: Ledger) -> Generator[Request, Any, None]:
     """Look after connections that nobody uses, one after another, so that no caller has to wait for it.
 
-    Those that have been idle for long must prove their life; of those that are settling, answers are read that have come.
+    Those that have been idle for long must prove their life; of those that are settling, answers are read that have
+    come.
     """
     while ledger.untended:
         slot = ledger.untended.popleft()

@@ -1,23 +1,23 @@
 """When to dial: one rule, in one place.
 
 Callers wait in a queue; connections come to it by being returned or by being dialled.  Dialling for every waiter opens
-dozens of useless connections in a spike of short queries; dialling for nobody leaves a pool that started small, small for
-ever.  The rule reads: *dial for the tickets that returns will not serve within a dial, and at least for those that have
-already waited a dial; dials in flight cover the head of the queue, whoever caused them.*  On top of that, every four dials'
-worth of waiting buys one connection for those who come later (an investment).
+dozens of useless connections in a spike of short queries; dialling for nobody leaves a pool that started small, small
+for ever.  The rule reads: *dial for the tickets that returns will not serve within a dial, and at least for those that
+have already waited a dial; dials in flight cover the head of the queue, whoever caused them.*  On top of that, every
+four dials' worth of waiting buys one connection for those who come later (an investment).
 
-While dials succeed and room is left, a caller waits at most the estimate (the fastest of the last eight dials, at most a
-quarter of a second) plus one dial; a dial that stalls adds at most two estimates.  ``tests/core/test_dialrule.py`` asserts
-the numbers; ``docs/adr/002-dial-rule.md`` has the alternatives that were measured.
+While dials succeed and room is left, a caller waits at most the estimate (the fastest of the last eight dials, at most
+a quarter of a second) plus one dial; a dial that stalls adds at most two estimates.  ``tests/core/test_dialrule.py``
+asserts the numbers; ``docs/adr/002-dial-rule.md`` has the alternatives that were measured.
 
-This module must not know slots or tickets: it is told what happened, and answers how many dials are wanted and when to ask
-again.  Everything is O(1).
+This module must not know slots or tickets: it is told what happened, and answers how many dials are wanted and when to
+ask again.  Everything is O(1).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable
+from collections.abc import Callable
 
 from .states import FOREVER, RETIRED
 

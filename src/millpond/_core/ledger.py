@@ -3,9 +3,9 @@
 A decision changes slots and tickets and returns at once.  What others must be told goes to :attr:`Ledger.outbox`, which
 the shell empties after every step.  No I/O, no lock, no thread, no event loop in here; the clock is handed in.
 
-The contract with shells: one step at a time (a decision, or a conversation up to its next yield).  The one thing that may
-change between two lines here is :attr:`Ledger.idle`, which shells pop from and append to without being in a step: so always
-pop first and ask afterwards.  Finalizers only append to :attr:`Ledger.lost`.
+The contract with shells: one step at a time (a decision, or a conversation up to its next yield).  The one thing that
+may change between two lines here is :attr:`Ledger.idle`, which shells pop from and append to without being in a step:
+so always pop first and ask afterwards.  Finalizers only append to :attr:`Ledger.lost`.
 
 Invariants, asserted by :meth:`Ledger.audit` in every simulation:
 - slots in any state, dials in flight included, never exceed ``max_size`` (but for a pool that was just made smaller);
@@ -18,7 +18,8 @@ from __future__ import annotations
 import heapq
 import weakref
 from collections import Counter, OrderedDict, deque
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from .dialrule import TOLERANCE_S, DialRule
 from .ports import Limits, Ports
@@ -131,8 +132,8 @@ class Ledger:
     def claim(self, now: float) -> Slot | None:
         """Take a connection that nobody holds; None if there is none.
 
-        It is LEASED when it is fresh, CHECKING when its life must be proved.  Only when there is no other it is one that is
-        settling (COLLECTING): behind a long rollback an answer can take seconds.
+        It is LEASED when it is fresh, CHECKING when its life must be proved.  Only when there is no other it is one
+        that is settling (COLLECTING): behind a long rollback an answer can take seconds.
         """
         while True:
             try:
@@ -149,6 +150,26 @@ class Ledger:
         self.move(slot, COLLECTING)
         slot.leased_at = now
         return slot
+
+    def take_back(self, slot: Slot, now: float) -> None:
+        """A holder gives back a connection that is as good as new: hand it over, shelve it or give it up."""
+        if self.account(slot, now):
+            self.shelve(slot, now)
+            self.look(now)
+
+    def account(self, slot: Slot, now: float) -> bool:
+        """Enter a return into the books; False if the slot was taken off them while it was out."""
+        held_s = now - slot.leased_at
+        self.used(slot, held_s)
+        if self.tickets:
+            self.rule.returned(now, held_s)
+        self.recover(now)
+        if slot.state is GONE:  # by close(), or by a fork
+            self.close_disowned(slot)
+            return False
+        if slot.uses >= self.limits.max_uses and now < slot.expires_at:
+            slot.reason, slot.expires_at = Reason.USES, now
+        return True
 
     def settle_later(self, slot: Slot) -> None:
         """Put a connection aside until the server has answered that it is as good as new."""
@@ -178,14 +199,23 @@ class Ledger:
         if self.closed or now >= slot.expires_at or len(self.slots) > self.limits.max_size:
             self.discard(slot, slot.reason)
             return
-        self.move(slot, IDLE)
         slot.best_before = now + self.limits.check_after_s
+        if self.tickets and not self.idle:
+            self.move(slot, LEASED)
+            self.grant(slot, now)
+            return
+        self.move(slot, IDLE)
         if oldest:
             self.idle.appendleft(slot)
         else:
             slot.returned_at = now
             self.idle.append(slot)
         self.match(now)
+
+    def reject(self, slot: Slot, now: float) -> None:
+        """A holder gives back a connection that was left in the middle of something."""
+        if self.account(slot, now):
+            self.discard(slot, Reason.UNCLEAN)
 
     def discard(self, slot: Slot, reason: Reason) -> None:
         """Give up a connection and its room; somebody waiting may have the room."""
@@ -228,7 +258,7 @@ class Ledger:
     def recover(self, now: float) -> None:
         """Take in the slots that nobody holds any more; bounded, the rest follows with the next step."""
         found = self.lost.found
-        for _ in range(min(len(found), ROUND)):
+        for _ in range(min(len(found), ROUND) if found else 0):
             self.recover_one(found.popleft(), now)
 
     def recover_one(self, lost: Slot, now: float) -> None:
@@ -271,12 +301,11 @@ class Ledger:
         self.counts["waits"] += 1
         self.rule.asked(now, len(self.tickets))
         self.match(now)  # a shell may have shelved a slot before it could see this ticket
-        if ticket.served:
-            return ticket
-        if self.hopeless(now):
-            self.fail_hopeless(now)
-        else:
-            self.look(now)
+        if not ticket.served and self.room > 0:  # without room there is nothing to decide: something will come back
+            if self.hopeless(now):
+                self.fail_hopeless(now)
+            else:
+                self.look(now)
         return ticket
 
     def requeue(self, ticket: Ticket) -> None:
@@ -295,7 +324,7 @@ class Ledger:
     def match(self, now: float) -> None:
         """Give what is idle to the oldest tickets; where callers dial, give them room as well."""
         while self.tickets:
-            slot = self.claim(now)
+            slot = self.claim(now) if self.idle or self.settling else None
             if slot is None:
                 if not self.callers_dial or self.room <= 0:
                     return
@@ -339,14 +368,14 @@ class Ledger:
     # ------------------------------------------------------------------ dials
     def look(self, now: float) -> None:
         """Apply the dial rule: begin the dials that pay, and arrange for the next look."""
-        if self.closed or self.callers_dial:
+        if self.room <= 0 or self.closed or self.callers_dial:
             return
         while self.fresh:
             ticket = next(iter(self.fresh))
             if now - ticket.since < self.rule.patience_s - TOLERANCE_S:
                 break
             del self.fresh[ticket]
-        if self.tickets and self.room > 0:
+        if self.tickets:
             self.forget_late(now)
             self.dial_for_queue(now)
         self.refill(now)
@@ -413,7 +442,7 @@ class Ledger:
         return self.rule.outage_at + self.limits.fail_after_s
 
     def hopeless(self, now: float) -> bool:
-        """Is waiting known to be in vain: a long outage, or refused credentials, and nothing out that could come back?"""
+        """Is waiting in vain: a long outage, or refused credentials, and nothing out that could come back?"""
         if self.busy or self.dialing:
             return False
         return self.rule.barred or (self.rule.failures > 0 and now >= self.outage_ends_at)
@@ -428,22 +457,22 @@ class Ledger:
         """Return when a parked caller should look whether any dialer works here at all."""
         return FOREVER if self.dialers_answer or self.callers_dial else now + START_ANSWER_S
 
-    def begun_by_caller(self, now: float) -> Slot | None:
-        """No dialer has ever answered: hand one of the dials to the caller who waits for it, and leave it at that.
+    def begun_by_caller(self, ticket: Ticket) -> None:
+        """Hand one of the dials to the caller who waits for it, if no dialer has ever answered; leave it at that.
 
         Hosts exist where a new thread starts without an error and never runs (uWSGI without ``enable-threads``).
         """
-        if self.dialers_answer or not self.unanswered:
-            return None
+        if ticket.served or self.dialers_answer or not self.unanswered:
+            return
         self.callers_dial = True
-        slot = self.unanswered.pop(next(iter(self.unanswered)))
+        ticket.slot = self.unanswered.pop(next(iter(self.unanswered)))
+        self.leave(ticket)
         for other in list(self.unanswered.values()):
             self.forget(other)
-        self.match(now)
-        return slot
+        self.match(self.clock())
 
     def dial_elsewhere(self, slot: Slot) -> None:
-        """Dialers cannot be had, or cannot make connections that others may use: from now on callers dial for themselves."""
+        """Let callers dial for themselves: dialers cannot be had, or make connections that only they may use."""
         self.callers_dial = True
         self.forget(slot)
         for other in list(self.unanswered.values()):
@@ -624,7 +653,7 @@ class Ledger:
             self.dial(now)
 
     def withdraw(self, slot: Slot) -> bool:
-        """Take a certain slot out of idle; False if a shell was quicker.  O(idle), at C speed, ROUND times a tick at most."""
+        """Take a certain slot out of idle; False if a shell was quicker.  O(idle), in C, ROUND times a tick at most."""
         try:
             self.idle.remove(slot)
         except ValueError:
@@ -679,7 +708,7 @@ class Ledger:
         self.room_freed(now)
 
     def close(self) -> None:
-        """Refuse new callers, fail the waiting ones, give up everything idle; leased ones follow when they come back."""
+        """Refuse new callers, fail the waiting ones, give up what is idle; what is out follows when it comes back."""
         if self.closed:
             return
         self.closed = True
@@ -698,7 +727,8 @@ class Ledger:
     def cut(self) -> list[Any]:
         """Disown every connection that is still out; return them, so that their links can be broken.
 
-        Their holders may be in the middle of a driver's call, so nobody else closes them: that follows when they come back.
+        Their holders may be in the middle of a driver's call, so nobody else closes them: that follows when they come
+        back.
         """
         cut = [slot for slot in self.live() if slot.conn is not None]
         for slot in cut:

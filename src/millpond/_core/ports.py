@@ -6,8 +6,9 @@ The core never reads a clock, draws a random number, makes an error or parks a t
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .states import FOREVER, Fault
 

@@ -5,18 +5,20 @@ Two ideas carry everything else.
 *The decision is the recorded state.*  A slot changes hands by changing :attr:`Slot.state` in the same step that decides
 it; nothing is first returned as an opinion and written down later.
 
-*Ownership is a reference.*  While a slot is idle, leased, in a conversation or granted to a ticket, exactly one of these
-holds the :class:`Slot` object; the ledger itself holds only a weak reference to it.  So a slot that nobody holds - a lease
-that was dropped, a thread that a signal interrupted between two bytecodes - dies, and its finalizer puts it on the ledger's
-list of lost slots.  No census can mistake a stopped thread for a lost one: a stopped thread still holds its reference.
+*Ownership is a reference.*  While a slot is idle, leased, in a conversation or granted to a ticket, exactly one of
+these holds the :class:`Slot` object; the ledger itself holds only a weak reference to it.  So a slot that nobody holds
+- a lease that was dropped, a thread that a signal interrupted between two bytecodes - dies, and its finalizer puts it
+on the ledger's list of lost slots.  No census can mistake a stopped thread for a lost one: a stopped thread still
+holds its reference.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from types import CodeType
-from typing import Any, Callable
+from typing import Any
 
 FOREVER = float("inf")
 RETIRED = float("-inf")  # as ``expires_at``: give this connection up as soon as its holder lets go
@@ -62,9 +64,9 @@ OPENING, CHECKING, LEASED, CLEANING, SETTLING, COLLECTING, IDLE, GONE = State
 # Every change that a slot may make.  The fast path of a shell makes two of them itself: IDLE -> LEASED -> IDLE.
 LEGAL: dict[State, frozenset[State]] = {
     OPENING: frozenset({IDLE, LEASED, GONE}),
-    CHECKING: frozenset({IDLE, LEASED, GONE}),
-    LEASED: frozenset({CLEANING, IDLE, GONE}),
-    CLEANING: frozenset({IDLE, SETTLING, GONE}),
+    CHECKING: frozenset({IDLE, LEASED, GONE}),  # to LEASED also when it is handed to a waiting caller
+    LEASED: frozenset({CLEANING, IDLE, LEASED, GONE}),
+    CLEANING: frozenset({IDLE, LEASED, SETTLING, GONE}),
     SETTLING: frozenset({COLLECTING, GONE}),
     COLLECTING: frozenset({SETTLING, IDLE, LEASED, GONE}),
     IDLE: frozenset({LEASED, CHECKING, GONE}),
@@ -101,8 +103,8 @@ class Reason(enum.Enum):
 class Lost:
     """Where slots go that nobody holds any more.
 
-    Finalizers run anywhere: in any thread, in the middle of any step.  So :meth:`take` takes no lock and calls nothing of
-    ours but *nudge*, which must be safe in the same sense.
+    Finalizers run anywhere: in any thread, in the middle of any step.  So :meth:`take` takes no lock and calls nothing
+    of ours but *nudge*, which must be safe in the same sense.
     """
 
     __slots__ = ("found", "nudge")
@@ -117,7 +119,8 @@ class Lost:
 
 
 class Slot:
-    """Room for one connection.  Only its holder writes to it, but for ``expires_at``, which the ledger may set to RETIRED.
+    """Room for one connection.  Only its holder writes to it, but for ``expires_at``, which the ledger may set to
+    RETIRED.
 
     Invariants: ``conn`` is None while OPENING; ``state`` changes as LEGAL allows; a slot that is not GONE
     is in the ledger's ``slots`` under its ``number``.
@@ -170,7 +173,7 @@ class Slot:
             self.lost.take(self)
 
     def heir(self) -> Slot:
-        """Return a new slot with everything this one had: an object is finalized only once, so a found slot needs a new body."""
+        """Return a new slot with all that this one had: an object is finalized only once, so it needs a new body."""
         heir = Slot(self.number, self.lost, self.opened_at)
         for name in _INHERITED:
             setattr(heir, name, getattr(self, name))
