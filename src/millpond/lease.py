@@ -145,7 +145,7 @@ class Lease(Generic[C]):
 
 def forwarding(conn: Any) -> type[Lease[Any]]:
     """Return the kind of lease that lets the attributes of *conn* be set, as its class lets them be set."""
-    kind = type(conn)
+    kind: type[Any] = type(conn)
     settable = [name for name in dir(kind) if hasattr(type(getattr(kind, name, None)), "__set__")]
     names = {
         name

@@ -303,15 +303,14 @@ class Pool(Generic[C]):
         self._limits = limits
         self._decide(lambda: self._ledger.resize(limits))
 
-    def release(self, conn: Lease[C]) -> None:
+    def release(self, conn: Any) -> None:
         """Give a connection back, as its own ``close()`` does; for code that is handed the pool as well.
 
         Raises:
             InvalidSetting: it is no lease, or one of another pool.
         """
-        pool = getattr(conn, "_pool", None) if isinstance(conn, Lease) else None  # pyright: ignore[reportUnnecessaryIsInstance]
-        if pool is not self:
-            owner = "" if pool is None else f"; it belongs to {pool!r}"
+        if not isinstance(conn, Lease) or conn._pool is not self:
+            owner = f"; it belongs to {conn._pool!r}" if isinstance(conn, Lease) else ""
             raise InvalidSetting("conn", conn, f"a connection of {self!r}", f"this pool did not lend it{owner}")
         conn.close()
 
