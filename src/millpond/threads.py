@@ -309,8 +309,9 @@ class Pool(Generic[C]):
         Raises:
             InvalidSetting: it is no lease, or one of another pool.
         """
-        if not isinstance(conn, Lease) or conn._pool is not self:
-            owner = f"; it belongs to {conn._pool!r}" if isinstance(conn, Lease) else ""
+        lender: object = getattr(conn, "_pool", None) if issubclass(type(conn), Lease) else None
+        if lender is not self:
+            owner = "" if lender is None else f"; it belongs to {lender!r}"
             raise InvalidSetting("conn", conn, f"a connection of {self!r}", f"this pool did not lend it{owner}")
         conn.close()
 
