@@ -71,8 +71,8 @@ class Lease(Generic[C]):
                 slot.uses += 1
                 slot.busy_s += now - slot.leased_at
                 frame = _getframe(1)
+                self._instruction = frame.f_lasti  # before the code: who finds that finds this as well
                 self._code = frame.f_code
-                self._instruction = frame.f_lasti
             slot.returned_at = now
             slot.best_before = now + pool._check_after_s
             slot.state = IDLE
@@ -82,8 +82,8 @@ class Lease(Generic[C]):
                 pool._look_again(slot)
             return
         frame = _getframe(1)
-        self._code = frame.f_code
         self._instruction = frame.f_lasti
+        self._code = frame.f_code
         pool._give_back(slot, exc_type)
 
     __exit__ = close
@@ -146,7 +146,7 @@ class Lease(Generic[C]):
 def forwarding(conn: Any) -> type[Lease[Any]]:
     """Return the kind of lease that lets the attributes of *conn* be set, as its class lets them be set."""
     kind: type[Any] = type(conn)
-    settable = [name for name in dir(kind) if hasattr(type(getattr(kind, name, None)), "__set__")]
+    settable = [name for name in dir(kind) if is_settable(kind, name)]
     names = {
         name
         for name in (*settable, *getattr(conn, "__dict__", ()))
@@ -162,6 +162,12 @@ def forwarding(conn: Any) -> type[Lease[Any]]:
             **{name: _forwarded(name) for name in names},
         },
     )
+
+
+def is_settable(kind: type[Any], name: str) -> bool:
+    """Say whether a class has an attribute that its instances let be set."""
+    found: Any = getattr(kind, name, None)
+    return hasattr(found, "__set__")
 
 
 def _forwarded(name: str) -> property:
