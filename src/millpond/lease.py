@@ -15,6 +15,7 @@ checkout about 130 ns, measured, for the few assignments that a pool makes itsel
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core.states import IDLE
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .threads import Pool
 
 C = TypeVar("C")
+CURSORS = 64  # noted for a lease before those that are gone are weeded out
 _getframe = sys._getframe
 
 
@@ -117,9 +119,14 @@ class Lease(Generic[C]):
     def _track(self, cursor: Any) -> None:
         """Have *cursor* closed when the connection is given back."""
         slot = self._slot
-        if slot.cursors is None:
-            slot.cursors = []
-        slot.cursors.append(cursor)
+        kept = slot.cursors or []
+        if len(kept) >= CURSORS and not len(kept) & (len(kept) - 1):  # at each power of two: many statements, one lease
+            kept = [reference for reference in kept if reference() is not None]
+        try:
+            kept.append(weakref.ref(cursor))
+        except TypeError:  # a C class that allows no weak references
+            kept.append(lambda: cursor)
+        slot.cursors = kept
 
     def __getattr__(self, name: str) -> Any:
         if name == "_slot":  # deleted: given back
@@ -145,7 +152,7 @@ class Lease(Generic[C]):
 
 def forwarding(conn: Any) -> type[Lease[Any]]:
     """Return the kind of lease that lets the attributes of *conn* be set, as its class lets them be set."""
-    kind: type[Any] = type(conn)
+    kind: type[Any] = conn.__class__
     settable = [name for name in dir(kind) if is_settable(kind, name)]
     names = {
         name
