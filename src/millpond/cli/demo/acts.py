@@ -156,7 +156,6 @@ class Comparison:
                 self.store.close(conn)
 
         self.found.connecting = self._rate(turn, seconds, watch)
-        self.store.forget()
 
     def pooled(self, seconds: float, watch: Watch) -> None:
         """Take a connection for every read, and give it back."""
@@ -209,7 +208,6 @@ def scramble(
     finally:
         for conn in opened:
             store.close(conn)
-        store.forget()
 
 
 def _shares(connections: int, threads: int, seconds: float, turn: Callable[[int], None], watch: Watch) -> Shares:
@@ -299,6 +297,8 @@ class Killing:
         found.attempted, found.acknowledged, found.found = len(attempted), len(acknowledged), len(rows)
         found.lost, found.unanswered = len(acknowledged - rows), len(rows - acknowledged)
         found.errors, found.killed_in_use = len(self._errors), self.store.killed_in_use
+        if not found.killed_idle or not found.killed_in_use:
+            found.faults.append("too few connections were killed to show anything: give it more --seconds")
         if found.lost:
             found.faults.append(f"{found.lost} writes were acknowledged and are not there")
         if rows - attempted:

@@ -44,7 +44,7 @@ class Store(abc.ABC):
 
     def pool(self, **settings: Any) -> millpond.Pool[Any]:
         """Return a new pool of connections to this store."""
-        return millpond.Pool(self.url, on_connect=self.prepare, **settings)
+        return millpond.Pool(self.url, on_connect=self._prepare_pooled, **settings)
 
     def open(self) -> Any:
         """Return a new connection of the driver's own, made as the pool makes them."""
@@ -53,6 +53,10 @@ class Store(abc.ABC):
     def close(self, conn: Any) -> None:
         """Close a connection of :meth:`open`."""
         self._driver.close(conn)
+
+    def _prepare_pooled(self, conn: Any) -> None:
+        self.prepare(conn)
+        self.expose(conn)
 
     @property
     def driver_error(self) -> type[BaseException]:
@@ -111,11 +115,15 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, conn: Any) -> None:
-        """Set up a new connection, and remember it as one that can be killed."""
+        """Set up a new connection."""
+
+    @abc.abstractmethod
+    def expose(self, conn: Any) -> None:
+        """Remember a new connection of a pool as one that can be killed."""
 
     @abc.abstractmethod
     def kill_idle(self) -> int:
-        """Kill every connection made so far that is still alive; nobody is using one. Return how many."""
+        """Kill every connection of a pool that is still alive; nobody is using one. Return how many."""
 
     @abc.abstractmethod
     def kill_one_in_use(self) -> None:
@@ -125,10 +133,6 @@ class Store(abc.ABC):
     def exposed(self, conn: millpond.Lease[Any]) -> None:
         """Stand between a statement and its commit: where being killed hurts most."""
 
-    @abc.abstractmethod
-    def forget(self) -> None:
-        """Forget the connections made so far: they are not to be killed."""
-
 
 class SqliteStore(Store):
     """A SQLite file. There is no server to kill a connection, so it is closed under the feet of whoever has it."""
@@ -136,7 +140,7 @@ class SqliteStore(Store):
     mark = "?"
 
     def __init__(self, folder: Path) -> None:
-        self._made: list[Any] = []
+        self._exposed: list[Any] = []
         self._dooming = threading.Lock()
         self._doomed = False  # the next connection that is exposed is to be closed
         super().__init__(f"sqlite:///{folder / 'world.db'}")
@@ -149,14 +153,17 @@ class SqliteStore(Store):
         """Let readers and a writer work side by side, and do not wait for the disk: the file is a temporary one."""
         conn.execute("PRAGMA journal_mode=WAL").fetchall()
         conn.execute("PRAGMA synchronous=OFF")
-        self._made.append(conn)
+
+    def expose(self, conn: Any) -> None:
+        """Remember the connection."""
+        self._exposed.append(conn)
 
     def kill_idle(self) -> int:
         """Close every connection, as if its file handle had been lost."""
-        alive = [conn for conn in self._made if _is_open(conn)]
+        alive = [conn for conn in self._exposed if _is_open(conn)]
         for conn in alive:
             conn.close()
-        self.forget()
+        self._exposed.clear()
         return len(alive)
 
     def kill_one_in_use(self) -> None:
@@ -172,10 +179,6 @@ class SqliteStore(Store):
         if doomed:
             conn.driver_connection.close()
 
-    def forget(self) -> None:
-        """Forget the connections made so far."""
-        self._made.clear()
-
 
 class ServerStore(Store):
     """A schema of a MySQL or MariaDB server. Connections are killed by the server, with KILL."""
@@ -185,8 +188,7 @@ class ServerStore(Store):
     def __init__(self, url: str) -> None:
         self._ids: list[int] = []
         super().__init__(url)
-        self._side = self.open()  # one that nobody kills, to kill from
-        self.forget()
+        self._side = self.open()  # to kill from
         ((self._version,),) = self.run(self._side, "SELECT VERSION()")
 
     def title(self) -> str:
@@ -195,14 +197,17 @@ class ServerStore(Store):
         return f"{kind} {self._version.partition('-')[0]}"
 
     def prepare(self, conn: Any) -> None:
+        """Leave it as the driver made it."""
+
+    def expose(self, conn: Any) -> None:
         """Remember the connection's number."""
         ((number,),) = self.run(conn, "SELECT CONNECTION_ID()")
         self._ids.append(number)
 
     def kill_idle(self) -> int:
-        """Kill every connection made so far, and wait until the server has done it."""
+        """Kill every connection of a pool, and wait until the server has done it."""
         killed = [number for number in self._ids if self._kill(number)]
-        self.forget()
+        self._ids.clear()
         until = time.monotonic() + _GONE_S
         while any(self._is_alive(number) for number in killed):
             if time.monotonic() > until:
@@ -217,10 +222,6 @@ class ServerStore(Store):
 
     def exposed(self, conn: millpond.Lease[Any]) -> None:
         """Do nothing: the server kills when it is told to."""
-
-    def forget(self) -> None:
-        """Forget the connections made so far."""
-        self._ids.clear()
 
     def end(self) -> None:
         """Close the connection that kills."""
