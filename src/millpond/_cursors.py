@@ -80,7 +80,7 @@ class CursorClasses:
 
     def lend(self, cursor: Any, lease: Any) -> Any:
         """Return *cursor* as a cursor of *lease*."""
-        base: type[Any] = cursor.__class__
+        base: type[Any] = type(cursor)  # pyright: ignore[reportUnknownVariableType]
         kind = self.kind(base)
         if kind is not None:
             try:
@@ -219,6 +219,10 @@ class ForwardedCursor:
     def __init__(self, cursor: Any, lease: Any) -> None:
         object.__setattr__(self, "_cursor", cursor)
         object.__setattr__(self, "connection", lease)
+
+    @property  # type: ignore[misc]  # on purpose: isinstance() asks for it
+    def __class__(self) -> type[Any]:
+        return type(self._cursor)
 
     def __getattr__(self, name: str) -> Any:
         self.connection.driver_connection  # noqa: B018  raises if the lease was given back

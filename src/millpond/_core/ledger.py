@@ -224,7 +224,9 @@ class Ledger:
 
     def give_up(self, slot: Slot, reason: Reason) -> None:
         """Give up a connection; whoever calls this in a loop sees to the room afterwards, once."""
-        if slot.state is GONE:
+        if slot.number not in self.slots:  # taken off the books while a shell had it in hand, outside any step
+            slot.state = GONE
+            self.close_disowned(slot)
             return
         if self.closed:
             reason = Reason.CLOSED
@@ -265,6 +267,7 @@ class Ledger:
         slot = lost.heir()
         if slot.number not in self.slots:
             slot.state = GONE
+            self.close_disowned(slot)
             return
         self.slots[slot.number] = weakref.ref(slot)
         self.counts["lost"] += 1

@@ -43,6 +43,7 @@ class FoundDriver(Driver[Any]):
     """
 
     name = "found"
+    capabilities = DbapiDriver.capabilities
 
     def __init__(
         self,

@@ -1,0 +1,305 @@
+"""What the helper layer has to know of a driver and its database, beyond what an adapter tells a pool.
+
+One class a driver, chosen by the adapter's name; whatever nobody knows is as plain DB-API 2 has it.  All of it is without
+I/O but for :meth:`Dialect.cursor` and its like, which make an object.
+
+Rules: what a driver cannot tell is None, never a guess.  Values are bound by the driver; the only things written into a
+statement here are names, quoted, and numbers that are ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+from millpond._sql.params import Marks
+from millpond._sql.tokens import Dialect as Rules
+from millpond.errors import InvalidSetting
+
+Brand: TypeAlias = Literal["mysql", "mariadb", "sqlite", "other"]
+Version: TypeAlias = tuple[int, ...]
+
+IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
+NO_BACKSLASH_ESCAPES: Final = 0x0200  # SERVER_STATUS_NO_BACKSLASH_ESCAPES
+PACKET_SLACK: Final = 1024  # of max_allowed_packet, left for what a driver adds
+STATEMENT_BYTES_MAX: Final = 1_024_000  # a batch is no faster beyond this, and holds memory on both sides
+MARKS: Final[dict[str, Marks]] = {"format": Marks(), "pyformat": Marks(), "qmark": Marks("?", doubles_percent=False)}
+
+
+class Dialect:
+    """Any DB-API 2 driver.
+
+    Args:
+        conn: a connection of it, from which brand and version are read.
+        paramstyle: as the driver's module says.
+
+    Attributes:
+        brand: whose SQL it speaks.
+        version: of the server, in numbers; empty if it does not tell.
+        marks: how it wants the places of values.
+    """
+
+    quote: ClassVar[str] = '"'
+    # Whether begin() has to be asked for: MySQL's START TRANSACTION; SQLite's BEGIN.
+    begin_text: ClassVar[str] = "BEGIN"
+    tells_after_errors: ClassVar[bool] = False  # in_transaction() is right after a failed statement, too
+    ddl_commits: ClassVar[bool] = True
+
+    def __init__(self, conn: Any, paramstyle: str = "format") -> None:
+        self.brand: Brand = "other"
+        self.version: Version = ()
+        if paramstyle not in MARKS:
+            allowed = "a driver whose paramstyle is format, pyformat or qmark"
+            raise InvalidSetting("driver", type(conn).__module__, allowed, f"its paramstyle is {paramstyle}")
+        self.marks = MARKS[paramstyle]
+
+    # -- texts
+    def rules(self, conn: Any) -> Rules | None:
+        """Return by which rules the connection's server cuts a text; None if it depends, and cannot be told."""
+        return Rules.MYSQL_NO_BACKSLASH_ESCAPES  # the standard's strings
+
+    def quoted(self, name: str) -> str:
+        """Return a name as an identifier that nothing in it can break out of."""
+        if not isinstance(name, str) or not name or "\0" in name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidSetting("name", name, "text of at least one character, none of them NUL", "this cannot name anything")
+        return f"{self.quote}{name.replace(self.quote, self.quote * 2)}{self.quote}"
+
+    def begin(self, isolation: str | None, *, read_only: bool) -> list[str]:
+        """Return the statements that begin a transaction."""
+        level = [f"ISOLATION LEVEL {isolation}"] if isolation else []
+        return [" ".join((self.begin_text, ", ".join((*level, *(["READ ONLY"] if read_only else []))))).strip()]
+
+    def after_read_only(self) -> list[str]:
+        """Return the statements that undo what :meth:`begin` did to the session for a read-only transaction."""
+        return []
+
+    def timed(self, text: str, verb: str, after_verb: int, seconds: float) -> str | None:
+        """Return the statement with a limit that the server enforces; None where it has no such thing for it.
+
+        Args:
+            text: as the driver gets it.
+            verb: its first token, if that is a word.
+            after_verb: the position after that token.
+            seconds: more than 0.
+        """
+        return None
+
+    # -- cursors
+    def cursor(self, conn: Any) -> Any:
+        """Make a cursor whose rows are tuples and are there when ``execute`` returns."""
+        return conn.cursor()
+
+    def stream_cursor(self, lease: Any) -> Any:
+        """Make a cursor that fetches as it is read; through the lease, so that it is cut off with it."""
+        return lease.cursor()
+
+    def limit_batches(self, cursor: Any, bytes_max: int) -> bool:
+        """Tell a cursor how long the statements of its ``executemany`` may be; False if it cannot be told."""
+        return False
+
+    # -- what the connection says, without asking its server
+    def autocommit(self, conn: Any) -> bool:
+        """Say whether each statement is committed as it is done; off, as PEP 249 has it, where a driver cannot tell."""
+        return getattr(conn, "autocommit", False) is True
+
+    def in_transaction(self, conn: Any) -> bool | None:
+        """Say whether a transaction is open; None: cannot tell."""
+        return None
+
+    def session_id(self, conn: Any) -> int | None:
+        """Return the number by which the server knows the connection; None: cannot tell."""
+        return None
+
+    def interrupter(self, conn: Any) -> Callable[[], None] | None:
+        """Return what ends the running statement from another thread without a second connection; None: nothing does."""
+        return None
+
+
+class MySQLFamily(Dialect):
+    """MySQL and MariaDB by any driver."""
+
+    quote = "`"
+    begin_text = "START TRANSACTION"
+
+    def __init__(self, conn: Any, paramstyle: str = "format") -> None:
+        super().__init__(conn, paramstyle)
+        info = str(self.server_info(conn) or "")
+        self.brand = "mariadb" if "mariadb" in info.lower() else "mysql"
+        self.version = version_of(info.removeprefix("5.5.5-"))  # what MariaDB before 11 says first, for old clients
+
+    def server_info(self, conn: Any) -> str | None:
+        """Return the server's version as it greets with."""
+        return getattr(conn, "server_version", None) if not hasattr(conn, "get_server_info") else conn.get_server_info()
+
+    def rules(self, conn: Any) -> Rules | None:
+        status = self.status(conn)
+        if status is None:
+            return None
+        return Rules.MYSQL_NO_BACKSLASH_ESCAPES if status & NO_BACKSLASH_ESCAPES else Rules.MYSQL
+
+    def status(self, conn: Any) -> int | None:
+        """Return the last status word; None: cannot tell."""
+        return None
+
+    def begin(self, isolation: str | None, *, read_only: bool) -> list[str]:
+        # SET TRANSACTION holds for the next transaction only, and ends with it.
+        first = [f"SET TRANSACTION ISOLATION LEVEL {isolation}"] if isolation else []
+        return [*first, self.begin_text + (" READ ONLY" if read_only else "")]
+
+    def timed(self, text: str, verb: str, after_verb: int, seconds: float) -> str | None:
+        if self.brand == "mariadb":
+            if verb not in ("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE"):
+                return None
+            return f"SET STATEMENT max_statement_time={max(seconds, 0.0001):.4f} FOR {text}"
+        if verb != "SELECT" or text[after_verb:].lstrip().startswith("/*+") or self.version < (5, 7, 8):
+            return None
+        # "SELECT 1 FROM DUAL" and "SELECT(1)": a space on both sides suits all.
+        return f"{text[:after_verb]} /*+ MAX_EXECUTION_TIME({max(1, round(seconds * 1000))}) */ {text[after_verb:]}"
+
+    def autocommit(self, conn: Any) -> bool:
+        return bool(conn.get_autocommit())
+
+    def session_id(self, conn: Any) -> int | None:
+        number: int = conn.thread_id()
+        return number
+
+
+class PyMySQL(MySQLFamily):
+    """PyMySQL: it keeps the status word, and its cursors are Python."""
+
+    def __init__(self, conn: Any, paramstyle: str = "format") -> None:
+        from pymysql.cursors import Cursor, SSCursor
+
+        super().__init__(conn, paramstyle)
+        self._cursor, self._stream_cursor = Cursor, SSCursor
+        self.cursor = Cursor  # type: ignore[method-assign]  # the class itself: one call less for each statement
+
+    def stream_cursor(self, lease: Any) -> Any:
+        return lease.cursor(self._stream_cursor)
+
+    def limit_batches(self, cursor: Any, bytes_max: int) -> bool:
+        cursor.max_stmt_length = bytes_max
+        return True
+
+    def status(self, conn: Any) -> int | None:
+        status: int = conn.server_status
+        return status
+
+    def in_transaction(self, conn: Any) -> bool | None:
+        # Rows end in a packet whose status word PyMySQL does not keep: the flag is then that of the statement before,
+        # and no statement with rows ends a transaction.
+        return bool(conn.server_status & IN_TRANSACTION)
+
+
+class MySQLClient(MySQLFamily):
+    """mysqlclient: it tells no status."""
+
+    def cursor(self, conn: Any) -> Any:
+        from MySQLdb.cursors import Cursor
+
+        return conn.cursor(Cursor)
+
+    def stream_cursor(self, lease: Any) -> Any:
+        from MySQLdb.cursors import SSCursor
+
+        return lease.cursor(SSCursor)
+
+    def limit_batches(self, cursor: Any, bytes_max: int) -> bool:
+        cursor.max_stmt_length = bytes_max
+        return True
+
+
+class MySQLConnector(MySQLFamily):
+    """mysql-connector-python: it looks for ``%s`` everywhere, strings included, and leaves ``%%`` as it is."""
+
+    def __init__(self, conn: Any, paramstyle: str = "pyformat") -> None:
+        super().__init__(conn, paramstyle)
+        self.marks = Marks("%s", doubles_percent=False)
+
+    def cursor(self, conn: Any) -> Any:
+        return conn.cursor(buffered=True, dictionary=False)
+
+    def stream_cursor(self, lease: Any) -> Any:
+        return lease.cursor(buffered=False, dictionary=False)
+
+    def autocommit(self, conn: Any) -> bool:
+        return bool(conn.autocommit)  # this one asks the server; it is asked once
+
+    def in_transaction(self, conn: Any) -> bool | None:
+        return bool(conn.in_transaction)
+
+    def session_id(self, conn: Any) -> int | None:
+        number: int | None = conn.connection_id
+        return number
+
+
+class SQLite(Dialect):
+    """SQLite: DDL is part of a transaction, the connection itself knows whether one is open."""
+
+    tells_after_errors = True
+    ddl_commits = False
+
+    def __init__(self, conn: Any, paramstyle: str = "qmark") -> None:
+        super().__init__(conn, "qmark")
+        self.brand = "sqlite"
+        self.version = sqlite3.sqlite_version_info
+        self.marks = Marks("?", doubles_percent=False, nothing="SELECT {} WHERE 0", rows="VALUES ")
+
+    def rules(self, conn: Any) -> Rules | None:
+        return Rules.SQLITE
+
+    def begin(self, isolation: str | None, *, read_only: bool) -> list[str]:
+        # Every transaction of SQLite is serializable.  One that will write takes its lock at once: two that read first
+        # and then both want to write cannot be helped by waiting.
+        return ["PRAGMA query_only=1", "BEGIN"] if read_only else ["BEGIN IMMEDIATE"]
+
+    def after_read_only(self) -> list[str]:
+        return ["PRAGMA query_only=0"]
+
+    def cursor(self, conn: Any) -> Any:
+        cursor = conn.cursor()
+        cursor.row_factory = None
+        return cursor
+
+    def stream_cursor(self, lease: Any) -> Any:
+        cursor = lease.cursor()
+        cursor.row_factory = None
+        return cursor
+
+    def autocommit(self, conn: Any) -> bool:
+        return getattr(conn, "autocommit", -1) is True or (conn.isolation_level is None and getattr(conn, "autocommit", -1) is not False)
+
+    def in_transaction(self, conn: Any) -> bool | None:
+        is_open: bool = conn.in_transaction
+        return is_open
+
+    def interrupter(self, conn: Any) -> Callable[[], None] | None:
+        interrupt: Callable[[], None] = conn.interrupt
+        return interrupt
+
+
+KINDS: Final[Mapping[str, Callable[[Any, str], Dialect]]] = {
+    "pymysql": PyMySQL,
+    "mysqlclient": MySQLClient,
+    "mysqlconnector": MySQLConnector,
+    "sqlite": SQLite,
+}
+
+
+def dialect_of(driver: Any, conn: Any) -> Dialect:
+    """Return the dialect of a connection, by the name of the adapter that opened it."""
+    style: str = getattr(driver.module, "paramstyle", "format")
+    return KINDS.get(driver.name, Dialect)(conn, style)
+
+
+@functools.cache
+def version_of(info: str) -> Version:
+    """Return "10.11.19-MariaDB" as (10, 11, 19)."""
+    numbers: list[int] = []
+    for part in info.split("-", 1)[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

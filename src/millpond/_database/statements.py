@@ -1,0 +1,153 @@
+"""The texts of statements, prepared once each: where values go, what kind of statement it is.
+
+Rules: the kind is read from the first word alone, and a word that nobody here knows is taken for the worst: something that
+writes, commits what came before it, and cannot be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from millpond._sql import tokens as t
+from millpond._sql.params import Misbound, Params, Template
+
+from .dialects import Dialect
+from .errors import InvalidParameters, TransactionMisuse, shown
+
+REMEMBERED_MAX: Final = 1024  # texts; a program that writes values into them must not fill the memory
+REMEMBERED_LENGTH_MAX: Final = 16 * 1024  # characters of a text that is worth remembering
+
+READS: Final = frozenset({"SELECT", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "PRAGMA", "USE", "HELP"})
+# These neither end a transaction nor begin one; whatever else is sent within one may do so.
+TRANSACTIONAL: Final = READS | {"INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "DO", "SET", "SAVEPOINT", "RELEASE", "ROLLBACK"}  # fmt: skip
+ONE_RESULT: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"})
+CONTROL: Final = frozenset({"BEGIN", "START", "COMMIT", "END", "XA"})
+
+
+class Statement:
+    """A statement as it was written, and what can be told by its first word.
+
+    Attributes:
+        verb: its first word, in capitals; "" where it begins with something else.
+        reads: it changes nothing.
+        transactional: it leaves the transaction that it is in open.
+        one_result: there is no further result behind the first, and no cursor to be closed.
+    """
+
+    __slots__ = ("_after_verb", "_dialect", "_template", "one_result", "reads", "sql", "transactional", "verb")
+
+    def __init__(self, sql: str, dialect: Dialect, rules: t.Dialect) -> None:
+        self.sql = sql
+        self._dialect = dialect
+        self._template = Template(sql, rules, dialect.marks)
+        self.verb, self._after_verb = first_word(sql, rules)
+        self.reads = self.verb in READS
+        self.transactional = self.verb in TRANSACTIONAL or not dialect.ddl_commits
+        self.one_result = self.verb in ONE_RESULT and dialect.brand in ("mysql", "mariadb")
+        if self.verb in CONTROL or (self.verb == "ROLLBACK" and not is_rollback_to(sql, rules)):
+            raise TransactionMisuse(
+                f"{self.verb} as a statement: connections go back to the pool in between. Use: with db.transaction()"
+            )
+
+    def bind(self, params: Params | None) -> tuple[str, Sequence[Any] | None]:
+        """Return the text for the driver, and what it is to bind; None: nothing.
+
+        Raises:
+            InvalidParameters: the values do not go with the places.
+        """
+        try:
+            return self._template.bind(params)
+        except Misbound as error:
+            raise InvalidParameters(f"{error}\n{shown(self.sql)}") from None
+
+    def timed(self, text: str, seconds: float) -> str | None:
+        """Return *text*, as :meth:`bind` gave it, with a limit that the server enforces; None if there is none."""
+        if not self._after_verb:
+            return None
+        moved = 0
+        if text[: self._after_verb] != self.sql[: self._after_verb]:  # percent signs were doubled in a comment before it
+            moved = self.sql.count("%", 0, self._after_verb)
+        return self._dialect.timed(text, self.verb, self._after_verb + moved, seconds)
+
+    @property
+    def keys(self) -> tuple[str, ...] | None:
+        """The names of its places; None if they have none."""
+        return self._template.keys
+
+    @property
+    def driver_text(self) -> str:
+        """The text with the driver's own marks."""
+        return self._template.text
+
+    def row(self, params: Params) -> Sequence[Any]:
+        """Return the values of one row for ``executemany``, in the order of their places.
+
+        Raises:
+            InvalidParameters: they do not go with the places, or one of them is a list.
+        """
+        text, values = self.bind(params)
+        if values is None or text != self._template.text:
+            raise InvalidParameters(f"a list cannot be a value of one row of many\n{shown(self.sql)}")
+        return values
+
+
+class Statements:
+    """The statements seen so far, for one database.
+
+    Args:
+        dialect: of its connections.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._known: dict[str, Statement] = {}
+        self._known_by_rules: dict[tuple[str, t.Dialect], Statement] = {}
+        self.find = self._known.get  # the fast path: one look-up
+
+    def prepare(self, sql: str, conn: Any) -> Statement:
+        """Return the statement for a text, by the rules that hold on *conn*.
+
+        Raises:
+            InvalidParameters: it is no text, or its strings end elsewhere by rules that this driver cannot tell.
+            TransactionMisuse: it begins or ends a transaction.
+        """
+        if not isinstance(sql, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidParameters(f"a statement is text (str), not {type(sql).__name__}")
+        known = self._known.get(sql)
+        if known is not None:
+            return known
+        if "\\" not in sql:  # strings end where they end, whatever the mode of the session
+            return self._remember(self._known, sql, Statement(sql, self._dialect, self._dialect.rules(conn) or t.Dialect.MYSQL))
+        rules = self._dialect.rules(conn) or self._undisputed(sql)
+        known = self._known_by_rules.get((sql, rules))
+        return known or self._remember(self._known_by_rules, (sql, rules), Statement(sql, self._dialect, rules))
+
+    def _undisputed(self, sql: str) -> t.Dialect:
+        """Return the rules for a text whose places are the same whether or not backslashes escape."""
+        escaping, plain = t.Dialect.MYSQL, t.Dialect.MYSQL_NO_BACKSLASH_ESCAPES
+        if list(t.tokens(sql, escaping)) != list(t.tokens(sql, plain)):
+            raise InvalidParameters(
+                "where a string of this statement ends depends on sql_mode (NO_BACKSLASH_ESCAPES), which this driver does not "
+                f"tell: give the string with the backslash as a value\n{shown(sql)}"
+            )
+        return escaping
+
+    @staticmethod
+    def _remember(known: dict[Any, Statement], key: Any, statement: Statement) -> Statement:
+        if len(statement.sql) <= REMEMBERED_LENGTH_MAX:
+            if len(known) >= REMEMBERED_MAX:
+                known.clear()  # rare, and the texts in use are back after one turn
+            known[key] = statement
+        return statement
+
+
+def first_word(sql: str, rules: t.Dialect) -> tuple[str, int]:
+    """Return the first word, in capitals, and where it ends; 0 if a parenthesis is before it."""
+    first = next(t.code_tokens(sql, rules), None)
+    return t.first_keyword(sql, rules), first[2] if first is not None and first[0] == t.WORD else 0
+
+
+def is_rollback_to(sql: str, rules: t.Dialect) -> bool:
+    """Say whether a ROLLBACK goes back to a savepoint."""
+    return any(kind == t.WORD and sql[start:end].upper() == "TO" for kind, start, end in t.code_tokens(sql, rules))

@@ -1,0 +1,101 @@
+"""The texts of INSERT and upsert for mappings: names quoted, values left to the driver.
+
+Rules: a name, from wherever it comes, is quoted and can be nothing but a name; values are not looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from millpond.errors import InvalidSetting
+
+from .dialects import Dialect
+from .errors import InvalidParameters
+
+Table: TypeAlias = str | tuple[str, ...]
+Names: TypeAlias = tuple[str, ...]
+
+# The release from which MySQL has a name for the row that was to be inserted, and warns of VALUES() instead.
+ROW_ALIAS_SINCE: Final = (8, 0, 20)
+
+
+def table_name(dialect: Dialect, table: Table) -> str:
+    """Return a table's name, quoted: ``"table"``, ``"schema.table"``, or the parts as a tuple."""
+    parts = table.split(".") if isinstance(table, str) else table
+    return ".".join([dialect.quoted(part) for part in parts])
+
+
+@functools.lru_cache(maxsize=512)
+def insert_text(dialect: Dialect, table: Table, columns: Names) -> str:
+    """Return the INSERT of one row with these columns."""
+    if not columns:
+        return f"INSERT INTO {table_name(dialect, table)} {'() VALUES ()' if dialect.quote == '`' else 'DEFAULT VALUES'}"
+    names = ", ".join([dialect.quoted(column) for column in columns])
+    return f"INSERT INTO {table_name(dialect, table)} ({names}) VALUES ({', '.join([dialect.marks.place] * len(columns))})"
+
+
+@functools.lru_cache(maxsize=512)
+def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, update: Names) -> str:
+    """Return the INSERT of a row that updates the columns *update* of the one that is there already."""
+    insert = insert_text(dialect, table, columns)
+    names = [dialect.quoted(column) for column in update]
+    if dialect.quote != "`":
+        target = f" ({', '.join([dialect.quoted(column) for column in key])})" if key else ""
+        changes = ", ".join([f"{name}=excluded.{name}" for name in names])
+        return f"{insert} ON CONFLICT{target} DO {f'UPDATE SET {changes}' if changes else 'NOTHING'}"
+    if not names:  # keep the row as it is; unlike INSERT IGNORE this hides no other error
+        same = dialect.quoted((key or columns)[0])
+        return f"{insert} ON DUPLICATE KEY UPDATE {same}={table_name(dialect, table)}.{same}"
+    if dialect.brand == "mysql" and dialect.version >= ROW_ALIAS_SINCE:
+        return f"{insert} AS `new row` ON DUPLICATE KEY UPDATE {', '.join([f'{name}=`new row`.{name}' for name in names])}"
+    return f"{insert} ON DUPLICATE KEY UPDATE {', '.join([f'{name}=VALUES({name})' for name in names])}"
+
+
+def columns_to_update(columns: Names, key: Names, update: Sequence[str] | None) -> Names:
+    """Return what an upsert changes in the row that exists: all columns but the key, or those named.
+
+    Raises:
+        InvalidSetting: one of the columns named has no value to be set to.
+    """
+    for name, named in (("key", key), ("update", update or ())):
+        unknown = [column for column in named if column not in columns]
+        if unknown:
+            raise InvalidSetting(name, list(named), f"columns that have a value: {', '.join(columns)}", f"no value for {', '.join(unknown)}")
+    return tuple(update) if update is not None else tuple([column for column in columns if column not in key])
+
+
+def names_of(values: Mapping[str, Any]) -> Names:
+    """Return the columns of a mapping.
+
+    Raises:
+        InvalidParameters: it is no mapping.
+    """
+    if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidParameters(f"a row is a mapping of columns to values, not {type(values).__name__}")
+    return tuple(values)
+
+
+def rows_of(mappings: Iterable[Mapping[str, Any]], columns: Names) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of each mapping in the order of *columns*.
+
+    Raises:
+        InvalidParameters: a mapping has other columns than the first.
+    """
+    count = len(columns)
+    for number, values in enumerate(mappings, start=1):
+        try:
+            row = tuple([values[column] for column in columns])
+        except (KeyError, TypeError):
+            row = ()
+        if len(row) != count or len(values) != count:
+            names = names_of(values)
+            differing = ", ".join(sorted(set(names) ^ set(columns)))
+            raise InvalidParameters(f"row {number} has other columns than the first; they differ in: {differing}")
+        yield row
+
+
+def as_names(names: str | Sequence[str] | None) -> Names:
+    """Return one name or several as a tuple."""
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
