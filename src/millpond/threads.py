@@ -391,6 +391,9 @@ class Pool(Generic[C]):
             return
         until = self._clock() + self._limits.connect_timeout_s
         try:
+            # Whoever leaves a block by an exception expects a rollback, and is not warned of it.
+            if exc_type is None and slot.conn is not None and self._driver.uncommitted(slot.conn):
+                self._report_uncommitted(slot)
             self._converse(conversations.checkin(ledger, slot, until))
         except Exception as error:  # noqa: BLE001  a reset that failed cost the connection, and that is all it costs
             logger.debug("%s: a connection could not be reset and was closed: %r", self.name, error)
@@ -481,16 +484,12 @@ class Pool(Generic[C]):
         return self._driver.is_alive(conn, until)
 
     def _reset(self, slot: Slot, until: float) -> bool:
-        if self._driver.uncommitted(slot.conn):
-            self._report_uncommitted(slot)
         return self._driver.reset(slot.conn, until)
 
     def _defer(self, slot: Slot, until: float) -> bool | None:
         send_reset = self._driver.send_reset
         if send_reset is None:  # the ports were made for another connection's capabilities
             return self._reset(slot, until)
-        if self._driver.uncommitted(slot.conn):
-            self._report_uncommitted(slot)
         return send_reset(slot.conn)
 
     def _collect(self, slot: Slot, until: float) -> bool | None:

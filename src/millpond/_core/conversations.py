@@ -21,6 +21,7 @@ from .states import CHECKING, CLEANING, COLLECTING, GONE, LEASED, OPENING, RETIR
 SETTLE_PATIENCE_S = 0.02  # a caller waits so long for one settling connection before it waits for any
 
 OPEN, CHECK, RESET, DEFER, COLLECT, PARK = Verb
+UNPROVED = (CHECKING, COLLECTING, OPENING)  # not yet a connection that may be handed out
 
 Request: TypeAlias = tuple[Verb, Any, float]
 
@@ -46,7 +47,8 @@ def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generato
             slot = yield from check(ledger, slot, until)
         elif slot.state is COLLECTING:
             slot = yield from collect(ledger, slot, until)
-        if slot is not None:
+        # Instead of a dead one, another may have been taken that is to be proved as well.
+        if slot is not None and slot.state not in UNPROVED:
             slot.leased_at = ledger.clock()
             return slot
 

@@ -57,6 +57,9 @@ class Driver(abc.ABC, Generic[C]):
         """Say goodbye without waiting for an answer, and close; never raises for a connection that is dead already."""
 
     # -- capabilities, with what "cannot tell" means ---------------------------------------------------------------
+    # None of these raises for a connection that is broken or was closed by its borrower: what it cannot tell any more
+    # it tells as the worst case (not clean, readable, nothing to lose).
+    #
     # Asked at every return, without I/O: is this session provably as good as new?  None: cannot tell.
     is_clean: Callable[[C], bool] | None = None
     # Asked before an idle connection is handed out, without I/O beyond a poll of its descriptor: is it closed, or is

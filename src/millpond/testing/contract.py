@@ -23,6 +23,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from millpond._core.states import Fault
@@ -231,6 +232,19 @@ class DriverContract:
         driver = self.make_driver(reset=lambda _: next(answers))
         with self.opened(driver) as conn:
             assert [True, True, False] == [driver.reset(conn, self.soon()) for _ in range(3)]
+
+    def test_what_is_asked_without_io_never_raises(self) -> None:
+        """Of a broken connection everything is told that is asked without I/O, and clean it is not."""
+        for reset in ("auto", "rollback"):
+            driver = self.make_driver(reset=reset)
+            with self.opened(driver) as conn:
+                self.break_connection(conn)
+                raised(Exception, partial(run, conn, "SELECT 1"))
+                assert driver.is_clean is None or not driver.is_clean(conn)
+                assert driver.uncommitted(conn) in (True, False)
+                assert driver.in_flight(conn) in (True, False, None)
+                fd = driver.fileno(conn)
+                assert fd is None or fd >= 0
 
     # -- time ----------------------------------------------------------------------------------------------------------
     def test_a_silent_server_costs_the_deadline(self) -> None:
