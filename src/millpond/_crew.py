@@ -12,6 +12,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import random
+import sys
 import time
 import weakref
 from collections import deque
@@ -42,12 +43,14 @@ class Runtime:
         new_lock: makes a lock that any thread may release.
         start: starts a daemon thread; raises RuntimeError where that is not possible.
         jitter: a number in [0, 1), drawn anew at each call.
+        with_gil: only one thread runs Python code at a time; without that, nothing is done outside the pool's lock.
     """
 
     clock: Callable[[], float]
     new_lock: Callable[[], LockLike]
     start: Callable[[Callable[[], None]], None]
     jitter: Callable[[], float]
+    with_gil: bool = True
 
     @classmethod
     def of_host(cls) -> Runtime:
@@ -60,7 +63,13 @@ class Runtime:
             # Not threading.Thread: its start() waits for the thread to run, which on some hosts it never does.
             start=lambda work: void(start_new_thread(work, ())),
             jitter=random.random,
+            with_gil=getattr(sys, "_is_gil_enabled", always_has_gil)(),
         )
+
+
+def always_has_gil() -> bool:
+    """Answer for interpreters that cannot be asked: all of them have one."""
+    return True
 
 
 def void(_: object) -> None:

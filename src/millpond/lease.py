@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._core.states import Slot
+    from ._shell import Shell
     from .threads import Pool
 
 C = TypeVar("C")
@@ -35,15 +36,86 @@ CURSORS = 64  # noted for a lease before those that are gone are weeded out
 _getframe = sys._getframe
 
 
-class Lease(Generic[C]):
-    """A connection of the pool, held until :meth:`close` or the end of its ``with`` block."""
+class Loan(Generic[C]):
+    """What leases of threads and of tasks have in common: all but how they are taken and given back."""
 
     __slots__ = ("__weakref__", "_code", "_instruction", "_pool", "_slot")
 
-    _pool: Pool[C]
+    _pool: Shell[C]
     _slot: Slot
     _code: CodeType | None  # where it was given back
     _instruction: int
+
+    @property
+    def driver_connection(self) -> C:
+        """The driver's own connection.
+
+        Raises:
+            ConnectionReturned: the lease was given back.
+        """
+        conn: C | None = self._slot.conn
+        if conn is None:
+            raise self._pool._error(
+                ConnectionReturned, "this connection was taken back: the pool was closed, or this process was forked"
+            )
+        return conn
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a cursor of the driver's own kind; it can be used until the connection is given back."""
+        return self._pool._driver.cursor(self.driver_connection, self, args, kwargs)
+
+    def discard(self) -> None:
+        """Give the connection up: it is closed, and its room is free; for one that must not be used again."""
+        try:
+            slot = self._slot
+            del self._slot
+        except (ConnectionReturned, AttributeError):
+            return
+        frame = _getframe(1)
+        self._instruction = frame.f_lasti
+        self._code = frame.f_code
+        self._pool._discard(slot)
+
+    def _track(self, cursor: Any) -> None:
+        """Have *cursor* closed when the connection is given back."""
+        slot = self._slot
+        kept = slot.cursors or []
+        if len(kept) >= CURSORS and not len(kept) & (len(kept) - 1):  # at each power of two: many statements, one lease
+            kept = [reference for reference in kept if reference() is not None]
+        try:
+            kept.append(weakref.ref(cursor))
+        except TypeError:  # a C class that allows no weak references
+            kept.append(lambda: cursor)
+        slot.cursors = kept
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_slot":  # deleted: given back
+            raise self._returned()
+        if name in ("_code", "_instruction"):  # never set: the pool does not track use
+            return None
+        return getattr(self.driver_connection, name)
+
+    def _returned(self) -> ConnectionReturned:
+        where = ""
+        if self._code is not None:
+            where = f"; it was given back at {Site.of(self._code, self._instruction)}"
+        return self._pool._error(
+            ConnectionReturned, f"this connection is no longer yours{where}. Take a new one from the pool."
+        )
+
+    def __repr__(self) -> str:
+        try:
+            return f"<millpond lease of {self._slot.conn!r}>"
+        except ConnectionReturned:
+            return "<millpond lease, given back>"
+
+
+class Lease(Loan[C]):
+    """A connection of the pool, held until :meth:`close` or the end of its ``with`` block."""
+
+    __slots__ = ()
+
+    _pool: Pool[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by the pool
 
     def __enter__(self) -> Self:
         return self
@@ -90,24 +162,6 @@ class Lease(Generic[C]):
 
     __exit__ = close
 
-    @property
-    def driver_connection(self) -> C:
-        """The driver's own connection.
-
-        Raises:
-            ConnectionReturned: the lease was given back.
-        """
-        conn: C | None = self._slot.conn
-        if conn is None:
-            raise self._pool._error(
-                ConnectionReturned, "this connection was taken back: the pool was closed, or this process was forked"
-            )
-        return conn
-
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a cursor of the driver's own kind; it can be used until the connection is given back."""
-        return self._pool._driver.cursor(self.driver_connection, self, args, kwargs)
-
     def commit(self) -> None:
         """Commit the transaction."""
         self.driver_connection.commit()  # type: ignore[attr-defined]  # every DB-API connection has it
@@ -116,56 +170,23 @@ class Lease(Generic[C]):
         """Roll the transaction back."""
         self.driver_connection.rollback()  # type: ignore[attr-defined]  # every DB-API connection has it
 
-    def _track(self, cursor: Any) -> None:
-        """Have *cursor* closed when the connection is given back."""
-        slot = self._slot
-        kept = slot.cursors or []
-        if len(kept) >= CURSORS and not len(kept) & (len(kept) - 1):  # at each power of two: many statements, one lease
-            kept = [reference for reference in kept if reference() is not None]
-        try:
-            kept.append(weakref.ref(cursor))
-        except TypeError:  # a C class that allows no weak references
-            kept.append(lambda: cursor)
-        slot.cursors = kept
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_slot":  # deleted: given back
-            raise self._returned()
-        if name in ("_code", "_instruction"):  # never set: the pool does not track use
-            return None
-        return getattr(self.driver_connection, name)
-
-    def _returned(self) -> ConnectionReturned:
-        where = ""
-        if self._code is not None:
-            where = f"; it was given back at {Site.of(self._code, self._instruction)}"
-        return self._pool._error(
-            ConnectionReturned, f"this connection is no longer yours{where}. Take a new one from the pool."
-        )
-
-    def __repr__(self) -> str:
-        try:
-            return f"<millpond lease of {self._slot.conn!r}>"
-        except ConnectionReturned:
-            return "<millpond lease, given back>"
-
-
-def forwarding(conn: Any) -> type[Lease[Any]]:
-    """Return the kind of lease that lets the attributes of *conn* be set, as its class lets them be set."""
+def forwarding(conn: Any, base: type[Loan[Any]]) -> type[Loan[Any]]:
+    """Return the kind of lease, made of *base*, that lets be set what the class of *conn* lets be set."""
     kind: type[Any] = conn.__class__
     settable = [name for name in dir(kind) if is_settable(kind, name)]
     names = {
         name
         for name in (*settable, *getattr(conn, "__dict__", ()))
-        if not name.startswith("__") and not hasattr(Lease, name)
+        if not name.startswith("__") and not hasattr(base, name)
     }
     return type(
-        "Lease",
-        (Lease,),
+        base.__name__,
+        (base,),
         {
             "__slots__": (),
-            "__module__": __name__,
-            "__doc__": Lease.__doc__,
+            "__module__": base.__module__,
+            "__doc__": base.__doc__,
             **{name: _forwarded(name) for name in names},
         },
     )
@@ -178,10 +199,10 @@ def is_settable(kind: type[Any], name: str) -> bool:
 
 
 def _forwarded(name: str) -> property:
-    def get(self: Lease[Any]) -> Any:
+    def get(self: Loan[Any]) -> Any:
         return getattr(self.driver_connection, name)
 
-    def put(self: Lease[Any], value: Any) -> None:
+    def put(self: Loan[Any], value: Any) -> None:
         setattr(self.driver_connection, name, value)
 
     return property(get, put, doc=f"``{name}`` of the driver's connection.")

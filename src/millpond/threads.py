@@ -10,35 +10,23 @@ raises just there, the slot dies with the frame and its finalizer tells the pool
 
 from __future__ import annotations
 
-import atexit
 import contextvars
-import dataclasses
-import itertools
-import logging
-import os
 import sys
 import types
-import warnings
-import weakref
 from _thread import get_ident
-from collections import deque
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import diagnosis
 from ._core import conversations
-from ._core.ledger import Ledger
-from ._core.ports import Ports
-from ._core.states import FOREVER, GONE, LEASED, RETIRED, Notice, Slot, Verb
+from ._core.states import LEASED, RETIRED, Notice, Slot, Verb
 from ._crew import AlarmClock, Crew, LockLike, Runtime, Waiter
-from .drivers import resolve
+from ._shell import PARTING_S, QUIET_S, Shell, register
 from .drivers.base import Driver
-from .errors import Error, ErrorT, InvalidSetting, LeaseDropped, PoolClosed, PoolTimeout, UncommittedWork, joined
-from .lease import Lease, forwarding
-from .limits import Dial, Growth, IdleOrder, Limits, timeout_of
-from .observer import Observer, event_of
-from .sites import Site
-from .stats import PoolStats, snapshot
+from .errors import Error
+from .lease import Lease
+from .limits import Dial, Growth, IdleOrder, timeout_of
+from .observer import Observer
+from .stats import PoolStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,14 +35,10 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 T = TypeVar("T")
-logger = logging.getLogger("millpond")
 _getframe = sys._getframe
-_numbers = itertools.count(1)
-_pools: weakref.WeakSet[Pool[Any]] = weakref.WeakSet()
-_kept_from_closing: list[Any] = []  # connections inherited by a fork that have no descriptor to disarm
 
 
-class Pool(Generic[C]):
+class Pool(Shell[C]):
     """A pool of database connections for threads.
 
     Args:
@@ -92,6 +76,8 @@ class Pool(Generic[C]):
         DriverMissing: the driver's package is not installed.
     """
 
+    _lease_kind: type[Lease[C]]
+
     def __init__(
         self,
         source: str | types.ModuleType | Callable[[], C] | Driver[C],
@@ -120,7 +106,15 @@ class Pool(Generic[C]):
         name: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        self._limits = Limits.of(
+        self._take_settings(
+            source,
+            connect_args=connect_args,
+            driver=driver,
+            reset=reset,
+            on_connect=on_connect,
+            track_use=track_use,
+            observer=observer,
+            name=name,
             max_size=max_size,
             min_idle=min_idle,
             timeout=timeout,
@@ -137,28 +131,9 @@ class Pool(Generic[C]):
             max_dialing=max_dialing,
             growth=growth,
         )
-        listener: object = observer
-        if listener is not None and not callable(listener):
-            raise InvalidSetting("observer", observer, "a callable that takes an event, or None")
-        self._driver: Driver[C] = resolve(
-            source,
-            connect_args=connect_args,
-            driver=driver,
-            reset=reset,
-            on_connect=on_connect,
-            connect_timeout=self._limits.connect_timeout_s,
-        )
-        self._resets = reset not in ("none", None)
-        self._reset_name = reset if isinstance(reset, str) else "none" if reset is None else "callable"
-        self._dial_setting = dial
-        self._observer = observer
-        self._tracks = track_use
-        self._uncommitted = 0
-        self._warned: set[tuple[types.CodeType | None, int]] = set()
-        self.name = name or f"pool-{next(_numbers)}"
         self._runtime = runtime or Runtime.of_host()
         self._begin()
-        _pools.add(self)
+        register(self)
         self._decide(lambda: self._ledger.look(self._clock()))
 
     def _begin(self) -> None:
@@ -169,26 +144,13 @@ class Pool(Generic[C]):
         self._crew = Crew(runtime)
         self._alarm = AlarmClock(runtime, self._crew, self)
         self._context = contextvars.Context()
-        driver = self._driver
-        self._ledger = Ledger(
-            self._limits,
-            Ports(
-                clock=runtime.clock,
-                jitter=runtime.jitter,
-                new_waiter=lambda: Waiter(runtime.new_lock),
-                nudge=self._alarm.nudge,
-                classify=driver.classify,
-                timed_out=diagnosis.timed_out,
-                closed=pool_closed,
-                queue_full=diagnosis.queue_full,
-                observing=self._observer is not None,
-            ),
+        self._lay_ledger(
+            clock=runtime.clock,
+            jitter=runtime.jitter,
+            new_waiter=lambda: Waiter(runtime.new_lock),
+            nudge=self._alarm.nudge,
+            with_gil=runtime.with_gil,
         )
-        self._outbox = self._ledger.outbox
-        self._tickets = self._ledger.tickets
-        self._check_after_s = self._limits.check_after_s
-        self._kind: type[Any] | None = None  # of connections seen so far
-        self._lease_kind: type[Lease[Any]] = Lease
         self._probed = False
         self._perform: dict[Verb, Callable[[Any, float], Any]] = {
             Verb.OPEN: self._open,
@@ -198,20 +160,6 @@ class Pool(Generic[C]):
             Verb.COLLECT: self._collect,
             Verb.PARK: self._park,
         }
-        self._lay_fast_path()
-
-    def _lay_fast_path(self) -> None:
-        """Choose what the fast path looks at; on a build without the GIL every step goes through the lock."""
-        self._must_clean = must_clean(self._driver, resets=self._resets)
-        with_gil: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-        self._idle: deque[Slot] = self._ledger.idle if with_gil and self._limits.lifo else deque()
-        self._unclean = self._must_clean if with_gil and self._limits.max_uses == FOREVER else always
-        self._readable = self._driver.is_readable
-        self._ledger.ports = dataclasses.replace(
-            self._ledger.ports,
-            quiet_s=FOREVER if self._readable is None else QUIET_S,
-            defers=self._driver.send_reset is not None,
-        )
 
     # ------------------------------------------------------------------ for callers
     def connection(self, timeout: float | None = None) -> Lease[C]:
@@ -261,7 +209,7 @@ class Pool(Generic[C]):
     def stats(self) -> PoolStats:
         """Return a snapshot of the pool: sizes, the queue, counters, who holds what."""
         with self._lock:
-            return snapshot(self._ledger, name=self.name, reset=self._reset_name, uncommitted=self._uncommitted)
+            return self._snapshot()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until ``min_idle`` connections are open.
@@ -274,34 +222,10 @@ class Pool(Generic[C]):
             PoolClosed: the pool was closed.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
-        ledger = self._ledger
-        began_at = self._clock()
-        until = began_at + timeout_of(timeout, self._limits.timeout_s)
-        if ledger.closed:
-            raise self._joined(pool_closed())
         try:
-            there = self._converse(conversations.await_state(ledger, ledger.is_filled, until))
+            self._converse(self._filling(timeout))
         except Error as error:
             raise self._joined(error) from error.__cause__
-        if not there:
-            with self._lock:
-                late = diagnosis.timed_out(ledger, self._clock() - began_at)
-            raise self._joined(late) from late.__cause__
-
-    def drain(self) -> None:
-        """Retire every connection: idle ones now, leased ones when they come back; callers get new ones."""
-        self._decide(self._ledger.drain)
-
-    def resize(self, max_size: int, min_idle: int | None = None) -> None:
-        """Obey other sizes from now on; what is too many is closed when it is idle.
-
-        Raises:
-            InvalidSetting: a size is out of bounds, or ``min_idle`` is more than ``max_size``; nothing was changed.
-        """
-        sizes = {"max_size": max_size} if min_idle is None else {"max_size": max_size, "min_idle": min_idle}
-        limits = self._limits.changed(**sizes)
-        self._limits = limits
-        self._decide(lambda: self._ledger.resize(limits))
 
     def release(self, conn: Any) -> None:
         """Give a connection back, as its own ``close()`` does; for code that is handed the pool as well.
@@ -309,10 +233,7 @@ class Pool(Generic[C]):
         Raises:
             InvalidSetting: it is no lease, or one of another pool.
         """
-        lender: object = getattr(conn, "_pool", None) if issubclass(type(conn), Lease) else None
-        if lender is not self:
-            owner = "" if lender is None else f"; it belongs to {lender!r}"
-            raise InvalidSetting("conn", conn, f"a connection of {self!r}", f"this pool did not lend it{owner}")
+        self._check_owner(conn)
         conn.close()
 
     def close(self, timeout: float = 5.0) -> None:
@@ -324,15 +245,10 @@ class Pool(Generic[C]):
         A connection whose driver has no way to be cut stays with its holder and is closed when it comes back.
         """
         until = self._clock() + timeout_of(timeout, timeout)
-        ledger = self._ledger
-        self._decide(ledger.close)
-        if not self._converse(conversations.await_state(ledger, ledger.is_empty, until)):
-            with self._lock:
-                conns = ledger.cut()
-            for conn in conns:
-                self._driver.cut(conn)
-            self._deliver()
-        self._decide(ledger.rest)
+        self._decide(self._ledger.close)
+        if not self._converse(self._emptying(until)):
+            self._cut_what_is_out()
+        self._decide(self._ledger.rest)
         self._alarm.nudge()
         self._crew.join(max(until, self._clock() + PARTING_S))
 
@@ -342,30 +258,12 @@ class Pool(Generic[C]):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        ledger = self._ledger
-        state = (
-            "closed" if ledger.closed else f"{len(ledger.slots)}/{ledger.limits.max_size} open, {len(ledger.idle)} idle"
-        )
-        return f"<millpond.Pool {self.name} of {self._driver!r}: {state}>"
-
-    def __del__(self) -> None:
-        # Nobody else can reach the pool any more, so nothing here is shared.
-        ledger: Ledger | None = getattr(self, "_ledger", None)
-        if ledger is None or not ledger.idle:
-            return
-        warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
-        self._part_at_exit()
-
     # ------------------------------------------------------------------ the slow path
     def _checkout(self, timeout: float | None, popped: Slot | None) -> Slot:
-        until = self._clock() + (self._limits.timeout_s if timeout is None else timeout_of(timeout, 0.0))
         try:
-            return self._converse(conversations.checkout(self._ledger, until, popped))
+            return self._converse(self._asking(timeout, popped))
         except Error as error:
-            if isinstance(error, PoolTimeout):
-                self._tell("timed_out", {"error": error})
-            raise self._joined(error) from error.__cause__
+            raise self._refusal(error) from error.__cause__
 
     def _lend(self, slot: Slot, frame: types.FrameType) -> Lease[C]:
         lease = self._lease_kind()
@@ -378,48 +276,13 @@ class Pool(Generic[C]):
         return lease
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
-        ledger = self._ledger
-        if slot.cursors:
-            self._cut_cursors(slot)
-        if self._is_spoilt(slot, exc_type):
-            self._decide(lambda: ledger.reject(slot, self._clock()))
+        conversation = self._take_back(slot, exc_type)
+        if conversation is None:
             return
-        if self._must_clean is None or not self._must_clean(slot):
-            with self._lock:
-                ledger.take_back(slot, self._clock())
-            self._deliver()
-            return
-        until = self._clock() + self._limits.connect_timeout_s
         try:
-            # Whoever leaves a block by an exception expects a rollback, and is not warned of it.
-            if exc_type is None and slot.conn is not None and self._driver.uncommitted(slot.conn):
-                self._report_uncommitted(slot)
-            self._converse(conversations.checkin(ledger, slot, until))
-        except Exception as error:  # noqa: BLE001  a reset that failed cost the connection, and that is all it costs
-            logger.debug("%s: a connection could not be reset and was closed: %r", self.name, error)
-
-    def _is_spoilt(self, slot: Slot, exc_type: type[BaseException] | None) -> bool:
-        """Was it left in the middle of something?  That a generator was closed proves nothing by itself."""
-        if slot.conn is None:
-            return False
-        in_flight = self._driver.in_flight(slot.conn)
-        if exc_type is None or issubclass(exc_type, Exception):
-            return bool(in_flight)
-        return issubclass(exc_type, KeyboardInterrupt) or in_flight is not False
-
-    def _cut_cursors(self, slot: Slot) -> None:
-        cursors, slot.cursors = slot.cursors or [], None
-        for reference in cursors:
-            cursor = reference()
-            if cursor is None:
-                continue
-            try:
-                cursor.close()
-            except Exception as error:  # noqa: BLE001  some drivers object to closing a cursor twice, or a dead one
-                logger.debug("%s: a cursor could not be closed at return: %r", self.name, error)
-
-    def _look_again(self, slot: Slot) -> None:
-        self._decide(lambda: self._ledger.look_again(slot))
+            self._converse(conversation)
+        except Exception as error:  # noqa: BLE001  see there
+            self._report_unreset(error)
 
     def _converse(self, conversation: Generator[Request, Any, T]) -> T:
         """Hold a conversation to its end."""
@@ -459,13 +322,6 @@ class Pool(Generic[C]):
         self._probed = True
         return conn
 
-    def _meet(self, conn: C) -> None:
-        """Learn what the first connection of a kind can do."""
-        self._lease_kind = forwarding(conn)
-        self._kind = type(conn)
-        with self._lock:
-            self._lay_fast_path()
-
     def _let_callers_dial(self) -> None:
         """Let each caller make its own connections, which nobody else may use; one of another thread is replaced."""
         self._probed = True
@@ -475,13 +331,8 @@ class Pool(Generic[C]):
         self._check_after_s = 0.0
 
     def _check(self, slot: Slot, until: float) -> bool:
-        conn = slot.conn
-        readable = self._driver.is_readable
-        if readable is not None and readable(conn):
-            return False
-        if self._clock() < slot.best_before:
-            return True
-        return self._driver.is_alive(conn, until)
+        answered = self._is_answered(slot)
+        return self._driver.is_alive(slot.conn, until) if answered is None else answered
 
     def _reset(self, slot: Slot, until: float) -> bool:
         return self._driver.reset(slot.conn, until)
@@ -543,146 +394,3 @@ class Pool(Generic[C]):
 
     def _part(self, conn: C) -> None:
         self._crew.part(lambda: self._driver_close(conn))
-
-    def _driver_close(self, conn: C) -> None:
-        try:
-            self._driver.close(conn)
-        except Exception as error:  # noqa: BLE001  the connection is being given up; that it was dead is no news
-            logger.debug("%s: closing a connection failed: %r", self.name, error)
-
-    def _tell(self, what: str, details: dict[str, Any]) -> None:
-        if what == "dropped":
-            self._report_dropped(**details)
-        if self._observer is None:
-            return
-        try:
-            self._observer(event_of(self.name, what, details))
-        except Exception:
-            logger.exception("%s: the observer failed; the pool goes on", self.name)
-
-    def _report_dropped(self, slot: Slot, held_s: float) -> None:
-        site = Site.of(slot.code, slot.instruction)
-        where = f" taken at {site}" if site else ""
-        text = f"{self.name}: a connection{where} was dropped after {held_s:.1f} s, not given back; it has been closed"
-        logger.warning(text)
-        warn(text, LeaseDropped)
-
-    def _report_uncommitted(self, slot: Slot) -> None:
-        self._uncommitted += 1
-        place = (slot.code, slot.instruction)
-        if place in self._warned or len(self._warned) >= WARNED_MAX:
-            return
-        self._warned.add(place)
-        site = Site.of(*place)
-        where = f" (taken at {site})" if site else ""
-        text = f"{self.name}: a connection{where} came back with writes that were not committed; they are rolled back"
-        warn(text, UncommittedWork)
-
-    # ------------------------------------------------------------------ time, and the end of it
-    def _alarm_in(self) -> float:
-        """Return how many seconds are left until a tick is due."""
-        if self._ledger.lost.found:
-            return 0.0
-        return self._ledger.alarm_at - self._clock()
-
-    def _alarm_rang(self) -> None:
-        if self._alarm_in() <= 0:
-            self._decide(self._ledger.tick)
-
-    def _joined(self, error: ErrorT) -> ErrorT:
-        """Return the error as one of the driver's family too."""
-        kind = joined(type(error), self._driver.family(error.family))
-        if kind is type(error):
-            return error
-        twin = kind.__new__(kind, *error.args)
-        twin.args = error.args
-        twin.__dict__.update(error.__dict__)
-        twin.__cause__ = error.__cause__
-        return twin
-
-    def _error(self, kind: type[ErrorT], text: str) -> ErrorT:
-        return joined(kind, self._driver.family(kind.family))(text)
-
-    def _part_at_exit(self) -> None:
-        """Say goodbye to idle connections, here and now; threads may not be had any more."""
-        idle = self._ledger.idle
-        while idle:
-            slot = idle.popleft()
-            slot.state, conn, slot.conn = GONE, slot.conn, None
-            self._driver_close(conn)
-
-    def _after_fork(self) -> None:
-        """Forget the parent's connections, without a word to its server, and begin anew."""
-        for slot in self._ledger.live():
-            slot.state, slot.expires_at = GONE, RETIRED
-            conn, slot.conn = slot.conn, None
-            if conn is None:
-                continue
-            fd = self._driver.fileno(conn)
-            if fd is None:
-                _kept_from_closing.append(conn)  # its destructor would end the parent's session
-            else:
-                point_nowhere(fd)
-        self._begin()
-
-
-QUIET_S = 0.001  # a connection that answered so short a time ago is not polled
-PARTING_S = 2.0  # close() waits so long for connections to be closed, beyond its own time-out
-WARNED_MAX = 1000  # call sites remembered, so that a program that makes code objects cannot fill the memory
-
-
-def must_clean(driver: Driver[Any], *, resets: bool) -> Callable[[Slot], bool] | None:
-    """Return what tells, of a slot given back, whether anything is to be done about it; None if never."""
-    is_clean = driver.is_clean
-    if not resets:
-        return has_cursors if driver.tracks_cursors else None
-    if is_clean is None:
-        return always
-    if driver.tracks_cursors:
-        return lambda slot: bool(slot.cursors) or not is_clean(slot.conn)
-    return lambda slot: not is_clean(slot.conn)
-
-
-def always(_: Slot) -> bool:
-    """Say that something is always to be done."""
-    return True
-
-
-def has_cursors(slot: Slot) -> bool:
-    """Say whether cursors have to be cut off."""
-    return bool(slot.cursors)
-
-
-def pool_closed() -> PoolClosed:
-    """Make the error of a caller who came too late."""
-    return PoolClosed("the pool is closed")
-
-
-def warn(text: str, category: type[Warning]) -> None:
-    """Issue a warning that names its place in the text: the stack here is the pool's own, often in another thread."""
-    try:
-        warnings.warn(text, category, stacklevel=2)
-    except Warning as error:  # warnings made errors must not kill the thread that happens to report
-        logger.error("%s", error)  # noqa: TRY400  the traceback would be the pool's own
-
-
-def point_nowhere(fd: int) -> None:
-    """Let a descriptor that a fork inherited lead to /dev/null: the server does not hear what is said there."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
-
-
-def _after_fork_in_child() -> None:
-    for pool in list(_pools):
-        pool._after_fork()
-
-
-def _at_exit() -> None:
-    for pool in list(_pools):
-        pool._part_at_exit()
-
-
-atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
