@@ -13,18 +13,62 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools import environments, interpreters
-from tools.environments import ROOT, SetupFailed
 from tools.interpreters import Interpreter
 from tools.steps import Runner, Step, summary
+from tools.system import ROOT, SetupFailed
 
 SERVERS = ("mariadb", "mysql")
 LOGS = ROOT / ".run"
 SIMULATION_S = 60
 # The checkers run on the first of these that is there: import-linter needs 3.11.
 CHECKERS_RUN_ON = ("3.12", "3.13", "3.11", "3.10")
+EXTRAS = {"unit": "test", "checkers": "dev,live"}  # of pyproject.toml, for each kind of environment
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A run of pytest.
+
+    Args:
+        name: shown; a suite that runs on each interpreter has the version behind it.
+        what: files, folders and options.
+        on_each: run it on every interpreter, not only on the checkers'.
+        live: it needs the servers.
+        limit_s: seconds after which it counts as hung.
+    """
+
+    name: str
+    what: tuple[str, ...]
+    on_each: bool = False
+    live: bool = False
+    limit_s: float = 420.0
+
+
+# What is run, the long ones first, so that they do not stand alone at the end.
+SUITES = (
+    Suite("unit", ("tests", "--ignore=tests/live", "--ignore=tests/sim"), on_each=True),
+    Suite("sim", ("tests/sim",)),
+)
+# Files of tests/live by what their names begin with, each group a suite, so that two run side by side; all others
+# are the last group.
+LIVE_GROUPS = {
+    "live servers": ("test_servers", "test_proxy", "test_demo"),
+    "live drivers": ("test_contract", "test_pymysql", "test_mysqlclient", "test_mysqlconnector"),
+    "live async": ("test_aio",),
+    "live": ("",),
+}
+# Commands of the checkers' environment, and the pattern of the line that sums each up.
+CHECKS = {
+    "mypy": (("mypy",), r"\S"),
+    "pyright": (("pyright", "--pythonpath", "{python}"), r"\d+ errors"),
+    "lint": (("ruff", "check", "."), r"\S"),
+    "format": (("ruff", "format", "--check", "."), r"\S"),
+    "imports": (("lint-imports",), r"Contracts:"),
+}
 REMEDY = "Install it (with pyenv, for example), or leave it out by name: ./run test --without {0}"
 
 
@@ -72,7 +116,7 @@ def demo(options: Sequence[str]) -> int:
 
 def simulate(seed: int | None, seconds: float) -> int:
     """Run the simulation here and now, fresh seeds or one that is to be replayed."""
-    python = environments.make("sim", environments.current(), "--editable", ".[test]")
+    python = environments.make("sim", environments.current(), "--editable", ".")
     return subprocess.run(simulation(python, seed, seconds), check=False, cwd=ROOT).returncode
 
 
@@ -94,12 +138,12 @@ def test(without: Sequence[str], only: Sequence[str], seed: int | None) -> int:
     runner.run(missing)
     if found:
         checkers = next(version for version in CHECKERS_RUN_ON if version in found)
-        steps = _check_steps(found, checkers, without, secrets.randbits(32) if seed is None else seed)
+        steps = _steps(found, checkers, without, secrets.randbits(32) if seed is None else seed)
         steps = [step for step in steps if not only or step.name.startswith(tuple(only))]
         if not steps:
             raise SetupFailed(f"no step's name starts with {' or '.join(only)}")
         if runner.run(_setup_steps(found, checkers)):
-            if servers and any(step.name == "live" for step in steps):
+            if servers and any(step.name.startswith("live") for step in steps):
                 runner.run([_server_step(checkers, servers)])
             runner.run(steps)
     left_out = [*without, *(f"all but {', '.join(only)}" for _ in range(1) if only)]
@@ -153,14 +197,15 @@ def _python(version: str) -> str:
 
 def _setup_steps(found: dict[str, Interpreter], checkers: str) -> list[Step]:
     def install(version: str) -> Step:
-        extra = "dev" if version == checkers else "test"
-        requirements = ("--editable", f".[{extra}]")
+        extras = EXTRAS["checkers" if version == checkers else "unit"]
 
         def call() -> str:
-            environments.make(_environment_name(version), found[version], *requirements)
-            return f"with {extra}"
+            if "live" in extras:
+                environments.ensure_compiles_mysqlclient(found[version])
+            environments.make(_environment_name(version), found[version], "--editable", f".[{extras}]")
+            return f"with {extras}"
 
-        return Step(f"install {version}", call=call)
+        return Step(f"install {version}", call=call, limit_s=900)
 
     return [install(version) for version in sorted(found, key=lambda version: version != checkers)]
 
@@ -170,29 +215,42 @@ def _server_step(checkers: str, servers: Sequence[str]) -> Step:
     return Step("install servers", command, limit_s=900, last_words=r"\S")
 
 
-def _check_steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str], seed: int) -> list[Step]:
-    """Return the steps, the long ones first, so that they do not stand alone at the end."""
-    python = _python(checkers)
-    tool = Path(python).with_name
-    skipped_servers = [word for kind in SERVERS if kind in without for word in ("--without", kind)]
-    not_unit = ["--ignore=tests/live", "--ignore=tests/sim"]
+def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str], seed: int) -> list[Step]:
+    """Return everything that is checked, in the order of its start."""
+    suites = [*live_suites(sorted(ROOT.glob("tests/live/test_*.py"))), *SUITES]
+    left_out = [word for kind in SERVERS if kind in without for word in ("--without", kind)]
     return [
-        _tests("live", checkers, "tests/live", *skipped_servers, limit_s=900),
-        Step("simulation", simulation(tool("python"), seed, SIMULATION_S), limit_s=300, last_words=r"\S"),
-        _tests("sim", checkers, "tests/sim"),
-        *(_tests(f"unit {version}", version, "tests", *not_unit) for version in found),
-        Step("mypy", [str(tool("mypy"))], last_words=r"\S"),
-        Step("pyright", [str(tool("pyright")), "--pythonpath", python], last_words=r"\d+ errors"),
-        Step("lint", [str(tool("ruff")), "check", "."], last_words=r"\S"),
-        Step("format", [str(tool("ruff")), "format", "--check", "."], last_words=r"\S"),
-        Step("imports", [str(tool("lint-imports"))], last_words=r"Contracts:"),
+        Step("simulation", simulation(Path(_python(checkers)), seed, SIMULATION_S), limit_s=300, last_words=r"\S"),
+        *(
+            _tests(suite, version, left_out if suite.live else [])
+            for suite in suites
+            for version in (found if suite.on_each else [checkers])
+        ),
+        *(_check(name, _python(checkers)) for name in CHECKS),
     ]
 
 
-def _tests(name: str, version: str, *what: str, limit_s: float = 420.0) -> Step:
+def live_suites(files: Sequence[Path]) -> list[Suite]:
+    """Return the suites of the tests on real servers; every file is in exactly one."""
+    grouped: dict[str, list[str]] = {name: [] for name in LIVE_GROUPS}
+    for file in files:
+        group = next(name for name, prefixes in LIVE_GROUPS.items() if file.name.startswith(prefixes))
+        grouped[group].append(str(file.relative_to(ROOT)))
+    return [Suite(name, tuple(members), live=True, limit_s=600) for name, members in grouped.items() if members]
+
+
+def _tests(suite: Suite, version: str, options: Sequence[str]) -> Step:
+    name = f"{suite.name} {version}" if suite.on_each else suite.name
     report = LOGS / f"{name.replace(' ', '-')}.xml"
-    command = [_python(version), "-m", "pytest", "-q", f"--junitxml={report}", "-o", "cache_dir=.run/pytest", *what]
-    return Step(name, command, limit_s=limit_s, report=report)
+    cache = f"cache_dir=.run/pytest-{name.replace(' ', '-')}"
+    command = [_python(version), "-m", "pytest", "-q", f"--junitxml={report}", "-o", cache, *suite.what, *options]
+    return Step(name, command, limit_s=suite.limit_s, report=report)
+
+
+def _check(name: str, python: str) -> Step:
+    (tool, *arguments), last_words = CHECKS[name]
+    command = [str(Path(python).with_name(tool)), *(argument.format(python=python) for argument in arguments)]
+    return Step(name, command, last_words=last_words)
 
 
 if __name__ == "__main__":

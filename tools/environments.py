@@ -8,20 +8,15 @@ own configuration. The package is installed editable: a change of its sources ne
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+from tools import system
 from tools.interpreters import Interpreter
+from tools.system import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venvs"
-
-
-class SetupFailed(RuntimeError):
-    """Tell that something could not be installed, and what to do about it."""
 
 
 def current() -> Interpreter:
@@ -45,8 +40,8 @@ def make(name: str, interpreter: Interpreter, *requirements: str) -> Path:
     if folder.exists():
         shutil.rmtree(folder)
     _ensure_venv_works(interpreter)
-    _call([interpreter.path, "-m", "venv", str(folder)])
-    _call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
+    system.call([interpreter.path, "-m", "venv", str(folder)])
+    system.call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
     stamp.write_text(wanted)
     return python
 
@@ -58,34 +53,39 @@ def _fingerprint(interpreter: Interpreter, requirements: tuple[str, ...]) -> str
 
 
 def _ensure_venv_works(interpreter: Interpreter) -> None:
-    if _succeeds([interpreter.path, "-c", "import ensurepip, venv"]):
-        return
-    package = f"python{interpreter.version}-venv"
-    if shutil.which("apt-get") is None:
-        raise SetupFailed(
-            f"{interpreter.path} cannot make virtual environments, since its ensurepip module is missing. "
-            f"Install it with this system's package manager ({package} on Debian and Ubuntu)."
+    if not _can_make_venvs(interpreter):
+        system.install(
+            [f"python{interpreter.version}-venv"],
+            why=f"{interpreter.path} cannot make virtual environments: its ensurepip module is missing",
+            mended=lambda: _can_make_venvs(interpreter),
         )
-    print(f"{interpreter.path} cannot make virtual environments yet: installing {package} with apt-get", flush=True)
-    as_root = [] if os.geteuid() == 0 else ["sudo"]
-    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    _call([*as_root, "apt-get", "update", "-q"])
-    _call([*as_root, *environment, "apt-get", "install", "-q", "-y", "--no-install-recommends", package])
-    if not _succeeds([interpreter.path, "-c", "import ensurepip, venv"]):
-        raise SetupFailed(f"{package} is installed, and {interpreter.path} still has no ensurepip module.")
 
 
-def _succeeds(command: list[str]) -> bool:
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+def _can_make_venvs(interpreter: Interpreter) -> bool:
+    return system.succeeds([interpreter.path, "-c", "import ensurepip, venv"])
 
 
-def _call(command: list[str]) -> None:
-    try:
-        answer = subprocess.run(
-            command, check=False, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+def ensure_compiles_mysqlclient(interpreter: Interpreter) -> None:
+    """See to it that *interpreter* can build mysqlclient, which has no wheels for Linux.
+
+    Raises:
+        SetupFailed: a compiler, the client library or Python's headers are missing, and cannot be installed.
+    """
+    if not _compiles_mysqlclient(interpreter):
+        headers = [] if _has_headers(interpreter) else [f"python{interpreter.version}-dev"]
+        system.install(
+            ["gcc", "libc6-dev", "pkg-config", "libmariadb-dev", *headers],
+            why="mysqlclient has to be compiled, and something that it takes is missing",
+            mended=lambda: _compiles_mysqlclient(interpreter),
         )
-    except FileNotFoundError as error:
-        raise SetupFailed(f"{command[0]} is needed for: {' '.join(command)}") from error
-    if answer.returncode != 0:
-        said = answer.stdout.decode(errors="replace").strip()
-        raise SetupFailed(f"{' '.join(command)}\nfailed with exit code {answer.returncode}:\n{said}")
+
+
+def _compiles_mysqlclient(interpreter: Interpreter) -> bool:
+    libraries = ("mysqlclient", "mariadb", "libmariadb", "perconaserverclient")  # as its own build looks for them
+    has_library = any(system.succeeds(["pkg-config", "--exists", library]) for library in libraries)
+    return has_library and shutil.which("gcc") is not None and _has_headers(interpreter)
+
+
+def _has_headers(interpreter: Interpreter) -> bool:
+    look = "import pathlib, sysconfig; assert (pathlib.Path(sysconfig.get_paths()['include']) / 'Python.h').exists()"
+    return system.succeeds([interpreter.path, "-c", look])

@@ -1,0 +1,61 @@
+"""What ``./run test`` runs leaves nothing out."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tools import system
+from tools.dev import LIVE_GROUPS, SUITES, live_suites
+from tools.system import ROOT, SetupFailed, install
+
+
+def live_files() -> Sequence[Path]:
+    """Return the files of tests on real servers."""
+    return sorted(ROOT.glob("tests/live/test_*.py"))
+
+
+def test_every_live_file_is_in_one_suite() -> None:
+    """The suites of tests on real servers share out the files, each to one of them."""
+    named = [what for suite in live_suites(live_files()) for what in suite.what]
+    assert [str(file.relative_to(ROOT)) for file in live_files()] == sorted(named)
+
+
+def test_a_file_that_no_group_names_is_in_the_last_one() -> None:
+    """A new file of live tests is run without being listed anywhere."""
+    (suite,) = live_suites([ROOT / "tests/live/test_something_new.py"])
+    assert (list(LIVE_GROUPS)[-1], ("tests/live/test_something_new.py",)) == (suite.name, suite.what)
+
+
+def test_every_folder_of_tests_is_in_a_suite() -> None:
+    """All tests are below a folder that some suite runs, and what one suite leaves out another runs."""
+    ignored = {option.partition("=")[2] for suite in SUITES for option in suite.what if option.startswith("--ignore=")}
+    run = {what for suite in SUITES for what in suite.what if not what.startswith("--")}
+    assert "tests" in run
+    assert ignored - run == {"tests/live"}
+
+
+def test_what_cannot_be_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a package manager that is known, the message says what is missing and what to install."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(SetupFailed, match=r"no headers\. Install with .* libthis libthat"):
+        install(["libthis", "libthat"], why="no headers", mended=lambda: False)
+
+
+def test_what_is_there_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is wrong any more, nothing is called."""
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
+    install(["libthis"], why="no headers", mended=lambda: True)
+
+
+def test_a_failing_command_is_shown() -> None:
+    """What a command said before it failed is in the error, and so is a command that is not there."""
+    with pytest.raises(SetupFailed, match="exit code 3:\nno such luck"):
+        system.call(["sh", "-c", "echo no such luck; exit 3"])
+    with pytest.raises(SetupFailed, match="millpond-no-such-command is needed"):
+        system.call(["millpond-no-such-command", "--now"])
+    assert not system.succeeds(["millpond-no-such-command"])
