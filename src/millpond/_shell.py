@@ -136,7 +136,8 @@ class Shell(abc.ABC, Generic[C]):
         self._must_clean = must_clean(self._driver, resets=self._resets)
         inlined = self._with_gil and self._limits.lifo
         self._idle: deque[Slot] = self._ledger.idle if inlined else deque()
-        self._unclean = self._must_clean if inlined and self._limits.max_uses == FOREVER else always
+        unlimited = self._limits.max_uses == self._limits.max_idle == FOREVER
+        self._unclean = self._must_clean if inlined and unlimited else always
         self._readable = self._driver.is_readable
         self._ledger.ports = dataclasses.replace(
             self._ledger.ports,
@@ -197,10 +198,15 @@ class Shell(abc.ABC, Generic[C]):
             raise InvalidSetting("conn", conn, f"a connection of {self!r}", f"this pool did not lend it{owner}")
 
     # ------------------------------------------------------------------ what the slow path holds
-    def _asking(self, timeout: float | None, popped: Slot | None) -> Generator[Request, Any, Slot]:
-        """Return the conversation of a checkout; *popped* is what the fast path does not dare to hand out."""
+    def _asking(
+        self, timeout: float | None, popped: Slot | None, *, queues: bool = True
+    ) -> Generator[Request, Any, Slot]:
+        """Return the conversation of a checkout; *popped* is what the fast path does not dare to hand out.
+
+        Without *queues* the caller is told at once if all connections are out, and *timeout* is what a dial may take.
+        """
         until = self._clock() + (self._limits.timeout_s if timeout is None else timeout_of(timeout, 0.0))
-        return conversations.checkout(self._ledger, until, popped)
+        return conversations.checkout(self._ledger, until, popped, queues=queues)
 
     def _filling(self, timeout: float | None) -> Generator[Request, Any, None]:
         """Hold the conversation of ``wait()``: ``min_idle`` connections are open, or the error says why not."""

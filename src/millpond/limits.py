@@ -24,6 +24,7 @@ class Limits:
 
     max_size: int = 10
     min_idle: int = 0
+    max_idle: float = math.inf  # of the drop-in only: a limit on what is kept costs the fast path
     timeout_s: float = 30.0
     max_lifetime_s: float = 1800.0
     idle_timeout_s: float = 600.0
@@ -65,6 +66,8 @@ class Limits:
         """Return self, or say which two limits contradict each other."""
         if self.min_idle > self.max_size:
             raise InvalidSetting("min_idle", self.min_idle, f"at most max_size, which is {self.max_size}")
+        if self.min_idle > self.max_idle:
+            raise InvalidSetting("min_idle", self.min_idle, f"at most max_idle, which is {self.max_idle}")
         return self
 
     def __repr__(self) -> str:
@@ -128,6 +131,7 @@ def choice(**meanings: bool) -> Callable[[str, Any], bool]:
 _RULES: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "max_size": ("max_size", whole(1)),
     "min_idle": ("min_idle", whole(0)),
+    "max_idle": ("max_idle", whole_or_none(1)),
     "timeout": ("timeout_s", seconds(zero=True)),
     "max_lifetime": ("max_lifetime_s", seconds(zero=False)),
     "idle_timeout": ("idle_timeout_s", seconds(zero=False)),

@@ -26,12 +26,15 @@ UNPROVED = (CHECKING, COLLECTING, OPENING)  # not yet a connection that may be h
 Request: TypeAlias = tuple[Verb, Any, float]
 
 
-def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generator[Request, Any, Slot]:
+def checkout(
+    ledger: Ledger, until: float, slot: Slot | None = None, *, queues: bool = True
+) -> Generator[Request, Any, Slot]:
     """Return a leased slot, waiting for one until *until*.
 
     Args:
         until: the deadline of everything in here, on the ledger's clock.
         slot: one that the shell has popped from idle and does not dare to hand out.
+        queues: wait for what others hold; else only for what has to be done with a slot that is there, or room for one.
 
     Raises:
         the ports' ``closed``, ``timed_out`` or ``queue_full`` errors, or what the driver raised while connecting.
@@ -40,7 +43,7 @@ def checkout(ledger: Ledger, until: float, slot: Slot | None = None) -> Generato
     ticket: Ticket | None = None
     while True:
         if slot is None:
-            ticket, slot = yield from wait(ledger, until, ticket)
+            ticket, slot = yield from wait(ledger, until, ticket, queues=queues)
         if slot.state is OPENING:
             slot = yield from dial_here(ledger, slot, until)
         elif slot.state is CHECKING:
@@ -75,7 +78,9 @@ def take_popped(ledger: Ledger, slot: Slot, now: float) -> Slot | None:
     return slot if ledger.take(slot, now) else ledger.claim(now)
 
 
-def wait(ledger: Ledger, until: float, ticket: Ticket | None) -> Generator[Request, Any, tuple[Ticket, Slot]]:
+def wait(
+    ledger: Ledger, until: float, ticket: Ticket | None, *, queues: bool
+) -> Generator[Request, Any, tuple[Ticket, Slot]]:
     """Queue for a slot; a ticket that was served something dead gets its old place back."""
     if ticket is None:
         ticket = ledger.enqueue(ledger.clock())
@@ -86,7 +91,7 @@ def wait(ledger: Ledger, until: float, ticket: Ticket | None) -> Generator[Reque
     try:
         while not ticket.served:
             now = ledger.clock()
-            if now >= until:
+            if now >= until or not queues:
                 break
             yield PARK, ticket, min(until, ledger.answer_by(now))
             ledger.begun_by_caller(ticket)

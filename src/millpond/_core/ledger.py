@@ -179,6 +179,9 @@ class Ledger:
             return
         if slot.state is not COLLECTING:
             slot.returned_at = now
+            if not self.tickets and len(self.idle) + len(self.settling) >= self.limits.max_idle:
+                self.discard(slot, Reason.SURPLUS)
+                return
         self.move(slot, SETTLING)
         self.settling.append(slot)
         self.arm(now + COLLECT_S)
@@ -203,6 +206,9 @@ class Ledger:
         if self.tickets and not self.idle:
             self.move(slot, LEASED)
             self.grant(slot, now)
+            return
+        if len(self.idle) + len(self.settling) >= self.limits.max_idle:
+            self.discard(slot, Reason.SURPLUS)
             return
         self.move(slot, IDLE)
         if oldest:
