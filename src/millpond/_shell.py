@@ -28,8 +28,18 @@ from ._core.ledger import Ledger
 from ._core.ports import Ports
 from ._core.states import FOREVER, GONE, RETIRED, Slot, Verb
 from .drivers import resolve
-from .drivers.base import Driver
-from .errors import Error, ErrorT, InvalidSetting, LeaseDropped, PoolClosed, PoolTimeout, UncommittedWork, joined
+from .drivers.base import Adapter
+from .errors import (
+    Error,
+    ErrorT,
+    EventLoopBlocked,
+    InvalidSetting,
+    LeaseDropped,
+    PoolClosed,
+    PoolTimeout,
+    UncommittedWork,
+    joined,
+)
 from .lease import Lease, forwarding
 from .limits import Limits, timeout_of
 from .observer import event_of
@@ -55,6 +65,8 @@ class Shell(abc.ABC, Generic[C]):
 
     _plain_lease: type[Any] = Lease
     _lease_kind: type[Any]
+    _resolve: Callable[..., Any] = staticmethod(resolve)
+    _driver: Adapter[C]
     _clock: Callable[[], float]
     _perform: dict[Verb, Callable[[Any, float], Any]]
 
@@ -75,7 +87,7 @@ class Shell(abc.ABC, Generic[C]):
         self._limits = Limits.of(**numbers)
         if observer is not None and not callable(observer):
             raise InvalidSetting("observer", observer, "a callable that takes an event, or None")
-        self._driver: Driver[C] = resolve(
+        self._driver = self._resolve(
             source,
             connect_args=connect_args,
             driver=driver,
@@ -87,7 +99,7 @@ class Shell(abc.ABC, Generic[C]):
         self._reset_name = reset if isinstance(reset, str) else "none" if reset is None else "callable"
         self._observer = observer
         self._tracks = track_use
-        self._uncommitted = 0
+        self._loop_was_blocked = False
         self._warned: set[tuple[types.CodeType | None, int]] = set()
         self.name = name or f"pool-{next(_numbers)}"
 
@@ -106,6 +118,7 @@ class Shell(abc.ABC, Generic[C]):
         jitter: Callable[[], float],
         new_waiter: Callable[[], Any],
         nudge: Callable[[], None],
+        holder_names: Callable[[], dict[int, str]],
         with_gil: bool,
     ) -> None:
         """Make the ledger and what the fast path looks at."""
@@ -120,6 +133,7 @@ class Shell(abc.ABC, Generic[C]):
                 timed_out=diagnosis.timed_out,
                 closed=pool_closed,
                 queue_full=diagnosis.queue_full,
+                holder_names=holder_names,
                 observing=self._observer is not None,
             ),
         )
@@ -152,11 +166,6 @@ class Shell(abc.ABC, Generic[C]):
         self._decide(self._lay_fast_path)
 
     # ------------------------------------------------------------------ for callers
-    @property
-    def driver(self) -> Driver[C]:
-        """The adapter of the pool's driver: what tells its errors apart, and opens connections beside the pool's."""
-        return self._driver
-
     def drain(self) -> None:
         """Retire every connection: idle ones now, leased ones when they come back; callers get new ones."""
         self._decide(self._ledger.drain)
@@ -182,13 +191,13 @@ class Shell(abc.ABC, Generic[C]):
     def __del__(self) -> None:
         # Nobody else can reach the pool any more, so nothing here is shared.
         ledger: Ledger | None = getattr(self, "_ledger", None)
-        if ledger is None or not ledger.idle:
+        if ledger is None or not (ledger.idle or ledger.settling):
             return
         warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
         self._part_at_exit()
 
     def _snapshot(self) -> PoolStats:
-        return snapshot(self._ledger, name=self.name, reset=self._reset_name, uncommitted=self._uncommitted)
+        return snapshot(self._ledger, name=self.name, reset=self._reset_name)
 
     def _check_owner(self, conn: Any) -> None:
         """Make sure that *conn* is a lease of this pool."""
@@ -239,11 +248,11 @@ class Shell(abc.ABC, Generic[C]):
         if self._is_spoilt(slot, exc_type):
             self._decide(lambda: ledger.reject(slot, self._clock()))
             return None
-        if self._must_clean is None or not self._must_clean(slot):
+        if slot.conn is None or self._must_clean is None or not self._must_clean(slot):  # None: disowned by a fork
             self._decide(lambda: ledger.take_back(slot, self._clock()))
             return None
         # Whoever leaves a block by an exception expects a rollback, and is not warned of it.
-        if exc_type is None and slot.conn is not None and self._driver.uncommitted(slot.conn):
+        if exc_type is None and self._driver.uncommitted(slot.conn):
             self._report_uncommitted(slot)
         return conversations.checkin(ledger, slot, self._clock() + self._limits.connect_timeout_s)
 
@@ -321,10 +330,10 @@ class Shell(abc.ABC, Generic[C]):
         where = f" taken at {site}" if site else ""
         text = f"{self.name}: a connection{where} was dropped after {held_s:.1f} s, not given back; it has been closed"
         logger.warning(text)
-        warn(text, LeaseDropped)
+        warn(text, LeaseDropped, site)
 
     def _report_uncommitted(self, slot: Slot) -> None:
-        self._uncommitted += 1
+        self._decide(lambda: self._ledger.counts.update(uncommitted=1))
         place = (slot.code, slot.instruction)
         if place in self._warned or len(self._warned) >= WARNED_MAX:
             return
@@ -332,7 +341,22 @@ class Shell(abc.ABC, Generic[C]):
         site = Site.of(*place)
         where = f" (taken at {site})" if site else ""
         text = f"{self.name}: a connection{where} came back with writes that were not committed; they are rolled back"
-        warn(text, UncommittedWork)
+        warn(text, UncommittedWork, site)
+
+    def _report_unchecked(self, error: Exception) -> None:
+        """A check that raises says what one that answers False says: this connection is of no use."""
+        logger.debug("%s: a connection could not be checked and was closed: %r", self.name, error)
+
+    def _report_blocked_loop(self) -> None:
+        if self._loop_was_blocked:
+            return
+        self._loop_was_blocked = True
+        site = Site.outside(__package__ or "millpond")
+        text = (
+            f"{self.name}: a caller waits in a thread that runs an event loop, which stands still meanwhile"
+            f"{f' ({site})' if site else ''}; use millpond.AsyncPool there, or call from a thread (asyncio.to_thread)"
+        )
+        warn(text, EventLoopBlocked, site)
 
     def _report_unreset(self, error: Exception) -> None:
         """A reset that failed has cost the connection, and that is all it costs."""
@@ -358,11 +382,11 @@ class Shell(abc.ABC, Generic[C]):
 
     def _part_at_exit(self) -> None:
         """Say goodbye to idle connections, here and now; nothing that waits may be had any more."""
-        idle = self._ledger.idle
-        while idle:
-            slot = idle.popleft()
-            slot.state, conn, slot.conn = GONE, slot.conn, None
-            self._driver_close(conn)
+        for shelf in (self._ledger.idle, self._ledger.settling):
+            while shelf:
+                slot = shelf.popleft()
+                slot.state, conn, slot.conn = GONE, slot.conn, None
+                self._driver_close(conn)
 
     def _after_fork(self) -> None:
         """Forget the parent's connections, without a word to its server, and begin anew."""
@@ -379,7 +403,7 @@ class Shell(abc.ABC, Generic[C]):
         self._begin()
 
 
-def must_clean(driver: Driver[Any], *, resets: bool) -> Callable[[Slot], bool] | None:
+def must_clean(driver: Adapter[Any], *, resets: bool) -> Callable[[Slot], bool] | None:
     """Return what tells, of a slot given back, whether anything is to be done about it; None if never."""
     is_clean = driver.is_clean
     if not resets:
@@ -406,10 +430,13 @@ def pool_closed() -> PoolClosed:
     return PoolClosed("the pool is closed")
 
 
-def warn(text: str, category: type[Warning]) -> None:
-    """Issue a warning that names its place in the text: the stack here is the pool's own, often somewhere else."""
+def warn(text: str, category: type[Warning], site: Site | None) -> None:
+    """Issue a warning at the place it is about: the stack here is the pool's own, often in another thread."""
     try:
-        warnings.warn(text, category, stacklevel=2)
+        if site is None:
+            warnings.warn(text, category, stacklevel=2)
+        else:
+            warnings.warn_explicit(text, category, site.file, site.line)
     except Warning as error:  # warnings made errors must not kill whoever happens to report
         logger.error("%s", error)  # noqa: TRY400  the traceback would be the pool's own
 

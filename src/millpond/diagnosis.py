@@ -13,7 +13,7 @@ TOLD = 5  # holders named in a message; the error's ``holders`` has them all
 def timed_out(ledger: Ledger, waited_s: float) -> PoolTimeout:
     """Make the error of a caller who has waited in vain."""
     now = ledger.clock()
-    holders = holders_of(ledger.live(), now)
+    holders = holders_of(ledger.live(), now, ledger.ports.holder_names())
     reason = reason_for(ledger, holders)
     text = f"no connection after {waited_s:.3g} s: {reason} ({state_of(ledger, now)})."
     text += _told(holders) + " " + remedy_for(reason, ledger, now)
@@ -28,7 +28,7 @@ def queue_full(ledger: Ledger) -> TooManyWaiting:
     text = (
         f"{len(ledger.tickets)} callers are waiting already, as many as max_waiting allows ({state_of(ledger, now)})."
     )
-    return TooManyWaiting(text + _told(holders_of(ledger.live(), now)))
+    return TooManyWaiting(text + _told(holders_of(ledger.live(), now, ledger.ports.holder_names())))
 
 
 def reason_for(ledger: Ledger, holders: tuple[Holder, ...]) -> str:

@@ -11,7 +11,7 @@
       InvalidSetting            a setting is out of bounds, unknown or contradicts another (also a ValueError)
       DriverMissing             the driver's package is not installed (also an ImportError)
       DriverUnsuitable          this kind of connection cannot be pooled as it was made
-    LeaseDropped, UncommittedWork   warnings
+    LeaseDropped, UncommittedWork, EventLoopBlocked   warnings
 
 Where the driver is known, our errors also belong to its family: PoolTimeout and TooManyWaiting to its
 ``OperationalError``, the next three to its ``InterfaceError``, so that ``except pymysql.OperationalError`` still sees
@@ -112,6 +112,10 @@ class LeaseDropped(ResourceWarning):
 
 class UncommittedWork(UserWarning):
     """A connection was given back with writes that were never committed; they were rolled back."""
+
+
+class EventLoopBlocked(RuntimeWarning):
+    """A thread waited for a connection while it was running an event loop, which stood still meanwhile."""
 
 
 ErrorT = TypeVar("ErrorT", bound=Error)

@@ -6,8 +6,9 @@ measured by ``bench/site.py``); file, line and function are worked out only when
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, FrameType
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Site:
             if start <= instruction < end and found is not None:
                 line = found
         return cls(code.co_filename, line, code.co_name)
+
+    @classmethod
+    def outside(cls, package: str) -> Site | None:
+        """Return the place in the caller's program: the innermost frame that is not in *package*."""
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  as everywhere in here: the one way to see who calls
+        while frame is not None:
+            if frame.f_globals.get("__name__", "").partition(".")[0] != package:
+                return cls(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            frame = frame.f_back
+        return None
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"

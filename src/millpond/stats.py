@@ -79,13 +79,17 @@ class PoolStats:
     holders: tuple[Holder, ...] = field(default=(), repr=False)
 
 
-def holders_of(slots: Iterable[Slot], now: float) -> tuple[Holder, ...]:
+def thread_names() -> dict[int, str]:
+    """Return the names of all threads, by their numbers."""
+    return {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+
+
+def holders_of(slots: Iterable[Slot], now: float, names: dict[int, str]) -> tuple[Holder, ...]:
     """Return who holds which of the slots, the longest first."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
     held = sorted((slot for slot in slots if slot.state is LEASED), key=lambda slot: slot.leased_at)
     return tuple(
         Holder(
-            names.get(slot.thread_id, f"thread {slot.thread_id}" if slot.thread_id else "somebody"),
+            names.get(slot.thread_id, "one that has ended" if slot.thread_id else "somebody"),
             now - slot.leased_at,
             Site.of(slot.code, slot.instruction),
         )
@@ -93,7 +97,7 @@ def holders_of(slots: Iterable[Slot], now: float) -> tuple[Holder, ...]:
     )
 
 
-def snapshot(ledger: Ledger, *, name: str, reset: str, uncommitted: int) -> PoolStats:
+def snapshot(ledger: Ledger, *, name: str, reset: str) -> PoolStats:
     """Take the snapshot; the caller sees to it that no step runs meanwhile."""
     now = ledger.clock()
     slots = list(ledger.live())
@@ -121,8 +125,8 @@ def snapshot(ledger: Ledger, *, name: str, reset: str, uncommitted: int) -> Pool
         dropped=counts["dropped"],
         lost=counts["lost"],
         abandoned=counts["abandoned"],
-        uncommitted=uncommitted,
+        uncommitted=counts["uncommitted"],
         failing_for=now - ledger.rule.outage_at if ledger.rule.failures else 0.0,
         reset=reset,
-        holders=holders_of(slots, now),
+        holders=holders_of(slots, now, ledger.ports.holder_names()),
     )

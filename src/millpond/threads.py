@@ -14,11 +14,12 @@ import contextvars
 import sys
 import types
 from _thread import get_ident
+from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import conversations
-from ._core.states import LEASED, RETIRED, Notice, Slot, Verb
+from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Verb
 from ._crew import AlarmClock, Crew, LockLike, Runtime, Waiter
 from ._shell import PARTING_S, QUIET_S, Shell, register
 from .drivers.base import Driver
@@ -26,7 +27,7 @@ from .errors import Error
 from .lease import Lease
 from .limits import Dial, Growth, IdleOrder, timeout_of
 from .observer import Observer
-from .stats import PoolStats
+from .stats import PoolStats, thread_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,31 +44,38 @@ class Pool(Shell[C]):
 
     Args:
         source: a URL (``mysql://user:password@host/database``), a DB-API module, a callable that connects, or a driver
-        adapter. connect_args: passed to the driver's ``connect`` for a module, or beside what a URL says.
+            adapter.
+        connect_args: passed to the driver's ``connect`` for a module or a callable, or beside what a URL says.
         driver: the name of the adapter for connections of a callable; found from the first connection if not given.
         max_size: most connections open or being opened at once; 1 or more.
-        min_idle: idle connections kept open, as room allows; 0 to ``max_size``.
+        min_idle: connections kept open, as room allows; 0 to ``max_size``.
         timeout: seconds a caller waits for a connection, all in all; 0 or more, None for ever.
         max_lifetime: seconds after which a connection is replaced; each has its own, shorter by up to 20 %.  Keep it
-        below
-            what proxies and load balancers allow.  None for ever.
-        idle_timeout: seconds after which a connection that nobody uses is closed, down to ``min_idle``; None for ever.
-        check_after: seconds without use after which a connection is checked before it is handed out; 0 or more.
-        check_timeout: most seconds for such a check.
-        connect_timeout: most seconds for a dial, in which a driver that can be bounded ends and any other is given up.
-        fail_after: seconds of outage after which callers are told at once instead of waiting; None: they wait.
+            below what proxies and load balancers allow.  More than 0, None for ever.
+        idle_timeout: seconds after which a connection that nobody uses is closed, down to ``min_idle``; more than 0,
+            None for ever.
+        check_after: seconds without use after which a connection is checked before it is handed out; 0 or more, None
+            for never.
+        check_timeout: most seconds for such a check; more than 0.
+        connect_timeout: most seconds for a dial, in which a driver that can be bounded ends and any other is given up;
+            more than 0.
+        fail_after: seconds of outage after which callers are told at once instead of waiting; 0 or more, None: they
+            wait.
         reset: how a connection is made as good as new: "auto" (what is needed, by what the driver can tell), "always",
             "rollback", "none" (also None), or a callable that gets the connection and returns False to have it given
             up.
         on_connect: a statement, several, or a callable that gets the connection: run once for each new one.
-        max_uses: checkouts after which a connection is replaced; None for no limit.
-        max_waiting: most callers in the queue; the next is turned away at once.  None for no limit.
+        max_uses: checkouts after which a connection is replaced; 1 or more, None for no limit.
+        max_waiting: most callers in the queue, the next is turned away at once; 0 or more, None for no limit.
         idle_order: "lifo" keeps few connections warm and lets the others go; "fifo" uses all evenly.
-        dial: "auto"; "threads"; or "caller": callers connect for themselves, in their own thread.
+        dial: "auto" and "threads": in threads of their own ("auto" finds out where that cannot be); "caller": callers
+            connect for themselves, in their own thread.
         max_dialing: most connections being opened at once; 1 or more.
         growth: "thrifty" dials when waiting for a return would cost more; "eager" dials for every caller who has to
-        wait. track_use: note who takes a connection, where and for how long, and count it; some 0.2 us a checkout, off
-        for none. observer: called with every event (see :mod:`millpond.observer`).
+            wait.
+        track_use: note who takes a connection, where and for how long, and count it; some 0.2 us a checkout and
+            return.
+        observer: called with every event (see :mod:`millpond.observer`).
         name: in reports; numbered if not given.
         runtime: where clock, locks and threads come from; for tests.
 
@@ -77,6 +85,7 @@ class Pool(Shell[C]):
     """
 
     _lease_kind: type[Lease[C]]
+    _driver: Driver[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once
 
     def __init__(
         self,
@@ -149,6 +158,7 @@ class Pool(Shell[C]):
             jitter=runtime.jitter,
             new_waiter=lambda: Waiter(runtime.new_lock),
             nudge=self._alarm.nudge,
+            holder_names=thread_names,
             with_gil=runtime.with_gil,
         )
         self._probed = False
@@ -177,6 +187,8 @@ class Pool(Shell[C]):
             PoolClosed: the pool was closed.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
+        if timeout is not None:  # a mistake must show at the first call, not only when somebody has to wait
+            timeout_of(timeout, 0.0)
         if self._tickets:
             slot = None
         else:
@@ -205,6 +217,11 @@ class Pool(Shell[C]):
                     return lease
                 slot.best_before = RETIRED
         return self._lend(self._checkout(timeout, slot), _getframe(1))
+
+    @property
+    def driver(self) -> Driver[C]:
+        """The adapter of the pool's driver: what tells its errors apart, and opens connections beside the pool's."""
+        return self._driver
 
     def stats(self) -> PoolStats:
         """Return a snapshot of the pool: sizes, the queue, counters, who holds what."""
@@ -236,21 +253,24 @@ class Pool(Shell[C]):
         self._check_owner(conn)
         conn.close()
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float | None = 5.0) -> None:
         """Close the pool: refuse new callers, wait for connections that are out, then cut those that are left.
 
-        Args:
-            timeout: seconds to wait for connections to be given back; 0 cuts at once.
-
         A connection whose driver has no way to be cut stays with its holder and is closed when it comes back.
+
+        Args:
+            timeout: seconds to wait for connections to be given back; 0 cuts at once, None waits as long as it takes.
+
+        Raises:
+            InvalidSetting: that is no time-out; the pool stays open.
         """
-        until = self._clock() + timeout_of(timeout, timeout)
+        until = self._clock() + timeout_of(timeout, FOREVER)
         self._decide(self._ledger.close)
         if not self._converse(self._emptying(until)):
             self._cut_what_is_out()
         self._decide(self._ledger.rest)
         self._alarm.nudge()
-        self._crew.join(max(until, self._clock() + PARTING_S))
+        self._crew.join(self._clock() + PARTING_S)
 
     def __enter__(self) -> Self:
         return self
@@ -332,7 +352,13 @@ class Pool(Shell[C]):
 
     def _check(self, slot: Slot, until: float) -> bool:
         answered = self._is_answered(slot)
-        return self._driver.is_alive(slot.conn, until) if answered is None else answered
+        if answered is not None:
+            return answered
+        try:
+            return self._driver.is_alive(slot.conn, until)
+        except Exception as error:  # noqa: BLE001  a connection that cannot be checked is as good as dead
+            self._report_unchecked(error)
+            return False
 
     def _reset(self, slot: Slot, until: float) -> bool:
         return self._driver.reset(slot.conn, until)
@@ -344,25 +370,44 @@ class Pool(Shell[C]):
         return send_reset(slot.conn)
 
     def _collect(self, slot: Slot, until: float) -> bool | None:
-        return self._driver.collect(slot.conn, until)
+        try:
+            return self._driver.collect(slot.conn, until)
+        except Exception as error:  # noqa: BLE001  as above
+            self._report_unchecked(error)
+            return False
 
     def _park(self, ticket: Any, until: float) -> None:
+        if runs_event_loop():
+            self._report_blocked_loop()
         ticket.waiter.wait(until - self._clock())
 
     # ------------------------------------------------------------------ notices
     def _deliver(self) -> None:
-        """Perform what is in the outbox: first perform, then remove, so that a signal in between loses nothing."""
+        """Perform what is in the outbox; several threads may be at it, and a signal in between loses nothing.
+
+        Most notices may be performed twice without harm, so they are performed first and removed then.  Closing a
+        connection and telling of an event are to happen once: who has removed the notice performs it.
+        """
         outbox = self._outbox
         while outbox:
             try:
                 notice = outbox[0]
             except IndexError:  # another thread was quicker
                 return
-            self._notify(*notice)
-            try:
-                outbox.remove(notice)
-            except ValueError:  # another thread has performed it as well: all of them may be performed twice
-                continue
+            if notice[0] is Notice.CLOSE or notice[0] is Notice.TELL:
+                self._perform_once(notice)
+            else:
+                self._notify(*notice)
+                claim(outbox, notice)
+
+    def _perform_once(self, notice: tuple[Notice, Any]) -> None:
+        try:
+            if claim(self._outbox, notice):
+                self._notify(*notice)
+        except BaseException:  # a signal's: whether it was performed is not known, and twice is better than never
+            if notice not in self._outbox:
+                self._outbox.append(notice)
+            raise
 
     def _notify(self, notice: Notice, subject: Any) -> None:
         if notice is Notice.WAKE:
@@ -393,4 +438,28 @@ class Pool(Shell[C]):
         self._converse(conversations.tend(self._ledger))
 
     def _part(self, conn: C) -> None:
-        self._crew.part(lambda: self._driver_close(conn))
+        if self._ledger.callers_dial:  # threads are not to be had, or not to be let near these connections
+            self._driver_close(conn)
+        else:
+            self._crew.part(lambda: self._driver_close(conn))
+
+
+def claim(outbox: deque[tuple[Notice, Any]], notice: tuple[Notice, Any]) -> bool:
+    """Remove a notice; False if another thread has."""
+    try:
+        outbox.remove(notice)
+    except ValueError:
+        return False
+    return True
+
+
+def runs_event_loop() -> bool:
+    """Say whether an event loop runs in this thread, which stands still while the thread waits."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -128,6 +128,15 @@ def pass_on(ledger: Ledger, ticket: Ticket) -> None:
         ledger.shelve(slot, ledger.clock())
 
 
+def forsake(ledger: Ledger, parked: Ticket | Watcher) -> None:
+    """Whoever was parked there will never come back, and was not told: its conversation was dropped."""
+    if isinstance(parked, Watcher):
+        ledger.unwatch(parked)
+    else:
+        ledger.leave(parked)
+        pass_on(ledger, parked)
+
+
 def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
     """Prove that a connection is alive before it is handed out; None if it was not."""
     now = ledger.clock()
@@ -171,8 +180,11 @@ def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, An
         conn = yield OPEN, slot, min(until, ledger.clock() + ledger.limits.connect_timeout_s)
     except GeneratorExit:
         raise
-    except BaseException as error:
+    except Exception as error:
         ledger.dial_failed(slot, error)
+        raise
+    except BaseException:
+        ledger.dial_interrupted(slot)
         raise
     if slot.state is GONE:
         ledger.late_arrival(conn)
@@ -190,11 +202,12 @@ def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
         conn = yield OPEN, slot, ledger.clock() + ledger.limits.connect_timeout_s
     except GeneratorExit:
         raise
-    except BaseException as error:
+    except Exception as error:  # noqa: BLE001  it is told to whoever waits
         ledger.dial_failed(slot, error)
-        if not isinstance(error, Exception):
-            raise
         return
+    except BaseException:
+        ledger.dial_interrupted(slot)
+        raise
     if conn is None:
         ledger.dial_elsewhere(slot)
     else:

@@ -50,6 +50,7 @@ RENEW_SHARE = 0.05  # ... or this share of it, whichever is less
 ROUND = 32  # connections looked after in one tick; the rest follow in the next, at once
 COLLECT_S = 1.0  # an answer that nobody asked for is read within so long: behind it, row locks may be held
 HOUSEKEEPING_S = 1.0  # the longest time between two ticks while something could have been lost
+KEEPALIVE_S = 10.0  # unasked checks of one idle connection are at least so far apart, however small ``check_after`` is
 START_ANSWER_S = 0.25  # a dialer that has not begun by then is asked for again, or the caller dials
 OVERRUN_S = 0.5  # a driver may overrun its deadline by so much before its call is given up
 SUSPICION_S = 1.0  # one dead connection makes the others suspect, at most once in so long
@@ -545,6 +546,18 @@ class Ledger:
             self.fail_hopeless(now)
         self.room_freed(now)
 
+    def dial_interrupted(self, slot: Slot) -> None:
+        """Whoever dialled was called away: that says nothing of the server, and concerns nobody else."""
+        now = self.clock()
+        if slot.state is GONE:
+            self.abandoned = max(0, self.abandoned - 1)
+            self.notify()
+            return
+        self.counts["failed"] += 1
+        self.rule.failed(now)  # the next try is not made at once: the host may be about to end
+        self.forget(slot)
+        self.room_freed(now)
+
     def abandon_overdue(self, now: float) -> None:
         """Give back the room of dials that their drivers cannot end in time."""
         limit_s = self.limits.connect_timeout_s + OVERRUN_S
@@ -600,11 +613,18 @@ class Ledger:
     def care_at(self, slot: Slot, now: float) -> float:
         """Return when this slot will next need to be looked at."""
         due_at = slot.expires_at if slot.renewed else slot.expires_at - self.renew_s
+        patience_s = self.limits.idle_timeout_s
         if slot.state is IDLE:
-            due_at = min(due_at, slot.best_before, slot.returned_at + self.limits.idle_timeout_s)
+            idle_at = slot.returned_at + patience_s
+            # One that is kept idle for longer, because of ``min_idle``, is looked at every so often.
+            due_at = min(due_at, self.keepalive_at(slot), idle_at if idle_at > now else now + patience_s)
         else:
-            due_at = min(due_at, now + min(self.limits.check_after_s, self.limits.idle_timeout_s))
-        return max(due_at, now + TOLERANCE_S)
+            due_at = min(due_at, now + min(max(self.limits.check_after_s, KEEPALIVE_S), patience_s))
+        return max(due_at, now + HOUSEKEEPING_S)  # whatever the limits are: a pool at rest must not keep a processor busy
+
+    def keepalive_at(self, slot: Slot) -> float:
+        """Return when an idle connection must prove its life although nobody asks for it."""
+        return slot.best_before + max(0.0, KEEPALIVE_S - self.limits.check_after_s)
 
     @property
     def renew_s(self) -> float:
@@ -634,7 +654,7 @@ class Ledger:
             self.retire_idle(slot, slot.reason)
         elif surplus and now >= slot.returned_at + self.limits.idle_timeout_s - TOLERANCE_S:
             self.retire_idle(slot, Reason.IDLE)
-        elif now >= slot.best_before - TOLERANCE_S and self.withdraw(slot):
+        elif now >= self.keepalive_at(slot) - TOLERANCE_S and self.withdraw(slot):
             self.move(slot, CHECKING)
             self.untended.append(slot)
             self.tend(now)
@@ -776,17 +796,53 @@ class Ledger:
         self.notify()
 
     # ------------------------------------------------------------------ proof
-    def audit(self) -> None:
-        """Assert the invariants; for tests and simulations, between two steps."""
+    def audit(self, *, in_hand: int = 0, crossing: bool = False) -> None:
+        """Assert the invariants; for tests and simulations, between two steps.
+
+        Args:
+            in_hand: slots in IDLE that a shell holds this instant, outside of any step.
+            crossing: a shell has shelved a slot outside of any step, and has not looked again yet.
+        """
         states = Counter(slot.state for slot in self.live())
         assert GONE not in states, "bug: a slot in the books is gone"
-        assert self.tickets.keys() >= self.fresh.keys(), "bug: a fresh ticket is not in the queue"
-        assert not (self.tickets and self.idle), "bug: somebody waits while a connection is idle"
-        assert all(slot.state is IDLE for slot in self.idle), "bug: something idle is not IDLE"
-        assert states[IDLE] == len(self.idle), "bug: an idle slot is not where idle slots are"
-        assert all(slot.state is SETTLING for slot in self.settling), "bug: something settling is not SETTLING"
+        self.audit_queue()
+        self.audit_dials(states)
+        self.audit_time()
+        lost = {slot.number for slot in self.lost.found}
+        assert all(slot() is not None or number in lost for number, slot in self.slots.items()), "bug: a slot is dead"
+        assert all((slot.conn is None) == (slot.state is OPENING) for slot in self.live()), "bug: a slot is half open"
         assert states[SETTLING] == len(self.settling), "bug: a settling slot is not where settling slots are"
-        assert states[OPENING] <= len(self.dialing), "bug: a dial is not in the books"
-        assert set(self.unanswered) <= set(self.dialing), "bug: a dial nobody began is not in the books"
-        assert set(self.young) <= set(self.dialing), "bug: a young dial is not in flight"
+        assert all(slot.state is SETTLING for slot in self.settling), "bug: something settling is not SETTLING"
+        assert all(slot.state in (CHECKING, COLLECTING) for slot in self.untended), "bug: something untended is not"
+        kept = sum(slot.expires_at > RETIRED for slot in self.live())
+        assert kept <= self.limits.max_size, "bug: more slots than max_size"
+        if crossing:
+            return
+        assert not (self.tickets and self.idle), "bug: somebody waits while a connection is idle"
+        assert not (self.tickets and self.settling), "bug: somebody waits while a connection could be collected"
+        assert states[IDLE] == len(self.idle) + in_hand, "bug: an idle slot is not where idle slots are"
+        assert all(slot.state is IDLE for slot in self.idle), "bug: something idle is not IDLE"
+        assert not any(slot.expires_at == RETIRED for slot in self.idle), "bug: something retired is idle"
+        assert not (self.closed and (self.idle or self.settling)), "bug: a closed pool keeps connections"
+
+    def audit_queue(self) -> None:
+        assert self.tickets.keys() >= self.fresh.keys(), "bug: a fresh ticket is not in the queue"
         assert not any(ticket.served for ticket in self.tickets), "bug: a served ticket is still queued"
+        assert not (self.tickets and self.closed), "bug: somebody waits for a closed pool"
+        arrivals = [ticket.since for ticket in self.tickets]
+        assert arrivals == sorted(arrivals), "bug: the queue is not in the order of arrival"
+        if self.callers_dial and self.tickets:
+            assert self.room <= 0, "bug: somebody waits who could dial"
+
+    def audit_dials(self, states: Counter[State]) -> None:
+        assert states[OPENING] <= len(self.dialing), "bug: a dial is not in the books"
+        assert self.dialing.keys() <= self.slots.keys(), "bug: a dial has no slot"
+        assert self.unanswered.keys() <= self.dialing.keys(), "bug: a dial nobody began is not in the books"
+        assert self.young.keys() <= self.dialing.keys(), "bug: a young dial is not in flight"
+        assert not (self.closed and self.dialing), "bug: a closed pool dials"
+
+    def audit_time(self) -> None:
+        """Whatever waits for time to pass must have an alarm."""
+        assert not (self.tickets or self.granted or self.dialing) or self.alarm_at < FOREVER, "bug: no alarm is set"
+        if self.upkeep and self.slots:
+            assert self.alarm_at <= self.upkeep[0][0], "bug: upkeep is due and no alarm is set"

@@ -67,6 +67,7 @@ class Ports:
         quiet_s: a connection that came back longer ago than this is looked at before it is handed out: a poll, which
             asks the server nothing.
         defers: a reset can be sent at return and its answer read later.
+        holder_names: who is who, by the numbers that the shell notes in ``Slot.thread_id``.
         observing: somebody wants to be told of every event, not only of those that call for a report.
     """
 
@@ -78,6 +79,7 @@ class Ports:
     timed_out: Callable[[Ledger, float], BaseException]
     closed: Callable[[], BaseException]
     queue_full: Callable[[Ledger], BaseException]
+    holder_names: Callable[[], dict[int, str]] = dict
     observing: bool = False
     quiet_s: float = FOREVER
     defers: bool = False

@@ -20,8 +20,8 @@ from millpond._core.states import Fault
 C = TypeVar("C")
 
 
-class Driver(abc.ABC, Generic[C]):
-    """The base of all adapters.
+class Adapter(abc.ABC, Generic[C]):
+    """What every adapter can be asked without waiting, be its driver for threads or for tasks.
 
     Attributes:
         name: as in ``mysql+NAME://`` and ``driver="NAME"``.
@@ -34,6 +34,61 @@ class Driver(abc.ABC, Generic[C]):
     capabilities: ClassVar[dict[str, str]] = {}
 
     module: types.ModuleType | None = None
+
+    @abc.abstractmethod
+    def close(self, conn: C) -> object:
+        """Say goodbye without waiting for an answer, and close; never raises for a connection that is dead already."""
+
+    # -- capabilities, with what "cannot tell" means ---------------------------------------------------------------
+    # None of these raises for a connection that is broken or was closed by its borrower: what it cannot tell any more
+    # it tells as the worst case (not clean, readable, nothing to lose).
+    #
+    # Asked at every return, without I/O: is this session provably as good as new?  None: cannot tell.
+    is_clean: Callable[[C], bool] | None = None
+    # Asked before an idle connection is handed out, without I/O beyond a poll of its descriptor: is it closed, or is
+    # there anything unread?  None: cannot tell.
+    is_readable: Callable[[C], bool] | None = None
+    # Sends what makes the session as good as new and does not wait for the answer: True (nothing is left to collect),
+    # False (give it up), None (sent; ``collect`` reads the answer).  None instead of a method: cannot defer.
+    send_reset: Callable[[C], bool | None] | None = None
+    # Methods of a connection that make a cursor, run a statement on it and return it (``sqlite3``'s ``execute``): a
+    # lease makes that cursor itself, or it would not be cut off.
+    shortcuts: tuple[str, ...] = ()
+    # Cursors that fetch from the connection by themselves have to be cut off one by one when it is given back.
+    tracks_cursors: bool = True
+
+    def in_flight(self, conn: C) -> bool | None:
+        """Say whether a command has been sent whose reply was not read to its end; None: cannot tell."""
+        return None
+
+    def uncommitted(self, conn: C) -> bool:
+        """Say whether writes would be lost by a rollback now, as far as can be told without asking the server."""
+        return False
+
+    def fileno(self, conn: C) -> int | None:
+        """Return the descriptor of the connection's socket; None: cannot tell, or there is none."""
+        return None
+
+    def cut(self, conn: C) -> bool:
+        """Break the link under a holder who did not give it back in time; False: this driver has no way to."""
+        return False
+
+    def classify(self, error: BaseException) -> Fault:
+        """Sort an exception: what does it say about the link, the server, the credentials?"""
+        return Fault.GONE
+
+    def cursor(self, conn: C, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a cursor of the user's own cursor class, whose ``connection`` is *lease* where it can be."""
+        return conn.cursor(*args, **kwargs)  # type: ignore[attr-defined]  # every DB-API connection has it
+
+    def family(self, kind: str) -> type[BaseException] | None:
+        """Return the driver's exception class of that name (``OperationalError``, ``InterfaceError``, ...)."""
+        found = getattr(self.module, kind, None)
+        return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+class Driver(Adapter[C]):
+    """The base of all adapters of drivers that threads wait for."""
 
     # -- mandatory -----------------------------------------------------------------------------------------------
     @abc.abstractmethod
@@ -56,57 +111,10 @@ class Driver(abc.ABC, Generic[C]):
     def close(self, conn: C) -> None:
         """Say goodbye without waiting for an answer, and close; never raises for a connection that is dead already."""
 
-    # -- capabilities, with what "cannot tell" means ---------------------------------------------------------------
-    # None of these raises for a connection that is broken or was closed by its borrower: what it cannot tell any more
-    # it tells as the worst case (not clean, readable, nothing to lose).
-    #
-    # Asked at every return, without I/O: is this session provably as good as new?  None: cannot tell.
-    is_clean: Callable[[C], bool] | None = None
-    # Asked before an idle connection is handed out, without I/O beyond a poll of its descriptor: is it closed, or is
-    # there anything unread?  None: cannot tell.
-    is_readable: Callable[[C], bool] | None = None
-    # Sends what makes the session as good as new and does not wait for the answer: True (nothing is left to collect),
-    # False (give it up), None (sent; ``collect`` reads the answer).  None instead of a method: cannot defer.
-    send_reset: Callable[[C], bool | None] | None = None
-    # Methods of a connection that make a cursor, run a statement on it and return it (``sqlite3``'s ``execute``): a lease
-    # makes that cursor itself, or it would not be cut off.
-    shortcuts: tuple[str, ...] = ()
-    # Cursors that fetch from the connection by themselves have to be cut off one by one when it is given back.
-    tracks_cursors: bool = True
-
     def collect(self, conn: C, until: float) -> bool | None:
         """Read the answer to ``send_reset``: as good as new?  None: no answer by *until*, which may be past."""
-        return False
-
-    def in_flight(self, conn: C) -> bool | None:
-        """Say whether a command has been sent whose reply was not read to its end; None: cannot tell."""
-        return None
-
-    def uncommitted(self, conn: C) -> bool:
-        """Say whether writes would be lost by a rollback now, as far as can be told without asking the server."""
-        return False
-
-    def fileno(self, conn: C) -> int | None:
-        """Return the descriptor of the connection's socket; None: cannot tell, or there is none."""
-        return None
-
-    def cut(self, conn: C) -> bool:
-        """Break the link under a holder who did not give it back in time; False: this driver has no way to."""
         return False
 
     def bound_to_thread(self, conn: C) -> bool:
         """Say whether *conn* can only be used by the thread that opened it."""
         return False
-
-    def classify(self, error: BaseException) -> Fault:
-        """Sort an exception: what does it say about the link, the server, the credentials?"""
-        return Fault.GONE
-
-    def cursor(self, conn: C, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a cursor of the user's own cursor class, whose ``connection`` is *lease* where it can be."""
-        return conn.cursor(*args, **kwargs)  # type: ignore[attr-defined]  # every DB-API connection has it
-
-    def family(self, kind: str) -> type[BaseException] | None:
-        """Return the driver's exception class of that name (``OperationalError``, ``InterfaceError``, ...)."""
-        found = getattr(self.module, kind, None)
-        return found if isinstance(found, type) and issubclass(found, BaseException) else None
