@@ -54,7 +54,7 @@ SUITES = (
     Suite("sim", ("tests/sim",)),
 )
 # Files of tests/live by what their names begin with, each group a suite, so that two run side by side; all others
-# are the last group.
+# are the last group. A folder in tests/live is a suite of its own.
 LIVE_GROUPS = {
     "live servers": ("test_servers", "test_proxy", "test_demo"),
     "live drivers": ("test_contract", "test_pymysql", "test_mysqlclient", "test_mysqlconnector"),
@@ -217,7 +217,7 @@ def _server_step(checkers: str, servers: Sequence[str]) -> Step:
 
 def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str], seed: int) -> list[Step]:
     """Return everything that is checked, in the order of its start."""
-    suites = [*live_suites(sorted(ROOT.glob("tests/live/test_*.py"))), *SUITES]
+    suites = [*live_suites(sorted(ROOT.glob("tests/live/**/test_*.py"))), *SUITES]
     left_out = [word for kind in SERVERS if kind in without for word in ("--without", kind)]
     return [
         Step("simulation", simulation(Path(_python(checkers)), seed, SIMULATION_S), limit_s=300, last_words=r"\S"),
@@ -234,9 +234,15 @@ def live_suites(files: Sequence[Path]) -> list[Suite]:
     """Return the suites of the tests on real servers; every file is in exactly one."""
     grouped: dict[str, list[str]] = {name: [] for name in LIVE_GROUPS}
     for file in files:
-        group = next(name for name, prefixes in LIVE_GROUPS.items() if file.name.startswith(prefixes))
-        grouped[group].append(str(file.relative_to(ROOT)))
+        grouped.setdefault(_live_group(file), []).append(str(file.relative_to(ROOT)))
     return [Suite(name, tuple(members), live=True, limit_s=600) for name, members in grouped.items() if members]
+
+
+def _live_group(file: Path) -> str:
+    folder = file.relative_to(ROOT / "tests" / "live").parts[0]
+    if folder != file.name:
+        return f"live {folder}"
+    return next(name for name, prefixes in LIVE_GROUPS.items() if file.name.startswith(prefixes))
 
 
 def _tests(suite: Suite, version: str, options: Sequence[str]) -> Step:

@@ -16,7 +16,7 @@ from tools.system import ROOT, SetupFailed, install
 
 def live_files() -> Sequence[Path]:
     """Return the files of tests on real servers."""
-    return sorted(ROOT.glob("tests/live/test_*.py"))
+    return sorted(ROOT.glob("tests/live/**/test_*.py"))
 
 
 def test_every_live_file_is_in_one_suite() -> None:
@@ -29,6 +29,12 @@ def test_a_file_that_no_group_names_is_in_the_last_one() -> None:
     """A new file of live tests is run without being listed anywhere."""
     (suite,) = live_suites([ROOT / "tests/live/test_something_new.py"])
     assert (list(LIVE_GROUPS)[-1], ("tests/live/test_something_new.py",)) == (suite.name, suite.what)
+
+
+def test_a_folder_of_live_tests_is_a_suite() -> None:
+    """A folder of live tests is run by itself, also without being listed anywhere."""
+    (suite,) = live_suites([ROOT / "tests/live/proxysql/test_a.py", ROOT / "tests/live/proxysql/test_b.py"])
+    assert ("live proxysql", 2) == (suite.name, len(suite.what))
 
 
 def test_every_folder_of_tests_is_in_a_suite() -> None:

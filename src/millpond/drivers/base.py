@@ -65,6 +65,22 @@ class Adapter(abc.ABC, Generic[C]):
         """Say whether writes would be lost by a rollback now, as far as can be told without asking the server."""
         return False
 
+    def is_broken(self, conn: C) -> bool:
+        """Say whether the link was seen to break while *conn* was out: then the others are suspect too."""
+        return False
+
+    def role_suspect(self, conn: C) -> bool:
+        """Say whether an error told, while *conn* was out, that the server may have become read-only."""
+        return False
+
+    def has_lost_role(self, conn: C, until: float) -> bool:
+        """Ask the server, by *until*, whether it takes no writes now although it, or the one before it, once did."""
+        return False
+
+    def reset_way(self) -> str:
+        """Return how sessions are made as good as new here, for people; empty: nothing to add to the setting."""
+        return ""
+
     def fileno(self, conn: C) -> int | None:
         """Return the descriptor of the connection's socket; None: cannot tell, or there is none."""
         return None

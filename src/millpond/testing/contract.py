@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -100,7 +100,7 @@ class DriverContract:
         return time.monotonic() + seconds
 
     @contextmanager
-    def opened(self, driver: Driver[Any]) -> Iterator[Any]:
+    def opened(self, driver: Driver[Any]) -> Generator[Any, None, None]:
         """Open a connection, and close it at the end."""
         conn = driver.open(self.soon())
         try:
@@ -109,7 +109,7 @@ class DriverContract:
             driver.close(conn)
 
     @contextmanager
-    def with_table(self, conn: Any) -> Iterator[None]:
+    def with_table(self, conn: Any) -> Generator[None, None, None]:
         """Have the table, and drop it at the end."""
         run(conn, f"CREATE TABLE {self.table} (a INTEGER)")
         conn.commit()
@@ -229,7 +229,11 @@ class DriverContract:
     def test_a_reset_of_the_callers_own(self) -> None:
         """A callable ``reset`` gets the connection; False gives it up."""
         answers = iter([None, True, False])
-        driver = self.make_driver(reset=lambda _: next(answers))
+
+        def reset(_: Any) -> bool | None:
+            return next(answers)
+
+        driver = self.make_driver(reset=reset)
         with self.opened(driver) as conn:
             assert [True, True, False] == [driver.reset(conn, self.soon()) for _ in range(3)]
 
@@ -327,7 +331,7 @@ class DriverContract:
             gc.collect()
             assert alive() is None
 
-    # -- the rest --------------------------------------------------------------------------------------------------------
+    # -- the rest ------------------------------------------------------------------------------------------------------
     def test_connections_may_go_from_thread_to_thread(self) -> None:
         """A connection opened in one thread works in another, unless the adapter says that it is bound."""
         driver = self.make_driver()

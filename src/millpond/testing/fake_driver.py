@@ -8,12 +8,12 @@
     driver.await_waiting("open", 2)          # ... until there are two of them ...
     driver.release("open")                   # ... and are let go
 
-It counts everything, and keeps a list of what a pool must never do: close a connection twice, use one that was closed, let
-two threads into one at once.  ``FakeDriver.module`` is a DB-API module over the same connections, for tests of code that
-takes one.  Its connections understand a few words of SQL, so that examples run.
+It counts everything, and keeps a list of what a pool must never do: close a connection twice, use one that was closed,
+let two threads into one at once.  ``FakeDriver.module`` is a DB-API module over the same connections, for tests of code
+that takes one.  Its connections understand a few words of SQL, so that examples run.
 
-Rules: it never sleeps; whatever waits, waits for the test, or for its deadline.  :meth:`FakeDriver.shut_down` ends every
-wait, so that no thread outlives a test.
+Rules: it never sleeps; whatever waits, waits for the test, or for its deadline.  :meth:`FakeDriver.shut_down` ends
+every wait, so that no thread outlives a test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import threading
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -83,7 +83,7 @@ class FakeConnection:
         self._inside = threading.RLock()
 
     @contextmanager
-    def used(self, what: str) -> Iterator[None]:
+    def used(self, what: str) -> Generator[None, None, None]:
         """Be inside; two threads at once are noted as a mishap."""
         if not self._inside.acquire(blocking=False):
             self._driver.note(f"two threads at once in connection {self.number}: {what}")
@@ -269,8 +269,9 @@ class FakeDriver(Driver[FakeConnection]):
         Args:
             operation: "open", "check", "reset" or "close".
             behaviour: "ok"; "no" (a check or reset answers False); "error" (it raises); "late" (it waits for
-                :meth:`release`, deadline or not, and then goes well); "never" (it waits for its deadline, if the driver is
-                bounded, else for :meth:`shut_down`, and fails); "lie" (it says that all is well, and has done nothing).
+                :meth:`release`, deadline or not, and then goes well); "never" (it waits for its deadline, if the driver
+                is bounded, else for :meth:`shut_down`, and fails); "lie" (it says that all is well, and has done
+                nothing).
             times: for so many calls, then "ok" again; None for ever.
             error: what is raised for "error" and "never"; an ``OperationalError`` if not given.
 
@@ -301,7 +302,7 @@ class FakeDriver(Driver[FakeConnection]):
         Raises:
             TimeoutError: it took more than *timeout* seconds.
         """
-        self._await(lambda: self._waiting[operation] >= count, timeout, f"{count} calls of {operation} to wait")
+        self.await_that(lambda: self._waiting[operation] >= count, f"{count} calls of {operation} to wait", timeout)
 
     def await_count(self, what: str, count: int, timeout: float = 10.0) -> None:
         """Wait until ``counts[what]`` has reached *count*.
@@ -309,7 +310,17 @@ class FakeDriver(Driver[FakeConnection]):
         Raises:
             TimeoutError: it took more than *timeout* seconds.
         """
-        self._await(lambda: self.counts[what] >= count, timeout, f"{what} to reach {count}")
+        self.await_that(lambda: self.counts[what] >= count, f"{what} to reach {count}", timeout)
+
+    def await_that(self, condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+        """Wait until something is so, looked at whenever something happens to this driver or its connections.
+
+        Raises:
+            TimeoutError: it took more than *timeout* seconds; the message says *what* was waited for.
+        """
+        with self._changed:
+            if not self._changed.wait_for(condition, timeout):
+                raise TimeoutError(f"waited {timeout} s for {what}; counts are {dict(self.counts)}")
 
     def kill(self, conn: FakeConnection) -> None:
         """Have the server end a connection."""
@@ -326,11 +337,6 @@ class FakeDriver(Driver[FakeConnection]):
         """The connections that were opened and not closed."""
         with self._changed:
             return [conn for conn in self.connections if not conn.closed]
-
-    def _await(self, reached: Callable[[], bool], timeout: float, what: str) -> None:
-        with self._changed:
-            if not self._changed.wait_for(reached, timeout):
-                raise TimeoutError(f"waited {timeout} s for {what}; counts are {dict(self.counts)}")
 
     # -- the port --------------------------------------------------------------------------------------------------
     def open(self, until: float) -> FakeConnection:
@@ -442,6 +448,7 @@ class FakeDriver(Driver[FakeConnection]):
         """Note what no pool must ever do."""
         with self._changed:
             self.mishaps.append(mishap)
+            self._changed.notify_all()
 
     def forget(self, conn: FakeConnection) -> None:
         """Note that a connection was closed."""
@@ -466,7 +473,8 @@ class FakeDriver(Driver[FakeConnection]):
                 with self._changed:
                     rows: list[tuple[Any, ...]] | None = action(self, conn, found, list(parameters))
                     return rows
-        raise ProgrammingError(1064, "this fake server knows CREATE, DROP, INSERT, SELECT and SET, in their simplest forms")
+        known = "CREATE, DROP, INSERT, SELECT and SET"
+        raise ProgrammingError(1064, f"this fake server knows {known}, in their simplest forms")
 
     def rows(self, conn: FakeConnection, table: str) -> list[Any]:
         """Return what a connection sees in a table."""
