@@ -98,7 +98,7 @@ def test_sqlstates() -> None:
         "40001": Fault.TRANSIENT,
         "25006": Fault.READ_ONLY,
         "42601": Fault.STATEMENT,
-        "": Fault.STATEMENT,
+        "": Fault.GONE,
     }
     assert expected == {state: classify(with_state(state)) for state in expected}
     assert Fault.GONE is classify(type("InterfaceError", (Exception,), {})())

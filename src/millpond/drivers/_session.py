@@ -8,7 +8,9 @@ be listened to.
 Rules:
 - Clean is proved: every statement since the session was new was proved harmless, every reply was read to its end, none
   was an error, none had a warning, none told of changed state.  Everything else is dirty, and dirt stays until a reset.
+  See docs/adr/003-clean-is-proved.md.
 - A transaction in which nothing was written is no dirt: a ROLLBACK ends it.
+- A server that does not tell of changed state is not trusted with writes: a trigger may have changed it.
 - Only the borrower's thread writes here, or whoever makes the session as good as new between two borrowers.
 
 It must not do I/O, and it must not know a driver.
@@ -16,13 +18,16 @@ It must not do I/O, and it must not know a driver.
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import Any, Final
 
+from millpond._core.states import Fault
 from millpond._sql.cleanliness import Brand, is_clean_statement, is_transaction_control
 
+from . import faults
+
 IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
-AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 MORE_RESULTS: Final = 0x0008  # SERVER_MORE_RESULTS_EXISTS
 NO_BACKSLASH_ESCAPES: Final = 0x0200  # SERVER_STATUS_NO_BACKSLASH_ESCAPES
 STATE_CHANGED: Final = 0x4000  # SERVER_SESSION_STATE_CHANGED
@@ -33,31 +38,45 @@ COM_PING: Final = 0x0E
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
 CONTROL_LENGTH_MAX: Final = 128  # longer texts are not kept: they are no BEGIN, COMMIT or ROLLBACK
 
-# Statements that write nothing.  WITH may head an UPDATE on MySQL.
+# Statements that write nothing.  WITH may head an UPDATE or DELETE.
 _READS: Final = re.compile(
-    rb"[\s(]*(?:SELECT|SHOW|EXPLAIN|DESC|DESCRIBE|VALUES|TABLE|BEGIN|START|COMMIT|ROLLBACK|SET|USE|WITH(?!.*\b(?:UPDATE|DELETE)\b))\b",
+    rb"[\s(]*(?:SELECT|SHOW|EXPLAIN|DESC|DESCRIBE|VALUES|TABLE|BEGIN|START|COMMIT|ROLLBACK|SET|USE"
+    rb"|WITH(?!.*\b(?:UPDATE|DELETE)\b))\b",
     re.IGNORECASE | re.DOTALL,
 )
 _BEGINS: Final = re.compile(rb"\s*(?:BEGIN|START)\b", re.IGNORECASE)
 _MENTIONS_XA: Final = re.compile(rb"\bXA\b", re.IGNORECASE)
-_MENTIONS_SCHEMA: Final = re.compile(rb"\bUSE\b|\bDATABASE\b|\bSCHEMA\b", re.IGNORECASE)
 
-ROLE_NUMBERS: Final = frozenset({1836, 3100})
-READ_ONLY_OPTION: Final = 1290
+
+class Way(enum.Enum):
+    """How a session that is not clean is made as good as new; the words are for people."""
+
+    RESET = "COM_RESET_CONNECTION"
+    RENEWAL = "ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here"
+    DEAF = "ROLLBACK at every return: this version of PyMySQL cannot be listened to"
+    ROLLBACK = "ROLLBACK at every return: a proxy stands between, and no word about sessions can be trusted"
 
 
 class Session:
     """The knowledge about one session.
 
     Attributes:
+        brand: which server it is; None trusts only what both have.
+        utf8: its character set is one of UTF-8.
+        tracked: the server tells of changed session state.
+        way: how it is made as good as new.
+        looks: the driver object's settings as they were when it was new.
         dirt: why it is not as good as new; empty while it is.
         owed: replies of which the last packet was not seen yet.
         status: the last status word.
+        text: what the next reply is about, if it is short.
         wrote: something may have been written since the open transaction began.
         pending: a ROLLBACK was sent, and its answer has not been read.
+        answers: how many replies a reset that was sent will have.
+        sent_at: when one of these two was sent.
         holder: the thread that waits for a reply; 0 for none.
         beyond_reset: what no reset restores was touched (XA, the link itself): it costs the connection.
-        chose_schema: the current schema may be another one.
+        lost: the link was seen to break.
         role_suspect: an error told that the server may have become read-only.
     """
 
@@ -65,51 +84,45 @@ class Session:
         "answers",
         "beyond_reset",
         "brand",
-        "chose_schema",
         "dirt",
         "holder",
         "looks",
+        "lost",
         "owed",
         "pending",
-        "reset_proved",
         "role_suspect",
-        "sender",
+        "sent_at",
         "status",
         "text",
         "tracked",
         "utf8",
+        "way",
         "wrote",
     )
 
     def __init__(self) -> None:
         self.brand: Brand | None = None
         self.utf8 = False
-        self.tracked = False  # the server tells of changed session state
-        self.reset_proved = False  # a reset was answered as it should be on this connection
-        self.looks: Any = None  # the driver object's settings as they were when it was new
-        self.answers = 0  # how many replies a reset that was sent will have
+        self.tracked = False
+        self.way = Way.RESET
+        self.looks: Any = None
         self.holder = 0
         self.beyond_reset = False
+        self.lost = False
+        self.sent_at = 0.0
+        self.renew(0)
         self.dirt = "not set up"
-        self.owed = 0
-        self.status = 0
-        self.wrote = False
-        self.pending = False
-        self.chose_schema = False
-        self.role_suspect = False
-        self.text: bytes = b""
 
     def renew(self, status: int) -> None:
         """Begin anew: from now on it is as good as new until something is seen."""
-        self.dirt = ""
+        self.dirt = self.way.value if self.way in (Way.DEAF, Way.ROLLBACK) else ""
         self.owed = 0
         self.answers = 0
         self.status = status
         self.wrote = False
         self.pending = False
-        self.chose_schema = False
         self.role_suspect = False
-        self.text = b""
+        self.text: bytes = b""
 
     # -- what is sent
     def judge(self, command: int, text: bytes) -> None:
@@ -118,25 +131,21 @@ class Session:
         if command == COM_QUERY:
             if not _READS.match(text):
                 self.wrote = True
+                if not self.tracked:
+                    self.dirt = self.dirt or "a write, and the server does not tell what triggers changed"
             elif self.wrote and _BEGINS.match(text):  # it commits what was written before
                 self.wrote = False
-            if self.dirt and not self.pending:  # no need to be proved dirty twice
-                self.note_reach(text)
-            elif not is_clean_statement(
-                text, brand=self.brand, backslash_escapes=not self.status & NO_BACKSLASH_ESCAPES, utf8=self.utf8
-            ):
+            if (self.dirt and not self.pending) or not self.is_harmless(text):
                 self.dirt = self.dirt or "a statement that is not proved harmless"
-                self.note_reach(text)
+                if _MENTIONS_XA.search(text):
+                    self.beyond_reset = True
         elif command != COM_PING:
             self.dirt = self.dirt or "a command other than a statement"
-            self.chose_schema = True
 
-    def note_reach(self, text: bytes) -> None:
-        """Note what a reset cannot undo by itself."""
-        if _MENTIONS_XA.search(text):
-            self.beyond_reset = True
-        if _MENTIONS_SCHEMA.search(text):
-            self.chose_schema = True
+    def is_harmless(self, text: bytes) -> bool:
+        """Say whether a statement is proved to leave nothing behind."""
+        escapes = not self.status & NO_BACKSLASH_ESCAPES
+        return is_clean_statement(text, brand=self.brand, backslash_escapes=escapes, utf8=self.utf8)
 
     def sent(self, text: bytes) -> None:
         """Keep what the next reply is about; a longer text than any that matters is not kept alive."""
@@ -160,11 +169,18 @@ class Session:
         self.dirt = self.dirt or "an error"
         if answered:  # it was the last packet of its reply
             self.owed -= 1
-        number = error.args[0] if error.args else 0
-        if number in ROLE_NUMBERS or (number == READ_ONLY_OPTION and tells_read_only(error)):
+        fault = faults.classify(error)
+        if fault is Fault.GONE:
+            self.lost = True
+        elif fault is Fault.READ_ONLY:
             self.role_suspect = True
 
     # -- what follows
+    @property
+    def is_hopeless(self) -> bool:
+        """Say whether nothing makes it as good as new."""
+        return self.lost or self.beyond_reset or self.owed > 0
+
     @property
     def needs_rollback_only(self) -> bool:
         """Say whether all that is left is an open transaction in which nothing was written."""
@@ -172,12 +188,8 @@ class Session:
 
     @property
     def uncommitted(self) -> bool:
-        return self.wrote and bool(self.status & IN_TRANSACTION)
-
-
-def tells_read_only(error: BaseException) -> bool:
-    """Say whether error 1290 is about --read-only or --super-read-only; SELECT ... INTO OUTFILE has the same number."""
-    return "read-only" in str(error).lower().replace("_", "-")
+        """Say whether writes would be lost by a rollback; over a broken link they are lost already, with an error."""
+        return self.wrote and not self.lost and bool(self.status & IN_TRANSACTION)
 
 
 def brand_of(version: str) -> Brand:

@@ -1,21 +1,24 @@
 """PyMySQL, to the limit of what it can be asked and told.
 
 What this adapter does better than ``pymysql.connect`` and any DB-API adapter:
+- It listens: what the server says of the session unasked, and what was sent, tell whether a session is as good as new.
+  A clean one costs nothing at return; for any other the cleaning is sent at return, and its answer read at the next
+  checkout.
 - One deadline bounds a whole dial.  PyMySQL's ``connect_timeout`` covers TCP only, each address anew, and a server that
   accepts and stays silent is waited for without end; here the socket is ours, and each packet has what is left.
-- One TLS context for all connections: making one costs 45 to 90 ms of CPU, an ordinary connect 1 ms.
+- One TLS context for all connections, and TLS sessions that are resumed where the server does that: making a context
+  costs 45 to 90 ms of CPU, an ordinary connect 1 ms.  The set-up is one write and one wait.
 - A poll of the descriptor tells a connection that the server has closed; the check of an idle one has a deadline.
-- A reply that was left unread is seen, and never read to its end in a finalizer or at return.
+- A reply that was left unread is seen: a short one is read to its end, a long one costs the connection.
 
-Rules: PyMySQL's private parts are used where :class:`Parts` has found them, and nowhere else; without them the
-adapter does what any DB-API adapter does.  PyMySQL 1.1 and 1.2 differ in TLS: 1.1 has none unless asked and, asked
-for it, goes on in the clear with a server that has none; 1.2 uses it where the server can.  What was asked for as
-"required" is required with both.
+Rules: PyMySQL's private parts are used where :class:`Parts` and :func:`can_listen` have found them, and nowhere else;
+without them the adapter does what any DB-API adapter does.  PyMySQL 1.1 and 1.2 differ in TLS: 1.1 has none unless
+asked and, asked for it, goes on in the clear with a server that has none; 1.2 uses it where the server can.  What was
+asked for as "required" is required with both.
 """
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import ssl
@@ -28,12 +31,32 @@ from typing import Any, ClassVar, Final
 
 from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
-from millpond.url import MYSQL_OPTIONS, Parser
+from millpond.url import MYSQL_OPTIONS, Parser, boolean
 
+from ._session import Session, Way
 from .dbapi import DbapiDriver, OnConnect, Reset, run, shut_down
 
+try:
+    import pymysql
+    from pymysql.connections import Connection
+    from pymysql.cursors import SSCursor
+
+    from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, read_or_error
+    from ._pymysql_session import (
+        ROLLBACK,
+        Listening,
+        can_listen,
+        converted,
+        hears,
+        keep_looks,
+        listening,
+        look_at,
+        restore_looks,
+    )
+except ModuleNotFoundError as missing:
+    raise DriverMissing('PyMySQL is not installed; install it with: pip install "millpond[pymysql]"') from missing
+
 IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
-AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 CLIENT_SSL: Final = 1 << 11
 CANNOT_CONNECT: Final = 2003  # CR_CONN_HOST_ERROR
 TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
@@ -42,6 +65,12 @@ TLS_ARGUMENTS = (
     *("ssl_cert", "ssl_key", "ssl_key_password"),
 )
 FAREWELL_S = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
+ANSWER_S = 2.0  # the rest of an answer that has begun to come
+DRAIN_S = 0.05  # for what a borrower left unread; more of it costs the connection
+RIGHT_NOW = float("-inf")  # as a deadline: do not wait
+OVERDUE_S = 1.0  # a ROLLBACK of what wrote nothing is answered at once, or the link is dead
+# An idle peer that has gone is noticed after a minute, instead of two hours; one that confirms nothing, after as long.
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 
 
 class Parts:
@@ -57,6 +86,32 @@ class Parts:
         self.tls = {"ssl", "client_flag"} <= has and (not getattr(conn, "ssl", False) or "ctx" in has)
 
 
+class Resuming:
+    """A TLS context that all connections share, and that resumes the last session with a server.
+
+    A resumed session skips certificates and key exchange, which were verified when it began; a server that does not
+    know it, or does not resume, does the whole handshake as if nothing had been offered.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.sessions: dict[str | None, ssl.SSLSession] = {}
+
+    def wrap_socket(self, sock: socket.socket, *, server_hostname: str | None = None) -> ssl.SSLSocket:
+        """Shake hands, offering to resume."""
+        session = self.sessions.get(server_hostname)
+        return self.context.wrap_socket(sock, server_hostname=server_hostname, session=session)
+
+    def keep(self, conn: Any) -> None:
+        """Keep the session of a connection that has heard from its server: tickets come after the handshake."""
+        session = getattr(getattr(conn, "_sock", None), "session", None)
+        if session is not None and (session.has_ticket or session.id):
+            self.sessions[conn.host] = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.context, name)
+
+
 class Tls:
     """What PyMySQL made of the TLS arguments, once, for all connections to share."""
 
@@ -64,7 +119,7 @@ class Tls:
 
     def __init__(self, conn: Any, *, required: bool) -> None:
         self.wanted = bool(conn.ssl)
-        self.context: ssl.SSLContext | None = getattr(conn, "ctx", None) if self.wanted else None
+        self.context: Resuming | None = Resuming(conn.ctx) if self.wanted else None
         self.flag = conn.client_flag & CLIENT_SSL
         self.required = required
 
@@ -78,26 +133,35 @@ class Tls:
         if hasattr(conn, "_ssl_required"):
             conn._ssl_required = self.required  # noqa: SLF001  PyMySQL 1.2; see the module's rules
 
+    def keep(self, conn: Any) -> None:
+        """Keep what lets the next connection shake hands in less time."""
+        if self.context is not None:
+            self.context.keep(conn)
+
 
 class PyMySQLDriver(DbapiDriver):
     """Adapter for PyMySQL 1.1 and later.
 
     Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``connect_args`` are those of ``pymysql.connect``, where
-        ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca" and "verify-identity", and
-        ``time_zone`` sets the session's.
+        ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca" and "verify-identity",
+        ``time_zone`` sets the session's, and ``write_ahead=False`` waits for each answer before the next command is
+        written (for servers that cannot take several, such as Aurora MySQL 2).
     """
 
     name = "pymysql"
     capabilities: ClassVar[dict[str, str]] = {
         "deadline": "yes, for dial, check and reset; host names are looked up by the system, which cannot be ended",
         "alive": "poll of the descriptor; COM_PING under a deadline",
-        "clean": "not yet: a rollback at every return",
-        "reset": "ROLLBACK under a deadline",
-        "in flight": "yes: an unbuffered result, or further results, not read to the end",
+        "clean": "yes: by statements, status words, warnings and errors (docs/session-cleanliness.md)",
+        "reset": "COM_RESET_CONNECTION and all that it forgets, sent at return and read at the next checkout; "
+        "ROLLBACK where nothing else is left",
+        "in flight": "yes: short replies are read to their end, long ones cost the connection; two threads are told",
         "cut": "its descriptor is shut down",
         "errors": "by number",
     }
-    options: ClassVar[Mapping[str, Parser]] = MYSQL_OPTIONS
+    options: ClassVar[Mapping[str, Parser]] = {**MYSQL_OPTIONS, "write_ahead": boolean}
+    #: Use PyMySQL's private parts where they are as expected.  A subclass may say no: then it is any DB-API driver.
+    private_parts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,32 +173,35 @@ class PyMySQLDriver(DbapiDriver):
         described: str = "",
     ) -> None:
         super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
-        self.module = self.import_module()
+        self.module = pymysql
         self._dials = isinstance(self._given, types.ModuleType)
         arguments = self._connect_args
+        ahead: bool = arguments.pop("write_ahead", True)
+        statements: tuple[str, ...] = () if self._on_connect is None or callable(self._on_connect) else self._on_connect
         self._time_zone: str | None = arguments.pop("time_zone", None) if self._dials else None
         self._mode: str | None = take_mode(arguments) if self._dials else None
         self._parts: Parts | None = None
         self._tls: Tls | None = None
         self._tls_lock = threading.Lock()
+        self._plan = Plan(time_zone=self._time_zone, statements=statements, ahead=ahead, clock=time.monotonic)
+        self._listens = self.private_parts and can_listen(self._connect if self._dials else Connection)
+        if self._listens and self._dials:
+            kind: Any = self._connect
+            self._connect = listening(kind)
+        if self._listens and not callable(self._reset):
+            self.is_clean = self._is_clean if self._reset in ("auto", "rollback") else None
+            self.send_reset = self._send_reset if ahead else None
         self._new_poll = unpatched_poll()
         if self._new_poll is not None:
             self.is_readable = self._is_readable
 
     @classmethod
     def import_module(cls) -> types.ModuleType:
-        """Import PyMySQL."""
-        try:
-            import pymysql
-        except ImportError as error:
-            text = 'PyMySQL is not installed; install it with: pip install "millpond[pymysql]"'
-            raise DriverMissing(text) from error
+        """Return PyMySQL."""
         return pymysql
 
     def cursor_classes(self) -> CursorClasses:
         """Unbuffered cursors read from the connection by themselves; the others have their rows already."""
-        from pymysql.cursors import SSCursor
-
         return CursorClasses(sever=detach, tracked=lambda kind: issubclass(kind, SSCursor))
 
     # -- opening ---------------------------------------------------------------------------------------------------
@@ -142,11 +209,15 @@ class PyMySQLDriver(DbapiDriver):
         """Connect by *until*, host names aside: TCP, TLS and handshake together."""
         if not self._dials:
             return self._connect(**arguments)
+        if not self.private_parts:
+            return self._plainly_dialled(arguments, until)
         until = min(until, time.monotonic() + float(arguments.pop("connect_timeout", None) or float("inf")))
         conn = self._unconnected(arguments)
-        if (
-            self._parts is None or not self._parts.packets
-        ):  # this version cannot be told how long to wait for a packet: the driver's own way
+        if self._listens:
+            conn.client_flag |= CLIENT_SESSION_TRACK
+            conn._millpond_plan = self._plan  # noqa: SLF001  our own
+        if self._parts is None or not self._parts.packets:
+            # This version cannot be told how long to wait for a packet: the driver's own way.
             conn.connect_timeout = remaining(until)
             conn.connect()
             return conn
@@ -159,7 +230,16 @@ class PyMySQLDriver(DbapiDriver):
         except BaseException:
             sock.close()
             raise
+        if self._tls is not None:
+            self._tls.keep(conn)
         return conn
+
+    def _plainly_dialled(self, arguments: dict[str, Any], until: float) -> Any:
+        """Connect by the driver's own means, which bound TCP alone."""
+        arguments["connect_timeout"] = min(remaining(until), float(arguments.get("connect_timeout") or 3600.0))
+        if self._mode is not None:
+            arguments.update(ssl_of_mode(self._mode, arguments, keeps_preferred=self._prefers_by_itself()))
+        return self._connect(**arguments)
 
     def _unconnected(self, arguments: dict[str, Any]) -> Any:
         """Make a connection object that is not connected yet, with the TLS context that all share."""
@@ -191,7 +271,7 @@ class PyMySQLDriver(DbapiDriver):
 
     def _prefers_by_itself(self) -> bool:
         """Say whether this PyMySQL uses TLS where the server can, unasked: 1.2 does, 1.1 does not."""
-        version: tuple[Any, ...] = getattr(self.module, "VERSION", (0, 0))
+        version: tuple[Any, ...] = getattr(pymysql, "VERSION", (0, 0))
         return tuple(version[:2]) >= (1, 2)
 
     def _demand_tls(self, conn: Any) -> Callable[[], None] | None:
@@ -220,7 +300,32 @@ class PyMySQLDriver(DbapiDriver):
         return self._operational(CANNOT_CONNECT, f"Can't connect to MySQL server on {conn.host!r} ({error})")
 
     def set_up(self, conn: Any, until: float) -> None:
-        """Set the time zone, and run ``on_connect``, under the dial's deadline."""
+        """Finish the set-up under the dial's deadline; of a connection that listens most is done."""
+        if self._listens and not isinstance(conn, Listening) and not self._dials:
+            converted(conn)
+        if not isinstance(conn, Listening):
+            self._set_up_plainly(conn, until)
+            return
+        heard: Any = conn
+        session = heard._millpond  # noqa: SLF001  our own
+        with within(heard, until):
+            if not self._dials:
+                self._plan.adopt(heard, self._another)
+            if callable(self._on_connect):
+                self._on_connect(heard)
+                self._plan.begin(heard, session, tracking=session.tracked)
+        keep_looks(heard)
+        if not session.dirt and not hears(heard):
+            session.way = Way.DEAF
+            session.renew(session.status)
+
+    def _another(self) -> Any | None:
+        """Make one more connection by the caller's callable, that listens."""
+        conn = self._connect(**self.fresh_arguments())
+        return conn if converted(conn) else None
+
+    def _set_up_plainly(self, conn: Any, until: float) -> None:
+        """Set the time zone, and run ``on_connect``."""
         with within(conn, until):
             if self._time_zone is not None:
                 with conn.cursor() as cursor:
@@ -242,19 +347,111 @@ class PyMySQLDriver(DbapiDriver):
             return False
         return True
 
+    def _is_clean(self, conn: Any) -> bool:
+        """Say whether the session is proved to be as good as new; without I/O, at every return."""
+        try:
+            session: Session = conn._millpond  # noqa: SLF001  our own
+        except AttributeError:
+            return False
+        return not (session.dirt or session.owed or session.status & IN_TRANSACTION) and look_at(conn) == session.looks
+
     def clean(self, conn: Any, until: float) -> bool:
-        """Roll back by *until*; PyMySQL's in-transaction flag misses what EOF packets say, so it is never left out."""
+        """Make the session as good as new by *until*."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:  # nothing is known of it
+            with within(conn, until):
+                conn.rollback()
+            return True
+        commands = self._cleaning(conn, session)
+        if isinstance(commands, bool):
+            return commands
         with within(conn, until):
-            conn.rollback()
+            if not self._plan.ahead:
+                return self._is_good(conn, session, self._plan.converse(conn, commands))
+            if self._is_rollback_ahead(session, commands):
+                conn.write_rollback()
+                return True
+            return self._is_good(conn, session, self._plan.converse(conn, commands))
+
+    def _send_reset(self, conn: Any) -> bool | None:
+        """Send what makes the session as good as new; :meth:`collect` reads the answers, or the next command does."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:
+            return self.clean(conn, time.monotonic() + ANSWER_S)
+        commands = self._cleaning(conn, session)
+        if isinstance(commands, bool):
+            return commands
+        try:
+            if self._is_rollback_ahead(session, commands):
+                conn.write_rollback()
+                return True
+            conn.write_all(commands)
+        except pymysql.MySQLError:
+            session.lost = True
+            return False
+        return None
+
+    def _cleaning(self, conn: Any, session: Session) -> list[bytes] | bool:
+        """Return what is to be sent; True if nothing, False if nothing would help."""
+        if session.is_hopeless or conn._sock is None:  # noqa: SLF001  see the module's rules
+            return False
+        if self._reset != "always" and self._is_clean(conn):
+            return True
+        if self._reset == "rollback" or session.way in (Way.DEAF, Way.ROLLBACK):
+            return [ROLLBACK]
+        if self._reset != "always" and not session.dirt and look_at(conn) == session.looks:
+            return [ROLLBACK]  # a transaction is all that was left
+        if session.way is Way.RENEWAL:
+            return False
+        restore_looks(conn)
+        return self._plan.commands(conn)
+
+    def _is_rollback_ahead(self, session: Session, commands: list[bytes]) -> bool:
+        """Say whether the next command may be written behind these without waiting: see ADR 008."""
+        return commands == [ROLLBACK] and session.needs_rollback_only
+
+    def collect(self, conn: Any, until: float) -> bool | None:
+        """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        if not self._has_news(conn, until):
+            return None
+        try:
+            with within(conn, time.monotonic() + ANSWER_S):
+                replies = [read_or_error(conn) for _ in range(session.answers)]
+                good = self._is_good(conn, session, replies)
+        except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
+            session.lost = True
+            return False
+        # A session that was killed after it had answered: the word of the death may be in either buffer.
+        return good and not has_unread(conn) and not self._has_news(conn, RIGHT_NOW)
+
+    def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
+        """Judge the answers, and begin the session anew."""
+        if len(replies) == 1:
+            (answer,) = replies
+            if isinstance(answer, Exception) or conn.server_status & IN_TRANSACTION:
+                return False
+            session.renew(conn.server_status)
+            return True
+        if not self._plan.is_restored(conn, replies):
+            return False
+        if callable(self._on_connect):
+            self._on_connect(conn)
+            self._plan.begin(conn, session, tracking=session.tracked)
+            keep_looks(conn)
         return True
 
-    def close(self, conn: Any) -> None:
-        """Send COM_QUIT without waiting, or a server would count an aborted client, and close."""
-        result = getattr(conn, "_result", None)
-        if getattr(result, "unbuffered_active", False):
-            result.unbuffered_active = False  # type: ignore[union-attr]  # or its finalizer would read what is left
-        with contextlib.suppress(Exception), within(conn, time.monotonic() + FAREWELL_S):
-            conn.close()
+    def reset_way(self) -> str:
+        """Return how sessions are made as good as new, as far as this is known yet; for people."""
+        if callable(self._reset) or self._reset in ("none", "rollback"):
+            return ""
+        if not self._listens:
+            return Way.DEAF.value
+        facts = self._plan.facts
+        if facts is None:
+            return ""
+        tracked = "" if self._plan.tracking_works and self._dials else ", after every write: changes are not told"
+        return facts.way.value + (tracked if facts.way is Way.RESET else "")
 
     # -- capabilities ----------------------------------------------------------------------------------------------
     def fileno(self, conn: Any) -> int | None:
@@ -268,31 +465,78 @@ class PyMySQLDriver(DbapiDriver):
 
     def _is_readable(self, conn: Any) -> bool:
         """Poll the descriptor, and look for what TLS has read and not handed on: an idle server says nothing."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if not self._has_news(conn, RIGHT_NOW):
+            return bool(session and session.pending and time.monotonic() - session.sent_at > OVERDUE_S)
+        if session is None or not session.pending:
+            return True
+        try:
+            with within(conn, time.monotonic() + ANSWER_S):
+                conn.hear_rollback()
+        except Exception:  # noqa: BLE001  whatever it is, this connection is not to be handed out
+            return True
+        return has_unread(conn) or self._has_news(conn, RIGHT_NOW)
+
+    def _has_news(self, conn: Any, until: float) -> bool:
+        """Say whether anything can be read, the end included; wait for it until *until*, which may be past."""
         fd = self.fileno(conn)
         if fd is None:
             return not getattr(conn, "open", True)  # closed by its borrower; or this version does not tell
         known = conn.__dict__.get("_millpond_poll")
         if known is None or known[0] != fd:  # new, or its borrower has reconnected it
-            assert self._new_poll is not None
-            known = (fd, self._new_poll())
+            known = (fd, (self._new_poll or select.poll)())
             known[1].register(fd, select.POLLIN)
             conn.__dict__["_millpond_poll"] = known
         if known[1].poll(0):
             return True
         pending = getattr(conn._sock, "pending", None)  # noqa: SLF001  it was there for fileno()
-        return bool(pending is not None and pending())
+        if pending is not None and pending():
+            return True
+        left_s = until - time.monotonic() if until > RIGHT_NOW else 0.0
+        return left_s > 0 and wait_for_news(fd, left_s)
 
     def in_flight(self, conn: Any) -> bool | None:
-        """Say whether an unbuffered result, or another result of the same command, waits to be read."""
+        """Say whether a command waits for its reply, or a long reply for a reader; a short one is read here."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:
+            if not hasattr(conn, "_result"):
+                return None
+            result: Any = conn._result  # noqa: SLF001  see the module's rules
+            return result is not None and bool(result.unbuffered_active or result.has_next)
+        if not session.owed:
+            return False
+        if session.holder or conn._sock is None:  # noqa: SLF001  see the module's rules
+            return not session.lost
         try:
-            result = conn._result  # noqa: SLF001  see the module's rules
-        except AttributeError:
-            return None
-        return result is not None and bool(result.unbuffered_active or result.has_next)
+            with within(conn, time.monotonic() + DRAIN_S):
+                return not conn.drain()
+        except Exception:  # noqa: BLE001  an error ends a reply as well; any other end is no end
+            return session.owed > 0
 
     def uncommitted(self, conn: Any) -> bool:
-        """Say whether the last OK packet told of an open transaction; after writes the flag is right."""
-        return bool(getattr(conn, "server_status", 0) & IN_TRANSACTION)
+        """Say whether writes would be lost by a rollback now."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:  # the last OK packet's word: after writes it is right
+            return bool(getattr(conn, "server_status", 0) & IN_TRANSACTION)
+        return session.uncommitted and conn._sock is not None  # noqa: SLF001  see the module's rules
+
+    def is_broken(self, conn: Any) -> bool:
+        """Say whether the link was seen to break while it was used; not if its borrower has closed it."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        return session is not None and session.lost
+
+    def role_suspect(self, conn: Any) -> bool:
+        """Say whether an error told that the server may have become read-only."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        return session is not None and session.role_suspect
+
+    def has_lost_role(self, conn: Any, until: float) -> bool:
+        """Ask whether the server, which took writes once, takes none now."""
+        try:
+            with within(conn, until):
+                return self._plan.is_read_only(conn)
+        except Exception:  # noqa: BLE001  it has not answered: that is no proof
+            return False
 
     def cut(self, conn: Any) -> bool:
         """Shut the socket down under whoever reads from it."""
@@ -343,10 +587,19 @@ def open_socket(conn: Any, until: float) -> socket.socket:
             sock.close()
             raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(sock)
         conn.host_info = f"socket {conn.host}:{conn.port}"
         return sock
     raise failure
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Have the system notice a peer that is gone, as far as it can be told to."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def shake_hands(conn: Any, sock: socket.socket, until: float, before_credentials: Callable[[], None] | None) -> None:
@@ -367,7 +620,7 @@ def shake_hands(conn: Any, sock: socket.socket, until: float, before_credentials
 
 
 class within:  # noqa: N801  reads as a word: with within(conn, until)
-    """Give each packet that *conn* reads or writes only the time that is left; its own time-outs come back afterwards."""
+    """Give each packet that *conn* reads or writes only the time that is left; its own time-outs come back."""
 
     __slots__ = ("_bounded", "_conn", "_read_s", "_until", "_write_s")
 
@@ -446,6 +699,30 @@ def ssl_of_mode(mode: str, arguments: Mapping[str, Any], *, keeps_preferred: boo
 def detach(cursor: Any, _: type[Any]) -> None:
     """Let go of an unbuffered result without reading it to its end, which may be long."""
     cursor._result = None  # noqa: SLF001  see the module's rules
+
+
+def wait_for_news(fd: int, seconds: float) -> bool:
+    """Wait until a descriptor can be read; by whatever the host's ``select`` is, which lets others run meanwhile."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
+def has_unread(conn: Any) -> bool:
+    """Say whether the driver's own buffer has more than was read from it."""
+    sock = conn._sock  # noqa: SLF001  see the module's rules
+    allowed_s = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return bool(conn._rfile.peek(1))  # noqa: SLF001  see the module's rules
+    except ssl.SSLWantReadError:
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.settimeout(allowed_s)
 
 
 def unpatched_poll() -> Callable[[], Any] | None:
