@@ -59,7 +59,9 @@ def spike() -> None:
 
 def closed_loop() -> None:
     callers, hold_s, dial_s, seconds = 16, 0.02, 0.06, 6.0
-    print(f"closed loop: {callers} callers without a pause, holds of {hold_s * 1e3:g} ms, dials of {dial_s * 1e3:g} ms, from one connection")
+    print(
+        f"closed loop: {callers} callers without a pause, holds of {hold_s * 1e3:g} ms, dials of {dial_s * 1e3:g} ms, from one connection"
+    )
     pool = millpond_pool(callers, dial_s=dial_s)
     pool.connection().close()
     ends = time.monotonic() + seconds

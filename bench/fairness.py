@@ -39,7 +39,9 @@ def shares(pool: Any) -> list[int]:
 
 
 def main() -> None:
-    print(f"{build()}; {THREADS} threads, {CONNECTIONS} connections, holds of {HOLD_S * 1e3:g} ms, {SECONDS:g} s a turn")
+    print(
+        f"{build()}; {THREADS} threads, {CONNECTIONS} connections, holds of {HOLD_S * 1e3:g} ms, {SECONDS:g} s a turn"
+    )
     rates: dict[str, list[float]] = {"millpond": [], "SQLAlchemy": []}
     for _ in range(TURNS):
         for name, pool in (("millpond", millpond_pool(CONNECTIONS)), ("SQLAlchemy", SQLAlchemyPool(CONNECTIONS))):

@@ -41,7 +41,10 @@ def line() -> None:
 
 def main() -> None:
     print(build())
-    best = {work.__name__: min(timeit.repeat(work, number=200_000, repeat=9)) / 200_000 * 1e9 for work in (nothing, offset, line)}
+    best = {
+        work.__name__: min(timeit.repeat(work, number=200_000, repeat=9)) / 200_000 * 1e9
+        for work in (nothing, offset, line)
+    }
     for name in ("offset", "line"):
         print(f"{name:7} {best[name] - best['nothing']:6.0f} ns")
 

@@ -35,10 +35,17 @@ def latencies(pool: Any) -> list[int]:
 
 def main() -> None:
     print(f"{build()}; {THREADS} threads, 16 connections, no work between")
-    for name, pool in (("millpond", millpond_pool(16)), ("DBUtils", dbutils_pool(16)), ("SQLAlchemy", SQLAlchemyPool(16))):
+    for name, pool in (
+        ("millpond", millpond_pool(16)),
+        ("DBUtils", dbutils_pool(16)),
+        ("SQLAlchemy", SQLAlchemyPool(16)),
+    ):
         seen = latencies(pool)
         at = {share: seen[int(len(seen) * share)] / 1e3 for share in (0.5, 0.99, 0.999)}
-        print(f"{name:11} {len(seen) / SECONDS:9.0f}/s  " + "  ".join(f"p{share * 100:g} {us:.1f} us" for share, us in at.items()))
+        print(
+            f"{name:11} {len(seen) / SECONDS:9.0f}/s  "
+            + "  ".join(f"p{share * 100:g} {us:.1f} us" for share, us in at.items())
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Doubles for the tests of the thread shell: a driver that opens plain objects, and the host's runtime with parts replaced.
+"""Doubles for the tests of the thread shell: drivers that open plain objects, and the host's runtime, partly replaced.
 
-They stand on public names only: an adapter is a subclass of :class:`millpond.drivers.base.Driver`, and clocks, locks and
-threads come to a pool by its ``runtime``.
+They stand on public names only: an adapter is a subclass of :class:`millpond.drivers.base.Driver`, and clocks, locks
+and threads come to a pool by its ``runtime``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import threading
+import time
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from millpond._core.states import Fault
 from millpond._crew import LockLike, Runtime
@@ -178,16 +179,25 @@ def runtime_with(
     new_lock: Callable[[], LockLike] | None = None,
     start: Callable[[Callable[[], None]], None] | None = None,
     jitter: Callable[[], float] | None = None,
+    with_gil: bool | None = None,
 ) -> Runtime:
     """Return the host's runtime with some parts replaced."""
-    given = {"clock": clock, "new_lock": new_lock, "start": start, "jitter": jitter}
-    return dataclasses.replace(Runtime.of_host(), **{name: part for name, part in given.items() if part is not None})
+    host = Runtime.of_host()
+    return dataclasses.replace(
+        host,
+        clock=clock or host.clock,
+        new_lock=new_lock or host.new_lock,
+        start=start or host.start,
+        jitter=jitter or host.jitter,
+        with_gil=host.with_gil if with_gil is None else with_gil,
+    )
 
 
 class Host:
     """A host whose time stands still until :meth:`advance`; its threads are real, its locks wait on its clock.
 
-    ``settle`` and ``advance`` return when every thread of the host is blocked or has ended: what was going to happen has.
+    ``settle`` and ``advance`` return when every thread of the host is blocked or has ended: all that was going to
+    happen has.
     """
 
     def __init__(self) -> None:
@@ -210,6 +220,11 @@ class Host:
         with self.changed:
             self.busy += 1
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Run *work* in a thread of the host, and whatever else it sets going, until all is at rest."""
+        self.start(work)
+        self.settle()
 
     def _run(self, work: Callable[[], object]) -> None:
         with self.changed:
@@ -250,7 +265,7 @@ class Host:
 class HostLock:
     """A lock whose time-outs are on its host's clock."""
 
-    sleeping: set[HostLock] = set()
+    sleeping: ClassVar[set[HostLock]] = set()
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -338,6 +353,26 @@ def in_threads(*jobs: Callable[[], Any]) -> list[Any]:
         thread.start()
     join(threads)
     return answers
+
+
+def until(reached: Callable[[], object], what: str = "it") -> None:
+    """Wait until something holds that nobody announces, but not for ever."""
+    nobody = threading.Event()
+    deadline_at = time.monotonic() + DEADLINE_S
+    while not reached():
+        assert time.monotonic() < deadline_at, f"{what} did not come to be"
+        nobody.wait(0.001)
+
+
+def queue_up(pool: Any, jobs: Iterable[Callable[[], Any]]) -> list[threading.Thread]:
+    """Start a thread for each job, which asks the pool for a connection that is not there; they wait in this order."""
+    threads: list[threading.Thread] = []
+    waiting = pool.stats().waiting
+    for place, job in enumerate(jobs, start=1):
+        threads.append(threading.Thread(target=job, daemon=True))
+        threads[-1].start()
+        until(lambda place=place: pool.stats().waiting >= waiting + place, "a place in the queue")  # type: ignore[misc]
+    return threads
 
 
 def join(threads: Iterable[threading.Thread]) -> None:

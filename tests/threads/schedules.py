@@ -1,46 +1,53 @@
 """The real thread shell, stepped: every schedule with at most two preemptions, or a fair sample of them.
 
-Threads of a scenario run one at a time.  A tracer stops each at the instructions that another thread could notice: in the
-fast path bytecode by bytecode (those that touch more than locals), elsewhere at the lines that touch what is shared.  At the
-n-th such point a schedule either hands over to another thread or has a finalizer run on the spot.  Locks are the scenario's
-own (a pool takes them from its ``runtime``); time stands still, so nothing that only a later tick would mend is mended.
+Threads of a scenario run one at a time.  A tracer stops each at the instructions that another thread could notice: in
+the fast path bytecode by bytecode (those that touch more than locals), elsewhere at the lines that touch what is
+shared.  At the n-th such point a schedule either hands over to another thread or has a finalizer run on the spot.
+Locks are the scenario's own (a pool takes them from its ``runtime``); time stands still, so nothing that only a later
+tick would mend is mended.
 
-After each schedule: nobody waits for ever, no connection was lent twice at once or lent again after a drain, the ledger's
-invariants hold, and after ``close()`` everything that was opened is closed and counted so.
+After each schedule: nobody waits for ever, no connection was lent twice at once, lent again after a drain or closed
+twice, the ledger's invariants hold, and after ``close()`` everything that was opened is closed and counted so.
 
-Run as a module it explores by itself: ``python -m tests.threads.schedules [scenario ...]``.
+Run as a module it explores by itself: ``python -m tests.threads.schedules [limit] [scenario ...]``.
 """
 
 from __future__ import annotations
 
+import _thread
+import dataclasses
 import dis
 import gc
 import itertools
+import logging
 import random
 import re
 import sys
 import types
-import _thread
-import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import millpond
 import millpond.threads
 from millpond._core import conversations, ledger
-from millpond._core.states import Slot
 from millpond._crew import AlarmClock, Runtime
 from millpond.lease import Lease
 
 from .doubles import NullConnection, NullDriver
 
 SHELL = sys.modules[millpond.Pool.__mro__[1].__module__]
-FILES = {module.__file__ for module in (millpond.threads, SHELL, conversations, ledger, sys.modules[AlarmClock.__module__])}
+FILES = {
+    module.__file__ for module in (millpond.threads, SHELL, conversations, ledger, sys.modules[AlarmClock.__module__])
+}
 BY_BYTECODE = {millpond.Pool.connection.__code__, Lease.close.__code__}
 SHARED = re.compile(r"idle|tickets|expires_at|\.state\b|lost|outbox|best_before|slots|_lock|closed|guard|parting|yield")
-INVISIBLE = re.compile(r"LOAD_(FAST|CONST|GLOBAL|CLOSURE|DEREF)|STORE_FAST|POP_TOP|DUP|SWAP|COPY|ROT|RESUME|PRECALL|NOP|CACHE|PUSH_|RETURN|EXTENDED|JUMP_F|JUMP_AB")  # fmt: skip
+INVISIBLE = re.compile(
+    r"LOAD_(FAST|CONST|GLOBAL|CLOSURE|DEREF)|STORE_FAST|POP_TOP|DUP|SWAP|COPY|ROT|RESUME|PRECALL|NOP|CACHE|PUSH_|RETURN"
+    r"|EXTENDED|JUMP_F|JUMP_AB"
+)
 PATIENCE_S = 20.0  # a worker that does not hand back within this hangs
 
 
@@ -53,7 +60,10 @@ class Killed(BaseException):
 
 
 def visible_points(code: types.CodeType) -> frozenset[int] | None:
-    """Return where in *code* another thread may notice something: offsets in the fast path, else lines; None: nowhere."""
+    """Return where in *code* another thread may notice something; None: nowhere.
+
+    Offsets of bytecodes in the fast path, elsewhere numbers of lines.
+    """
     if code in BY_BYTECODE:
         return frozenset(i.offset for i in dis.get_instructions(code) if not INVISIBLE.match(i.opname))
     if code.co_filename not in FILES:
@@ -77,7 +87,7 @@ POINTS = Points()
 class Worker:
     """A thread kept for one scenario after another: starting one costs more than most schedules."""
 
-    free: list[Worker] = []
+    free: ClassVar[list[Worker]] = []
 
     def __init__(self) -> None:
         self.go = _thread.allocate_lock()
@@ -87,11 +97,13 @@ class Worker:
 
     @classmethod
     def hire(cls, job: Callable[[], None]) -> Worker:
+        """Return a worker that runs *job* when it is let go."""
         worker = cls.free.pop() if cls.free else cls()
         worker.job = job
         return worker
 
     def run(self) -> None:
+        """Run one job after another."""
         while True:
             self.go.acquire()
             assert self.job is not None
@@ -111,6 +123,7 @@ class Actor:
 
     @property
     def ready(self) -> bool:
+        """Could it go on now?"""
         return not self.done and (self.blocked_on is None or not self.blocked_on.held)
 
     def go(self) -> None:
@@ -132,6 +145,7 @@ class Actor:
             raise Killed
 
     def run(self) -> None:
+        """Be traced, work, and hand back for good."""
         world, worker = self.world, self.worker
         assert worker is not None
         sys.settrace(world.trace_call)
@@ -157,6 +171,7 @@ class StepLock:
         self.held = False
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, or let others go on until it is free; time never passes."""
         while self.held:
             if not blocking or self.world.over:
                 return False
@@ -168,6 +183,7 @@ class StepLock:
         return True
 
     def release(self) -> None:
+        """Let go."""
         if not self.held:
             raise RuntimeError("release unlocked lock")
         self.held = False
@@ -212,9 +228,11 @@ class World:
         return Runtime(clock=lambda: 100.0, new_lock=lambda: StepLock(self), start=self.start, jitter=lambda: 0.0)
 
     def start(self, work: Callable[[], None]) -> None:
+        """Start a thread that no caller waits for."""
         self.actors.append(Actor(self, work, caller=False))
 
     # -- stepping
+    # ruff: noqa: D102  tracers are what sys.settrace says
     def trace_call(self, frame: types.FrameType, event: str, arg: object) -> Any:
         if POINTS[frame.f_code] is None:
             return None
@@ -235,6 +253,7 @@ class World:
         return self.trace_line
 
     def pass_point(self) -> None:
+        """Do what the schedule says about this point."""
         if not self.counting or self.over:
             return
         self.point += 1
@@ -283,13 +302,15 @@ class World:
 class Stage:
     """A pool on a stepped host, and what a scenario notes about it."""
 
-    def __init__(self, world: World, **settings: Any) -> None:
+    def __init__(self, world: World, *, with_gil: bool = True, **settings: Any) -> None:
         self.world = world
         self.driver = NullDriver()
         self.in_use: set[NullConnection] = set()
         self.retired: set[NullConnection] = set()  # whatever was open when a drain returned
         self.pool: millpond.Pool[NullConnection] = millpond.Pool(
-            self.driver, runtime=world.runtime(), **{"reset": "none", "max_size": 1, "check_after": None, **settings}
+            self.driver,
+            runtime=dataclasses.replace(world.runtime(), with_gil=with_gil),
+            **{"reset": "none", "max_size": 1, "check_after": None, **settings},
         )
 
     # -- what callers do
@@ -358,6 +379,7 @@ class Stage:
         self.world.play(lambda: self.pool.close(0))
         gc.collect(0)
         assert not self.driver.left_open, f"never closed: {self.driver.left_open}"
+        assert len(set(self.driver.closed)) == len(self.driver.closed), f"closed twice: {self.driver.closed}"
         told = self.pool.stats()
         assert told.opened == told.closed == len(self.driver.opened), f"opened {told.opened}, closed {told.closed}"
 
@@ -497,6 +519,13 @@ def returns_need_cleaning(world: World) -> None:
     act(world, stage, lambda: stage.give(lease), stage.use, stage.use)
 
 
+def without_gil(world: World) -> None:
+    """A return, a checkout and a close on an interpreter without the GIL, where all of it goes through the lock."""
+    stage = Stage(world, with_gil=False)
+    (lease,) = stage.holding()
+    act(world, stage, lambda: stage.give(lease), stage.use_or_be_refused, stage.pool.close)
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     return_and_checkout,
     two_waiters_and_a_return,
@@ -513,6 +542,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     finalizer,
     cold_burst,
     returns_need_cleaning,
+    without_gil,
 )
 
 
@@ -540,7 +570,7 @@ def play(scenario: Scenario, schedule: Schedule) -> tuple[World, str]:
 
 
 def schedules_for(scenario: Scenario, seed: int) -> Iterator[Schedule]:
-    """Yield schedules: none, every one with one event, then those with two in an order that is shuffled, but the same each time."""
+    """Yield schedules: none, every one with one event, then those with two; shuffled, but the same each time."""
     world, _ = play(scenario, Schedule())
     points, others = world.point, max(1, world.most_others)
     yield Schedule()
@@ -549,6 +579,7 @@ def schedules_for(scenario: Scenario, seed: int) -> Iterator[Schedule]:
     ones = [Schedule({at: choice}) for at in range(1, points + 10) for choice in choices]
     if finalizers:
         ones += [Schedule(finalizer_at=at) for at in range(1, points + 10)]
+    random.Random(seed).shuffle(ones)
     yield from ones
     twos = [
         Schedule({first: a, second: b})
@@ -556,7 +587,12 @@ def schedules_for(scenario: Scenario, seed: int) -> Iterator[Schedule]:
         for a, b in itertools.product(choices, repeat=2)
     ]
     if finalizers:
-        twos += [Schedule({at: choice}, there) for at in range(1, points + 10) for there in range(1, points + 10) for choice in choices]
+        twos += [
+            Schedule({at: choice}, there)
+            for at in range(1, points + 10)
+            for there in range(1, points + 10)
+            for choice in choices
+        ]
     random.Random(seed).shuffle(twos)
     yield from twos
 
@@ -578,13 +614,18 @@ def explore(scenario: Scenario, limit: int, seed: int = 1) -> Found:
 
 def main(names: list[str]) -> int:
     """Explore the named scenarios, or all; return how many have a violation."""
+    warnings.simplefilter("ignore")  # of leases that a finalizer found: thousands
+    logging.disable()
     limit = int(names.pop(0)) if names and names[0].isdigit() else 2000
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.__name__ in names]
     bad = 0
     for scenario in chosen:
         found = explore(scenario, limit)
         bad += bool(found.violation)
-        print(f"{scenario.__name__:28} {found.schedules:6} schedules, {found.points:4} points: {found.violation or 'holds'}", flush=True)  # noqa: T201
+        verdict = found.violation or "holds"
+        told = f"{scenario.__name__:28} {found.schedules:6} schedules, {found.points:4} points: {verdict}\n"
+        sys.stdout.write(told)
+        sys.stdout.flush()
     return bad
 
 
