@@ -1,7 +1,7 @@
 """What the helper layer has to know of a driver and its database, beyond what an adapter tells a pool.
 
-One class a driver, chosen by the adapter's name; whatever nobody knows is as plain DB-API 2 has it.  All of it is without
-I/O but for :meth:`Dialect.cursor` and its like, which make an object.
+One class a driver, chosen by the adapter's name; whatever nobody knows is as plain DB-API 2 has it.  None of it does I/O:
+texts are returned for a shell to send, cursors are only made, and what is asked of a connection it knows by itself.
 
 Rules: what a driver cannot tell is None, never a guess.  Values are bound by the driver; the only things written into a
 statement here are names, quoted, and numbers that are ours.
@@ -25,7 +25,8 @@ IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
 NO_BACKSLASH_ESCAPES: Final = 0x0200  # SERVER_STATUS_NO_BACKSLASH_ESCAPES
 PACKET_SLACK: Final = 1024  # of max_allowed_packet, left for what a driver adds
 STATEMENT_BYTES_MAX: Final = 1_024_000  # a batch is no faster beyond this, and holds memory on both sides
-MARKS: Final[dict[str, Marks]] = {"format": Marks(), "pyformat": Marks(), "qmark": Marks("?", doubles_percent=False)}
+QMARKS: Final = Marks("?", doubles_percent=False, no_values=())
+MARKS: Final[dict[str, Marks]] = {"format": Marks(), "pyformat": Marks(), "qmark": QMARKS}
 
 
 class Dialect:
@@ -39,13 +40,22 @@ class Dialect:
         brand: whose SQL it speaks.
         version: of the server, in numbers; empty if it does not tell.
         marks: how it wants the places of values.
+        quote: what names are quoted by.
+        commit: the text that commits; None: the connection's own ``commit()``.
+        rollback: the text that rolls back; None: the connection's own ``rollback()``.
+        probe: a statement that does nothing and after which :meth:`in_transaction` is right; None: there is none.
+        tells_after_errors: :meth:`in_transaction` is right after a failed statement, too.
+        ddl_commits: CREATE, DROP and the like end a transaction.
+        autocommit_saves: with autocommit off, a statement outside a transaction costs a second command.
     """
 
     quote: ClassVar[str] = '"'
-    # Whether begin() has to be asked for: MySQL's START TRANSACTION; SQLite's BEGIN.
-    begin_text: ClassVar[str] = "BEGIN"
-    tells_after_errors: ClassVar[bool] = False  # in_transaction() is right after a failed statement, too
+    commit: ClassVar[str | None] = None
+    rollback: ClassVar[str | None] = None
+    probe: ClassVar[str | None] = None
+    tells_after_errors: ClassVar[bool] = False
     ddl_commits: ClassVar[bool] = True
+    autocommit_saves: ClassVar[bool] = True
 
     def __init__(self, conn: Any, paramstyle: str = "format") -> None:
         self.brand: Brand = "other"
@@ -62,14 +72,18 @@ class Dialect:
 
     def quoted(self, name: str) -> str:
         """Return a name as an identifier that nothing in it can break out of."""
-        if not isinstance(name, str) or not name or "\0" in name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidSetting("name", name, "text of at least one character, none of them NUL", "this cannot name anything")
+        given: object = name
+        if not isinstance(given, str) or not name or "\0" in name:
+            allowed = "text of at least one character, none of them NUL"
+            raise InvalidSetting("name", name, allowed, "this cannot name anything")
         return f"{self.quote}{name.replace(self.quote, self.quote * 2)}{self.quote}"
 
-    def begin(self, isolation: str | None, *, read_only: bool) -> list[str]:
+    def begin(self, isolation: str | None, *, read_only: bool, autocommit: bool) -> list[str]:
         """Return the statements that begin a transaction."""
-        level = [f"ISOLATION LEVEL {isolation}"] if isolation else []
-        return [" ".join((self.begin_text, ", ".join((*level, *(["READ ONLY"] if read_only else []))))).strip()]
+        options = [*([f"ISOLATION LEVEL {isolation}"] if isolation else []), *(["READ ONLY"] if read_only else [])]
+        if autocommit:
+            return [f"BEGIN {', '.join(options)}".strip()]
+        return [f"SET TRANSACTION {', '.join(options)}"] if options else []  # PEP 249: it begins by itself
 
     def after_read_only(self) -> list[str]:
         """Return the statements that undo what :meth:`begin` did to the session for a read-only transaction."""
@@ -121,7 +135,6 @@ class MySQLFamily(Dialect):
     """MySQL and MariaDB by any driver."""
 
     quote = "`"
-    begin_text = "START TRANSACTION"
 
     def __init__(self, conn: Any, paramstyle: str = "format") -> None:
         super().__init__(conn, paramstyle)
@@ -143,10 +156,10 @@ class MySQLFamily(Dialect):
         """Return the last status word; None: cannot tell."""
         return None
 
-    def begin(self, isolation: str | None, *, read_only: bool) -> list[str]:
+    def begin(self, isolation: str | None, *, read_only: bool, autocommit: bool) -> list[str]:
         # SET TRANSACTION holds for the next transaction only, and ends with it.
         first = [f"SET TRANSACTION ISOLATION LEVEL {isolation}"] if isolation else []
-        return [*first, self.begin_text + (" READ ONLY" if read_only else "")]
+        return [*first, "START TRANSACTION READ ONLY" if read_only else "START TRANSACTION"]
 
     def timed(self, text: str, verb: str, after_verb: int, seconds: float) -> str | None:
         if self.brand == "mariadb":
@@ -169,12 +182,15 @@ class MySQLFamily(Dialect):
 class PyMySQL(MySQLFamily):
     """PyMySQL: it keeps the status word, and its cursors are Python."""
 
+    probe = "DO 0"
+
     def __init__(self, conn: Any, paramstyle: str = "format") -> None:
         from pymysql.cursors import Cursor, SSCursor
 
         super().__init__(conn, paramstyle)
-        self._cursor, self._stream_cursor = Cursor, SSCursor
-        self.cursor = Cursor  # type: ignore[method-assign]  # the class itself: one call less for each statement
+        self._stream_cursor = SSCursor
+        # The class itself: one call less for each statement.
+        self.cursor = Cursor  # type: ignore[method-assign,assignment]
 
     def stream_cursor(self, lease: Any) -> Any:
         return lease.cursor(self._stream_cursor)
@@ -197,12 +213,12 @@ class MySQLClient(MySQLFamily):
     """mysqlclient: it tells no status."""
 
     def cursor(self, conn: Any) -> Any:
-        from MySQLdb.cursors import Cursor
+        from MySQLdb.cursors import Cursor  # type: ignore[import-untyped,unused-ignore]
 
         return conn.cursor(Cursor)
 
     def stream_cursor(self, lease: Any) -> Any:
-        from MySQLdb.cursors import SSCursor
+        from MySQLdb.cursors import SSCursor  # type: ignore[import-untyped,unused-ignore]
 
         return lease.cursor(SSCursor)
 
@@ -213,6 +229,8 @@ class MySQLClient(MySQLFamily):
 
 class MySQLConnector(MySQLFamily):
     """mysql-connector-python: it looks for ``%s`` everywhere, strings included, and leaves ``%%`` as it is."""
+
+    probe = "DO 0"
 
     def __init__(self, conn: Any, paramstyle: str = "pyformat") -> None:
         super().__init__(conn, paramstyle)
@@ -238,19 +256,22 @@ class MySQLConnector(MySQLFamily):
 class SQLite(Dialect):
     """SQLite: DDL is part of a transaction, the connection itself knows whether one is open."""
 
+    commit = "COMMIT"  # Python 3.12's autocommit=True makes commit() do nothing
+    rollback = "ROLLBACK"
     tells_after_errors = True
     ddl_commits = False
+    autocommit_saves = False
 
     def __init__(self, conn: Any, paramstyle: str = "qmark") -> None:
         super().__init__(conn, "qmark")
         self.brand = "sqlite"
         self.version = sqlite3.sqlite_version_info
-        self.marks = Marks("?", doubles_percent=False, nothing="SELECT {} WHERE 0", rows="VALUES ")
+        self.marks = QMARKS._replace(nothing="SELECT {} WHERE 0", rows="VALUES ")
 
     def rules(self, conn: Any) -> Rules | None:
         return Rules.SQLITE
 
-    def begin(self, isolation: str | None, *, read_only: bool) -> list[str]:
+    def begin(self, isolation: str | None, *, read_only: bool, autocommit: bool) -> list[str]:
         # Every transaction of SQLite is serializable.  One that will write takes its lock at once: two that read first
         # and then both want to write cannot be helped by waiting.
         return ["PRAGMA query_only=1", "BEGIN"] if read_only else ["BEGIN IMMEDIATE"]
@@ -269,7 +290,8 @@ class SQLite(Dialect):
         return cursor
 
     def autocommit(self, conn: Any) -> bool:
-        return getattr(conn, "autocommit", -1) is True or (conn.isolation_level is None and getattr(conn, "autocommit", -1) is not False)
+        chosen = getattr(conn, "autocommit", None)  # Python 3.12; neither True nor False: isolation_level decides
+        return chosen is True or (chosen is not False and conn.isolation_level is None)
 
     def in_transaction(self, conn: Any) -> bool | None:
         is_open: bool = conn.in_transaction

@@ -1,7 +1,7 @@
 """What rows become: tuples, dicts, named tuples, or whatever a class or function makes of the columns.
 
-Rules: columns are matched by name, never by position, but in tuples and lists; a name that occurs twice, is missing, or is
-one too many is an error that names it.  How to make a row is found out once for a result, not once for a row.
+Rules: columns are matched by name, never by position, but in tuples and lists; a name that occurs twice, is missing, or
+is one too many is an error that names it.  How to make a row is found out once for a result, not once for a row.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def shaped(rows: Iterable[Any], into: Any, columns: Sequence[Any] | None, sql: s
         RowMismatch: the columns do not fit.
     """
     maker = maker_of(into, columns, sql)
-    return [row if type(row) is tuple else tuple(row) for row in rows] if maker is None else [maker(row) for row in rows]
+    if maker is not None:
+        return [maker(row) for row in rows]
+    return [row if type(row) is tuple else tuple(row) for row in rows]
 
 
 def maker_of(into: Any, columns: Sequence[Any] | None, sql: str) -> Maker | None:
@@ -55,7 +57,7 @@ def maker_of(into: Any, columns: Sequence[Any] | None, sql: str) -> Maker | None
         RowMismatch: there are no columns, or they do not fit.
     """
     if columns is None:
-        raise RowMismatch(f"this statement returns no rows; execute() is for those\n{shown(sql)}")
+        raise no_columns(sql)
     if into is None or into is tuple:
         return None
     if into is list:
@@ -69,6 +71,50 @@ def maker_of(into: Any, columns: Sequence[Any] | None, sql: str) -> Maker | None
         return _make_maker(into, names)  # a callable that cannot be hashed
 
 
+def one_of(
+    found: Sequence[Any], columns: Sequence[Any] | None, sql: str, *, required: bool, first: bool
+) -> Any:
+    """Return the one row of a result; None if there is none and none is required.
+
+    Raises:
+        NoRow, TooManyRows, RowMismatch: as they say.
+    """
+    if len(found) == 1 or (found and first):
+        return found[0]
+    if found:
+        raise too_many_rows(sql)
+    if columns is None:
+        raise no_columns(sql)
+    if required:
+        raise no_row(sql)
+    return None
+
+
+def no_columns(sql: str) -> RowMismatch:
+    """Make the error for a statement that returns no rows at all, where rows were expected."""
+    return RowMismatch(f"this statement returns no rows, not even none; execute() is for those\n{shown(sql)}")
+
+
+def only_values(found: Sequence[Sequence[Any]], sql: str, columns: Sequence[Any] | None) -> list[Any]:
+    """Return the values of the only column.
+
+    Raises:
+        RowMismatch: there is another number of columns.
+    """
+    if columns is None:
+        raise no_columns(sql)
+    if len(columns) != 1:
+        raise too_many_columns(sql, columns)
+    return [row[0] for row in found]
+
+
+def too_many_columns(sql: str, columns: Sequence[Any] | None) -> RowMismatch:
+    """Make the error for more than one column."""
+    names = ", ".join(str(column[0]) for column in columns or ())
+    count = len(columns or ())
+    return RowMismatch(f"one column is expected, and the statement returns {count}: {names}\n{shown(sql)}")
+
+
 def only_value(row: Sequence[Any], sql: str, columns: Sequence[Any] | None) -> Any:
     """Return the one value of a row.
 
@@ -76,8 +122,7 @@ def only_value(row: Sequence[Any], sql: str, columns: Sequence[Any] | None) -> A
         RowMismatch: it has another number of columns.
     """
     if len(row) != 1:
-        names = ", ".join(str(column[0]) for column in columns or ())
-        raise RowMismatch(f"one column is expected, and the statement returns {len(row)}: {names}\n{shown(sql)}")
+        raise too_many_columns(sql, columns)
     return row[0]
 
 
@@ -104,7 +149,7 @@ def _make_maker(into: Any, names: tuple[str, ...]) -> Maker:
     if into is dict:
         return lambda row: dict(zip(names, row))  # noqa: B905  the driver gives a value for each column
     if into is NamedRow:
-        return _named_row_class(names)._make  # type: ignore[attr-defined,no-any-return]  # made by namedtuple
+        return _named_row_class(names)._make  # type: ignore[no-any-return]  # made by namedtuple
     if isinstance(into, type) and issubclass(into, tuple) and hasattr(into, "_fields"):
         return _named_tuple_maker(into, names)
     if dataclasses.is_dataclass(into) and isinstance(into, type):
@@ -142,20 +187,23 @@ def _refuse_misfits(into: Any, names: tuple[str, ...], known: set[str], required
     missing = [name for name in sorted(required) if name not in names]
     unknown = [name for name in names if name not in known]
     if missing or unknown:
-        parts = [f"{label} {', '.join(found)}" for label, found in (("has no column", missing), ("has", unknown)) if found]
+        sides = (("has no column", missing), ("has", unknown))
+        parts = [f"{label} {', '.join(found)}" for label, found in sides if found]
         takes = " which it does not take" if unknown else ""
         raise RowMismatch(f"the result does not fit {into.__name__}: it {' and '.join(parts)}{takes}")
 
 
 @functools.lru_cache(maxsize=256)
-def _named_row_class(names: tuple[str, ...]) -> type[Any]:
+def _named_row_class(names: tuple[str, ...]) -> Any:
     try:
-        base = collections.namedtuple("NamedRow", names)  # type: ignore[misc]  # the names come from the result
+        base = collections.namedtuple("NamedRow", names)  # type: ignore[misc]  # noqa: PYI024  names from the result
     except ValueError:
         unfit = [name for name in names if not name.isidentifier() or name.startswith("_")] or list(names)
-        raise RowMismatch(f"no attribute can be called {', '.join(unfit)}: rename the column by AS, or use into=dict") from None
-    return type("NamedRow", (base, NamedRow), {"__slots__": (), "__module__": __name__, "__reduce__": NamedRow.__reduce__})
+        text = f"no attribute can be called {', '.join(unfit)}: rename the column by AS, or use into=dict"
+        raise RowMismatch(text) from None
+    members = {"__slots__": (), "__module__": __name__, "__reduce__": NamedRow.__reduce__}
+    return type("NamedRow", (base, NamedRow), members)
 
 
 def _named_row(names: tuple[str, ...], values: Row) -> Any:
-    return _named_row_class(names)._make(values)  # type: ignore[attr-defined]  # made by namedtuple
+    return _named_row_class(names)._make(values)

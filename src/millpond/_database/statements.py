@@ -6,7 +6,7 @@ writes, commits what came before it, and cannot be undone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from millpond._sql import tokens as t
@@ -18,11 +18,18 @@ from .errors import InvalidParameters, TransactionMisuse, shown
 REMEMBERED_MAX: Final = 1024  # texts; a program that writes values into them must not fill the memory
 REMEMBERED_LENGTH_MAX: Final = 16 * 1024  # characters of a text that is worth remembering
 
-READS: Final = frozenset({"SELECT", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "PRAGMA", "USE", "HELP"})
+READS: Final = frozenset(("SELECT", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "PRAGMA", "USE", "HELP"))
 # These neither end a transaction nor begin one; whatever else is sent within one may do so.
-TRANSACTIONAL: Final = READS | {"INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "DO", "SET", "SAVEPOINT", "RELEASE", "ROLLBACK"}  # fmt: skip
-ONE_RESULT: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"})
-CONTROL: Final = frozenset({"BEGIN", "START", "COMMIT", "END", "XA"})
+TRANSACTIONAL: Final = READS | {
+    *("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE"),
+    *("DO", "SET", "SAVEPOINT", "RELEASE", "ROLLBACK"),
+}
+# These end a transaction on MySQL and MariaDB, but for temporary tables, which only a status word tells apart.
+COMMITTING: Final = frozenset(
+    ("CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "LOCK", "ANALYZE", "OPTIMIZE", "REPAIR")
+)
+ONE_RESULT: Final = frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"))
+CONTROL: Final = frozenset(("BEGIN", "START", "COMMIT", "END", "XA"))
 
 
 class Statement:
@@ -35,31 +42,23 @@ class Statement:
         one_result: there is no further result behind the first, and no cursor to be closed.
     """
 
-    __slots__ = ("_after_verb", "_dialect", "_template", "one_result", "reads", "sql", "transactional", "verb")
+    __slots__ = ("_after_verb", "_dialect", "_template", "bind", "one_result", "reads", "sql", "transactional", "verb")
 
     def __init__(self, sql: str, dialect: Dialect, rules: t.Dialect) -> None:
         self.sql = sql
         self._dialect = dialect
         self._template = Template(sql, rules, dialect.marks)
+        #: Return the text for the driver, and what it is to bind; raises Misbound.  Not a method: one call less.
+        self.bind: Callable[[Params | None], tuple[str, Sequence[Any] | None]] = self._template.bind
         self.verb, self._after_verb = first_word(sql, rules)
         self.reads = self.verb in READS
         self.transactional = self.verb in TRANSACTIONAL or not dialect.ddl_commits
         self.one_result = self.verb in ONE_RESULT and dialect.brand in ("mysql", "mariadb")
         if self.verb in CONTROL or (self.verb == "ROLLBACK" and not is_rollback_to(sql, rules)):
             raise TransactionMisuse(
-                f"{self.verb} as a statement: connections go back to the pool in between. Use: with db.transaction()"
+                f"{self.verb} as a statement: connections go back to the pool in between. Use: with db.transaction()\n"
+                f"{shown(sql)}"
             )
-
-    def bind(self, params: Params | None) -> tuple[str, Sequence[Any] | None]:
-        """Return the text for the driver, and what it is to bind; None: nothing.
-
-        Raises:
-            InvalidParameters: the values do not go with the places.
-        """
-        try:
-            return self._template.bind(params)
-        except Misbound as error:
-            raise InvalidParameters(f"{error}\n{shown(self.sql)}") from None
 
     def timed(self, text: str, seconds: float) -> str | None:
         """Return *text*, as :meth:`bind` gave it, with a limit that the server enforces; None if there is none."""
@@ -71,25 +70,20 @@ class Statement:
         return self._dialect.timed(text, self.verb, self._after_verb + moved, seconds)
 
     @property
-    def keys(self) -> tuple[str, ...] | None:
-        """The names of its places; None if they have none."""
-        return self._template.keys
-
-    @property
     def driver_text(self) -> str:
         """The text with the driver's own marks."""
         return self._template.text
 
-    def row(self, params: Params) -> Sequence[Any]:
-        """Return the values of one row for ``executemany``, in the order of their places.
+    def rows(self, chunk: list[Any]) -> list[Any]:
+        """Return the values of many rows for ``executemany``, each in the order of the places.
 
         Raises:
             InvalidParameters: they do not go with the places, or one of them is a list.
         """
-        text, values = self.bind(params)
-        if values is None or text != self._template.text:
-            raise InvalidParameters(f"a list cannot be a value of one row of many\n{shown(self.sql)}")
-        return values
+        try:
+            return self._template.bind_rows(chunk)
+        except Misbound as error:
+            raise InvalidParameters(f"{error}\n{shown(self.sql)}") from None
 
 
 class Statements:
@@ -103,7 +97,8 @@ class Statements:
         self._dialect = dialect
         self._known: dict[str, Statement] = {}
         self._known_by_rules: dict[tuple[str, t.Dialect], Statement] = {}
-        self.find = self._known.get  # the fast path: one look-up
+        #: Statements that read, have one result, and are cut alike by all rules: the fast path, one look-up.
+        self.plain_reads: dict[str, Statement] = {}
 
     def prepare(self, sql: str, conn: Any) -> Statement:
         """Return the statement for a text, by the rules that hold on *conn*.
@@ -112,13 +107,17 @@ class Statements:
             InvalidParameters: it is no text, or its strings end elsewhere by rules that this driver cannot tell.
             TransactionMisuse: it begins or ends a transaction.
         """
-        if not isinstance(sql, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        given: object = sql
+        if not isinstance(given, str):
             raise InvalidParameters(f"a statement is text (str), not {type(sql).__name__}")
         known = self._known.get(sql)
         if known is not None:
             return known
         if "\\" not in sql:  # strings end where they end, whatever the mode of the session
-            return self._remember(self._known, sql, Statement(sql, self._dialect, self._dialect.rules(conn) or t.Dialect.MYSQL))
+            statement = Statement(sql, self._dialect, self._dialect.rules(conn) or t.Dialect.MYSQL)
+            if statement.reads and statement.one_result:
+                self._remember(self.plain_reads, sql, statement)
+            return self._remember(self._known, sql, statement)
         rules = self._dialect.rules(conn) or self._undisputed(sql)
         known = self._known_by_rules.get((sql, rules))
         return known or self._remember(self._known_by_rules, (sql, rules), Statement(sql, self._dialect, rules))
@@ -128,8 +127,8 @@ class Statements:
         escaping, plain = t.Dialect.MYSQL, t.Dialect.MYSQL_NO_BACKSLASH_ESCAPES
         if list(t.tokens(sql, escaping)) != list(t.tokens(sql, plain)):
             raise InvalidParameters(
-                "where a string of this statement ends depends on sql_mode (NO_BACKSLASH_ESCAPES), which this driver does not "
-                f"tell: give the string with the backslash as a value\n{shown(sql)}"
+                "where a string of this statement ends depends on sql_mode (NO_BACKSLASH_ESCAPES), which this driver "
+                f"does not tell: give the string with the backslash as a value\n{shown(sql)}"
             )
         return escaping
 

@@ -6,7 +6,8 @@ Rules: a name, from wherever it comes, is quoted and can be nothing but a name; 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from millpond.errors import InvalidSetting
@@ -27,13 +28,17 @@ def table_name(dialect: Dialect, table: Table) -> str:
     return ".".join([dialect.quoted(part) for part in parts])
 
 
+Maker: TypeAlias = Callable[[Dialect], str]
+
+
 @functools.lru_cache(maxsize=512)
 def insert_text(dialect: Dialect, table: Table, columns: Names) -> str:
     """Return the INSERT of one row with these columns."""
+    into = f"INSERT INTO {table_name(dialect, table)}"
     if not columns:
-        return f"INSERT INTO {table_name(dialect, table)} {'() VALUES ()' if dialect.quote == '`' else 'DEFAULT VALUES'}"
+        return f"{into} () VALUES ()" if dialect.quote == "`" else f"{into} DEFAULT VALUES"
     names = ", ".join([dialect.quoted(column) for column in columns])
-    return f"INSERT INTO {table_name(dialect, table)} ({names}) VALUES ({', '.join([dialect.marks.place] * len(columns))})"
+    return f"{into} ({names}) VALUES ({', '.join([dialect.marks.place] * len(columns))})"
 
 
 @functools.lru_cache(maxsize=512)
@@ -49,8 +54,21 @@ def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, upda
         same = dialect.quoted((key or columns)[0])
         return f"{insert} ON DUPLICATE KEY UPDATE {same}={table_name(dialect, table)}.{same}"
     if dialect.brand == "mysql" and dialect.version >= ROW_ALIAS_SINCE:
-        return f"{insert} AS `new row` ON DUPLICATE KEY UPDATE {', '.join([f'{name}=`new row`.{name}' for name in names])}"
-    return f"{insert} ON DUPLICATE KEY UPDATE {', '.join([f'{name}=VALUES({name})' for name in names])}"
+        changes = ", ".join([f"{name}=`new row`.{name}" for name in names])
+        return f"{insert} AS `new row` ON DUPLICATE KEY UPDATE {changes}"
+    changes = ", ".join([f"{name}=VALUES({name})" for name in names])
+    return f"{insert} ON DUPLICATE KEY UPDATE {changes}"
+
+
+def upsert_maker(table: Table, columns: Names, key: str | Sequence[str], update: Sequence[str] | None) -> Maker:
+    """Return what writes the upsert for a dialect.
+
+    Raises:
+        InvalidSetting: a column of the key, or one to be updated, has no value.
+    """
+    names = as_names(key)
+    changed = columns_to_update(columns, names, update)
+    return functools.partial(upsert_text, table=table, columns=columns, key=names, update=changed)
 
 
 def columns_to_update(columns: Names, key: Names, update: Sequence[str] | None) -> Names:
@@ -62,7 +80,8 @@ def columns_to_update(columns: Names, key: Names, update: Sequence[str] | None) 
     for name, named in (("key", key), ("update", update or ())):
         unknown = [column for column in named if column not in columns]
         if unknown:
-            raise InvalidSetting(name, list(named), f"columns that have a value: {', '.join(columns)}", f"no value for {', '.join(unknown)}")
+            allowed = f"columns that have a value: {', '.join(columns)}"
+            raise InvalidSetting(name, list(named), allowed, f"no value for {', '.join(unknown)}")
     return tuple(update) if update is not None else tuple([column for column in columns if column not in key])
 
 
@@ -72,9 +91,19 @@ def names_of(values: Mapping[str, Any]) -> Names:
     Raises:
         InvalidParameters: it is no mapping.
     """
-    if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+    given: object = values
+    if not isinstance(given, Mapping):
         raise InvalidParameters(f"a row is a mapping of columns to values, not {type(values).__name__}")
     return tuple(values)
+
+
+def columns_of_first(rows: Iterable[Mapping[str, Any]]) -> tuple[Names | None, Iterator[Mapping[str, Any]]]:
+    """Return the columns of the first of many rows, None if there are none, and all of the rows."""
+    remaining = iter(rows)
+    first = next(remaining, None)
+    if first is None:
+        return None, remaining
+    return names_of(first), itertools.chain((first,), remaining)
 
 
 def rows_of(mappings: Iterable[Mapping[str, Any]], columns: Names) -> Iterator[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ It must not know what a statement means, convert a value, or ask a connection an
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -29,6 +30,7 @@ NOT_VALUES: Final[frozenset[type[Any]]] = frozenset(
     {list, tuple, set, frozenset, dict, range, collections.deque, type({}.keys()), type({}.values()), type({}.items())}
 )
 LISTS: Final = (list, tuple, set, frozenset, range, collections.deque, type({}.keys()), type({}.values()))
+SEQUENCES: Final[frozenset[type[Any]]] = frozenset({tuple, list})
 POSITIONAL: Final = frozenset({t.FORMAT, t.QMARK})
 # Before a parenthesis these are no function's name, so that what follows is a row of columns.
 BEFORE_ROWS: Final = frozenset({"WHERE", "AND", "OR", "XOR", "NOT", "ON", "HAVING", "WHEN", "SELECT", "THEN", "ELSE", "BY"})
@@ -46,12 +48,14 @@ class Marks(NamedTuple):
         doubles_percent: whether a percent sign has to be doubled beside values, because the driver formats with ``%``.
         nothing: a query without rows, one column of it left open as ``{}``; what an empty list becomes.
         rows: what goes before rows in an IN list, such as ``VALUES ``.
+        no_values: what stands for no values at all.
     """
 
     place: str = "%s"
     doubles_percent: bool = True
     nothing: str = "SELECT {} FROM DUAL WHERE FALSE"
     rows: str = ""
+    no_values: Sequence[Any] | None = None
 
 
 class Template:
@@ -90,7 +94,7 @@ class Template:
             Misbound: the values do not go with the places.
         """
         if params is None:
-            return self.sql, None
+            return self.sql, self.marks.no_values
         if self.keys is None:
             kind = type(params)
             if (
@@ -138,6 +142,21 @@ class Template:
 
     def _names(self) -> str:
         return ", ".join(dict.fromkeys(self.keys or ()))
+
+    def bind_rows(self, chunk: list[Any]) -> list[Any]:
+        """Return the values of each of many rows, for :attr:`text`; the very rows where they are in order already.
+
+        Raises:
+            Misbound: a row does not go with the places, or a value is a list.
+        """
+        if self._fault is None and not self._bare and self.keys is None:
+            are_sequences = set(map(type, chunk)) <= SEQUENCES and set(map(len, chunk)) <= {self._count}
+            if are_sequences and NOT_VALUES.isdisjoint(map(type, itertools.chain.from_iterable(chunk))):
+                return chunk
+        rows = [self.values(params) for params in chunk]
+        if self._bare or not NOT_VALUES.isdisjoint(map(type, itertools.chain.from_iterable(rows))):
+            raise Misbound("a list cannot be a value of one row of many")
+        return rows
 
     # ---- lists
     def _expanded(self, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:

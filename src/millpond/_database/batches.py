@@ -1,0 +1,85 @@
+"""Many rows by one statement: how many at a time, and how long a statement may get.
+
+Rules: rows are read as they are needed, so that an iterator of a million is never in memory; a statement stays under what
+the server takes.  Where the driver cannot be told how long its statements may be, the rows are measured here.
+
+An ``async`` shell uses :func:`next_chunk` and :func:`measured`, and awaits the cursor's ``executemany`` in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from .dialects import Dialect
+
+ROWS_MAX: Final = 10_000  # rows of a chunk: enough for statements of the full length, little enough for the memory
+OTHER_VALUE_BYTES: Final = 64  # more than any number or date takes
+
+
+class Done(NamedTuple):
+    """What a statement did.
+
+    Attributes:
+        row_count: rows touched, as the driver counts; -1 where it cannot tell.
+        last_id: what an AUTO_INCREMENT column gave; None if there is none.
+    """
+
+    row_count: int
+    last_id: int | None
+
+
+def next_chunk(rows: Iterator[Any]) -> list[Any]:
+    """Return the next rows; empty at the end."""
+    return list(itertools.islice(rows, ROWS_MAX))
+
+
+def measured(rows: Sequence[Sequence[Any]], text: str, bytes_max: int) -> Iterator[list[Any]]:
+    """Yield rows in lists that make no statement longer than *bytes_max*; a row that is too long is alone."""
+    kept: list[Any] = []
+    room = bytes_max - len(text)
+    size = 0
+    for row in rows:
+        row_size = len(text) // 2 + sum(size_of(value) for value in row)
+        if kept and size + row_size > room:
+            yield kept
+            kept, size = [], 0
+        kept.append(row)
+        size += row_size
+    if kept:
+        yield kept
+
+
+def size_of(value: Any) -> int:
+    """Return the most bytes that a value takes in a statement: each character escaped, or as long as UTF-8 gets."""
+    return 4 * len(value) + 3 if isinstance(value, (str, bytes, bytearray)) else OTHER_VALUE_BYTES
+
+
+def run(dialect: Dialect, conn: Any, text: str, rows: list[Any], bytes_max: int) -> int:
+    """Run a statement for each of many rows, and return how many were touched."""
+    cursor = dialect.cursor(conn)
+    parts: Iterable[list[Any]] = [rows]
+    if not dialect.limit_batches(cursor, bytes_max) and dialect.brand in ("mysql", "mariadb"):
+        parts = measured(rows, text, bytes_max)
+    count = 0
+    for part in parts:
+        cursor.executemany(text, part)
+        count += max(cursor.rowcount, 0)
+    cursor.close()
+    return count
+
+
+def is_running(processes: Sequence[Sequence[Any]], columns: Sequence[Any], number: int, beginning: str) -> bool:
+    """Say whether a list of the server's processes has our session with our statement in it.
+
+    Session numbers are a server's own: behind a load balancer the same number may be somebody else's.
+    """
+    names = [str(column[0]).lower() for column in columns]
+    id_at, text_at = names.index("id"), names.index("info")
+    for process in processes:
+        if int(process[id_at]) == number:
+            text = process[text_at]
+            shown = text.decode("utf-8", "replace") if isinstance(text, (bytes, bytearray)) else str(text or "")
+            return shown.startswith(beginning.strip())
+    return False
