@@ -197,7 +197,8 @@ class Shell(abc.ABC, Generic[C]):
         self._part_at_exit()
 
     def _snapshot(self) -> PoolStats:
-        return snapshot(self._ledger, name=self.name, reset=self._reset_name)
+        way = self._driver.reset_way()
+        return snapshot(self._ledger, name=self.name, reset=f"{self._reset_name}: {way}" if way else self._reset_name)
 
     def _check_owner(self, conn: Any) -> None:
         """Make sure that *conn* is a lease of this pool."""
@@ -245,6 +246,9 @@ class Shell(abc.ABC, Generic[C]):
         ledger = self._ledger
         if slot.cursors:
             self._cut_cursors(slot)
+        if slot.conn is not None and self._driver.is_broken(slot.conn):
+            self._decide(lambda: ledger.reject_broken(slot, self._clock()))
+            return None
         if self._is_spoilt(slot, exc_type):
             self._decide(lambda: ledger.reject(slot, self._clock()))
             return None

@@ -47,7 +47,7 @@ class PoolStats:
         lost: all slots that were recovered; those that were not leases were lost to a signal between two instructions.
         abandoned: dials given up although their driver call had not come back.
         failing_for: seconds since dials began to fail without a success; 0.0 while they succeed.
-        reset: how connections are made as good as new.
+        reset: how connections are made as good as new: the setting, and behind a colon the way that it takes here.
         holders: who holds connections, the longest first.
     """
 

@@ -296,6 +296,8 @@ class Pool(Shell[C]):
         return lease
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
+        if slot.conn is not None and self._driver.role_suspect(slot.conn):
+            self._look_into_role(slot.conn)
         conversation = self._take_back(slot, exc_type)
         if conversation is None:
             return
@@ -303,6 +305,14 @@ class Pool(Shell[C]):
             self._converse(conversation)
         except Exception as error:  # noqa: BLE001  see there
             self._report_unreset(error)
+
+    def _look_into_role(self, conn: C) -> None:
+        """The server may have become read-only: ask it, and if so, leave it; addresses are looked up anew by dials."""
+        now = self._clock()
+        with self._lock:
+            asks = self._ledger.looks_into_role(now)
+        if asks and self._driver.has_lost_role(conn, now + self._limits.check_timeout_s):
+            self._decide(lambda: self._ledger.drain(Reason.ROLE))
 
     def _converse(self, conversation: Generator[Request, Any, T]) -> T:
         """Hold a conversation to its end."""

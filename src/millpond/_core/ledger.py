@@ -54,6 +54,7 @@ KEEPALIVE_S = 10.0  # unasked checks of one idle connection are at least so far 
 START_ANSWER_S = 0.25  # a dialer that has not begun by then is asked for again, or the caller dials
 OVERRUN_S = 0.5  # a driver may overrun its deadline by so much before its call is given up
 SUSPICION_S = 1.0  # one dead connection makes the others suspect, at most once in so long
+ROLE_S = 5.0  # a suspicion that the server has become read-only is looked into at most once in so long
 
 
 class Ledger:
@@ -89,6 +90,7 @@ class Ledger:
         self.last_fault: Fault | None = None
         self.alarm_at = FOREVER
         self.suspected_at = RETIRED
+        self.role_asked_at = RETIRED
         self.numbers = 0
         self.counts: Counter[str] = Counter()
         self.retired: Counter[Reason] = Counter()
@@ -700,6 +702,19 @@ class Ledger:
         self.suspected_at = now
         for slot in list(self.idle):
             slot.best_before = RETIRED
+
+    def reject_broken(self, slot: Slot, now: float) -> None:
+        """A holder gives back a connection whose link broke in its hands: the others may have fared no better."""
+        if self.account(slot, now):
+            self.suspect(now)
+            self.discard(slot, Reason.DEAD)
+
+    def looks_into_role(self, now: float) -> bool:
+        """Say whether a suspicion that the server has become read-only is to be looked into now."""
+        if now - self.role_asked_at < ROLE_S:
+            return False
+        self.role_asked_at = now
+        return True
 
     # ------------------------------------------------------------------ the whole pool
     def look_again(self, slot: Slot) -> None:

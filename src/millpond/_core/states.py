@@ -95,6 +95,7 @@ class Reason(enum.Enum):
     DEAD = "dead"  # found dead by a check
     UNCLEAN = "unclean"  # could not be made as good as new, or was left in the middle of a command
     DRAINED = "drained"
+    ROLE = "role"  # the server that it leads to has become read-only
     SURPLUS = "surplus"  # the pool was made smaller
     CLOSED = "closed"  # the pool was closed
     LATE = "late"  # its dial was given up before it landed
