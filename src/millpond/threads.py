@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import conversations
-from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Verb
+from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Verb
 from ._crew import AlarmClock, Crew, LockLike, Runtime, Waiter
 from ._shell import PARTING_S, QUIET_S, Shell, register
 from .drivers.base import Driver

@@ -182,6 +182,10 @@ class Ledger:
             return
         if slot.state is not COLLECTING:
             slot.returned_at = now
+        elif now - slot.returned_at >= self.limits.check_timeout_s:  # a long rollback, or nobody there
+            self.suspect(now)
+            self.discard(slot, Reason.DEAD)
+            return
             if not self.tickets and len(self.idle) + len(self.settling) >= self.limits.max_idle:
                 self.discard(slot, Reason.SURPLUS)
                 return
