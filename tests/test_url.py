@@ -127,22 +127,25 @@ def test_malformed_urls_are_refused(text: str) -> None:
         "mysql://u:hunter2@[::1/d",
         "mysql://u:hunter2@h\u2100/d",
         "u:hunter2@h/d",
+        "mysql+u:hunter2@h/d",
+        "mysql+u:hunter2@h/d?x=://",
+        "mysql+hunter2@://h/d",
     ],
 )
 def test_a_malformed_url_does_not_show_its_password(text: str) -> None:
     """Neither the error nor anything chained to it quotes what may be the password."""
     with pytest.raises(InvalidSetting) as caught:
         URL.parse(text)
-    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(caught.value.__dict__)
-    shown = shown.replace(text, "", 1) if text in traceback.format_exc() else shown
-    assert "hunter2" not in str(caught.value) + repr(caught.value.args) + repr(caught.value.__dict__)
+    assert "hunter2" not in "".join(traceback.format_exception_only(type(caught.value), caught.value))
+    assert "hunter2" not in f"{caught.value!r} {caught.value.args} {caught.value.__dict__}"
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 def test_a_parsed_url_does_not_show_its_password() -> None:
     """Repr and text of a URL have three stars for every secret."""
-    parsed = URL.parse(f"mysql+pymysql://u:{quote(SECRET, safe='')}@[::1]:3306/d?ssl_key_password=hunter2&charset=utf8mb4")
+    secret = quote(SECRET, safe="")
+    parsed = URL.parse(f"mysql+pymysql://u:{secret}@[::1]:3306/d?ssl_key_password=hunter2&charset=utf8mb4")
     assert SECRET == parsed.password
     assert "mysql+pymysql://u:***@[::1]:3306/d?ssl_key_password=***&charset=utf8mb4" == str(parsed)
     assert repr(parsed) == str(parsed)

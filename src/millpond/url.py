@@ -28,9 +28,8 @@ SCHEMES = (*MYSQL_SCHEMES, "sqlite")
 
 Parser = Callable[[str, str], Any]
 
-# What Pool() takes: refused in a URL, by a message that says where it goes.  ``connect_timeout`` is not among them:
-# it is
-# an option of the drivers, and bounds the same thing.
+# What Pool() takes: refused in a URL, by a message that says where it goes.  ``connect_timeout`` is not among them: it
+# is an option of the drivers, and bounds the same thing.
 POOL_SETTINGS = frozenset(
     {
         "max_size",
@@ -49,7 +48,7 @@ POOL_SETTINGS = frozenset(
         "dial",
         "max_dialing",
         "growth",
-        "report_holders",
+        "track_use",
         "observer",
         "name",
         "runtime",
@@ -104,7 +103,8 @@ class URL:
         """
         prefix, separator, _ = text.partition("://")
         scheme, _, driver = prefix.lower().partition("+")
-        if not separator or not re.fullmatch(r"[a-z][a-z0-9.\-]*", scheme):
+        # Both are shown in errors, so they must be words: a password may have come into their place.
+        if not separator or not re.fullmatch(r"[a-z][a-z0-9.\-]*(\+[a-z][a-z0-9._\-]*)?", prefix.lower()):
             raise InvalidSetting("url", "...", SHAPE, "this is no database URL")
         shown = f"{prefix}://..."
         try:

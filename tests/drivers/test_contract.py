@@ -26,12 +26,14 @@ class TestFakeDriver(DriverContract):
         self.tables: dict[str, list[Any]] = {}
 
     def make_driver(self, **settings: Any) -> Driver[Any]:
+        """Make the adapter."""
         fake = FakeDriver(tells_clean=self.tells_clean, tells_readable=self.tells_clean)
         fake.tables = self.tables
         # The fake has no settings of its own; its module has them by way of the adapter for any module.
         return DbapiDriver(fake.module, **settings) if settings else fake
 
     def break_connection(self, conn: Any) -> None:
+        """End the link as a server would."""
         conn.alive = False
 
 
@@ -49,6 +51,7 @@ class TestSQLite(DriverContract):
         self.url = f"sqlite:///{tmp_path / 'contract.db'}"
 
     def make_driver(self, **settings: Any) -> Driver[Any]:
+        """Make the adapter."""
         return resolve(self.url, **settings)
 
 
@@ -60,6 +63,7 @@ class TestSQLiteByCallable(DriverContract):
         self.path = tmp_path / "contract.db"
 
     def make_driver(self, **settings: Any) -> Driver[Any]:
+        """Make the adapter."""
         return resolve(lambda: sqlite3.connect(self.path, check_same_thread=False), **settings)
 
 
@@ -71,6 +75,7 @@ class TestSQLiteByItsClass(DriverContract):
         self.path = tmp_path / "contract.db"
 
     def make_driver(self, **settings: Any) -> Driver[Any]:
+        """Make the adapter."""
         return SQLiteDriver(connect_args={"database": str(self.path)}, **settings)
 
 
@@ -82,4 +87,5 @@ class TestAnyDbapiDriver(DriverContract):
         self.path = tmp_path / "contract.db"
 
     def make_driver(self, **settings: Any) -> Driver[Any]:
+        """Make the adapter."""
         return DbapiDriver(sqlite3, connect_args={"database": self.path, "check_same_thread": False}, **settings)

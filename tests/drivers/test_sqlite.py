@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sqlite3
 import sys
@@ -115,7 +116,9 @@ def test_the_anchor_of_a_database_in_memory_is_let_go() -> None:
         gc.collect()
 
 
-@pytest.mark.parametrize(("option", "mode"), [("", "wal"), ("?journal_mode=keep", "delete"), ("?journal_mode=persist", "persist")])
+@pytest.mark.parametrize(
+    ("option", "mode"), [("", "wal"), ("?journal_mode=keep", "delete"), ("?journal_mode=persist", "persist")]
+)
 def test_files_by_url_are_in_wal_unless_told_otherwise(tmp_path: Path, option: str, mode: str) -> None:
     """A file that a URL names is switched to WAL; ``keep`` leaves it."""
     driver = resolve(f"sqlite:///{tmp_path}/x.db{option}")
@@ -130,7 +133,8 @@ def test_options(tmp_path: Path) -> None:
     url = f"sqlite:///{str(path).replace('%', '%25').replace(' ', '%20')}"
     driver = resolve(f"{url}?busy_timeout=1.5&foreign_keys=true&autocommit=true&cached_statements=10")
     conn = driver.open(soon())
-    assert (1500, 1, None) == (value(conn, "PRAGMA busy_timeout"), value(conn, "PRAGMA foreign_keys"), conn.isolation_level)
+    pragmas = value(conn, "PRAGMA busy_timeout"), value(conn, "PRAGMA foreign_keys")
+    assert (1500, 1, None) == (*pragmas, conn.isolation_level)
     driver.close(conn)
     assert path.exists()
     reader = resolve(f"{url}?mode=ro")
@@ -272,8 +276,8 @@ def test_cursors_of_the_users_own_class_and_row_factory() -> None:
     plain = driver.cursor(conn, lease, (), {})
     own = driver.cursor(conn, lease, (Own,), {})
     named = driver.cursor(conn, lease, (), {"factory": Own})
-    made = driver.cursor(conn, lease, (lambda conn: Own(conn),), {})
-    bare = driver.cursor(conn, lease, (lambda conn: sqlite3.Cursor(conn),), {})
+    made = driver.cursor(conn, lease, (functools.partial(Own),), {})  # no class, as a function would be
+    bare = driver.cursor(conn, lease, (functools.partial(sqlite3.Cursor),), {})
     assert [True] * 3 == [isinstance(cursor, Own) for cursor in (own, named, made)]
     for cursor in (plain, own, named, made, bare):
         assert cursor.connection is lease

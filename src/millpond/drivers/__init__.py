@@ -40,6 +40,8 @@ ALIASES = {
     "mysql.connector": "mysqlconnector",
     "sqlite3": "sqlite",
 }
+ASYNC_NAMES = ("asyncmy", "aiomysql", "aiosqlite")  # see aio.py
+BY_MODULE = "any other DB-API driver is given as a module: Pool(module, connect_args={...})"
 MYSQL_DRIVERS = ("pymysql", "mysqlclient", "mysqlconnector")  # in this order, where a URL leaves the choice to us
 
 
@@ -66,11 +68,9 @@ def resolve(
         InvalidSetting: one of these cannot be; the message names it and what is allowed.
         DriverMissing: the driver's package is not installed; the message says which extra to install.
     """
-    try:
-        arguments = dict(connect_args or {})
-    except (TypeError, ValueError):  # not chained: it may quote what was given
-        allowed = "a dict of keyword arguments for connect"
-        raise InvalidSetting("connect_args", type(connect_args).__name__, allowed) from None
+    arguments = keyword_arguments(connect_args)
+    if driver is not None and not isinstance(driver, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # from users
+        raise InvalidSetting("driver", driver, "the name of a driver, such as 'pymysql'")
     if isinstance(source, Driver):
         refuse_settings(arguments, driver, reset, on_connect)
         return source  # pyright: ignore[reportUnknownVariableType]  # an adapter of whatever its maker said
@@ -83,6 +83,9 @@ def resolve(
                 "source", source.__name__, SOURCES, "this module is no DB-API 2 driver: it has no connect or apilevel"
             )
         return made_by(adapter_named(name), source, arguments, reset, on_connect)
+    if hasattr(source, "cursor") and not isinstance(source, type):
+        why = "this is a connection: pass what makes one"
+        raise InvalidSetting("source", type(source).__name__, SOURCES, why)
     if not callable(source):
         raise InvalidSetting("source", type(source).__name__, SOURCES)
     if driver is not None:
@@ -90,6 +93,18 @@ def resolve(
     from .found import FoundDriver
 
     return FoundDriver(source, connect_args=arguments, reset=reset, on_connect=on_connect)
+
+
+def keyword_arguments(connect_args: Any) -> dict[str, Any]:
+    """Return ``connect_args`` as a dict of its own; what is wrong with them is told without quoting them."""
+    allowed = "a dict of keyword arguments for connect"
+    try:
+        arguments: dict[Any, Any] = dict(connect_args or {})
+    except (TypeError, ValueError):  # not chained: it may quote what was given
+        raise InvalidSetting("connect_args", type(connect_args).__name__, allowed) from None
+    if not all(isinstance(name, str) for name in arguments):
+        raise InvalidSetting("connect_args", type(connect_args).__name__, allowed, "one of its keys is no name")
+    return arguments
 
 
 def made_by(adapter: Any, source: Any, arguments: dict[str, Any], reset: Any, on_connect: Any) -> Driver[Any]:
@@ -152,7 +167,7 @@ def default_driver(scheme: str) -> str:
         return scheme
     known = [*SCHEMES, *added]
     near = difflib.get_close_matches(scheme, known, n=1)
-    why = f"there is no such scheme{f'; did you mean {near[0]}://?' if near else ''}"
+    why = "there is no such scheme" + (f"; did you mean {near[0]}://?" if near else f"; {BY_MODULE}")
     raise InvalidSetting("url", f"{scheme}://...", ", ".join(f"{name}://" for name in known), why)
 
 
@@ -186,16 +201,16 @@ def adapter_named(name: str) -> Any:
         InvalidSetting: there is none.
         DriverMissing: there is, but its driver is not installed.
     """
-    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # from users
-        raise InvalidSetting("driver", name, "the name of a driver, such as 'pymysql'")
     place = BUILT_IN.get(canonical(name))
     if place is None:
         added = entry_points()
         if name in added:
             return added[name].load()
         known = [*BUILT_IN, *added]
+        if canonical(name) in ASYNC_NAMES:
+            raise InvalidSetting("driver", name, ", ".join(known), "it is asyncio's: millpond.AsyncPool takes it")
         near = difflib.get_close_matches(name, known, n=1)
-        why = f"there is no such driver{f'; did you mean {near[0]}?' if near else ''}"
+        why = "there is no such driver" + (f"; did you mean {near[0]}?" if near else f"; {BY_MODULE}")
         raise InvalidSetting("driver", name, ", ".join(known), why)
     where, needed = place
     if not installed(needed):

@@ -43,6 +43,7 @@ CONNECT_TIMEOUTS: dict[str, tuple[str, int]] = {
     "psycopg": ("connect_timeout", 2),
     "psycopg2": ("connect_timeout", 2),
 }
+LONGEST_S = 86400  # told to drivers in place of for ever
 
 
 class DbapiDriver(Driver[Any]):
@@ -155,8 +156,8 @@ class DbapiDriver(Driver[Any]):
         module = self._given
         if isinstance(module, types.ModuleType) and module.__name__ in CONNECT_TIMEOUTS:
             keyword, least = CONNECT_TIMEOUTS[module.__name__]
-            arguments.setdefault(keyword, max(least, int(until - time.monotonic())))
-        return self._connect(**arguments)
+            arguments.setdefault(keyword, max(least, int(min(until - time.monotonic(), LONGEST_S))))
+        return connection_of(self._connect(**arguments))
 
     def fresh_arguments(self) -> dict[str, Any]:
         """Return the arguments for one connect; a password that is a callable is asked now."""
@@ -253,11 +254,13 @@ def valid_on_connect(on_connect: OnConnect) -> tuple[str, ...] | Callable[[Any],
     """Return an ``on_connect`` that can be run."""
     if on_connect is None or callable(on_connect):
         return on_connect
-    statements: tuple[Any, ...] = (on_connect,) if isinstance(on_connect, str) else tuple(on_connect)
+    given: Any = [on_connect] if isinstance(on_connect, str) else on_connect
+    statements: list[Any] = [*given] if isinstance(given, (list, tuple)) else [None]
     if not all(isinstance(statement, str) and statement.strip() for statement in statements):
         allowed = "a statement, a list of statements, or a callable that gets the connection"
-        raise InvalidSetting("on_connect", on_connect, allowed)
-    return statements
+        # A statement may have a password in it, so none is shown.
+        raise InvalidSetting("on_connect", type(on_connect).__name__, allowed, "there is something else in it")
+    return tuple(statements)
 
 
 def renamed(connect_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,6 +291,21 @@ def run(conn: Any, statements: Sequence[str]) -> None:
                 cursor.fetchall()
     finally:
         cursor.close()
+
+
+def connection_of(made: Any) -> Any:
+    """Return what a ``connect`` has made, if it is a connection.
+
+    Raises:
+        DriverUnsuitable: it is not; the message says what it is instead.
+    """
+    if hasattr(made, "cursor"):
+        return made
+    if inspect.iscoroutine(made):
+        made.close()  # or Python would warn that it was never awaited
+    shown = "None" if made is None else f"an object of the class {type(made).__name__}"
+    remedy = "asyncio's connections are for millpond.AsyncPool" if inspect.isawaitable(made) else "it has no cursor()"
+    raise DriverUnsuitable(f"source: what connects has returned {shown}, which is no DB-API connection: {remedy}")
 
 
 def module_of(conn: Any) -> types.ModuleType | None:

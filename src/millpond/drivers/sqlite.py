@@ -277,7 +277,7 @@ class SQLiteDriver(DbapiDriver):
         """Switch the journal mode; while others are in the file this may take as long as the dial may."""
         cursor = sqlite3.Cursor(conn)
         (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-        left_ms = max(1, min(int((until - time.monotonic()) * 1000), 2**31 - 1))
+        left_ms = max(1, int(min((until - time.monotonic()) * 1000, 2**31 - 1)))
         cursor.execute(f"PRAGMA busy_timeout={left_ms}")
         cursor.execute(f"PRAGMA journal_mode={self._journal_mode}").fetchone()
         cursor.execute(f"PRAGMA busy_timeout={patience_ms}")
