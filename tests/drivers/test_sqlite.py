@@ -308,7 +308,8 @@ def test_a_connection_class_of_the_users_own() -> None:
     lease = ContractLease(conn)
     cursor = driver.cursor(conn, lease, (), {})
     assert isinstance(cursor, Cursor)
-    assert cursor.connection is lease
+    lent_by: Any = cursor.connection
+    assert lent_by is lease
     assert [(1,)] == cursor.execute("SELECT 1").fetchall()
     assert driver.reset(conn, soon())
     cursor.close()
@@ -339,7 +340,12 @@ def test_interrupting(tmp_path: Path) -> None:
     driver = resolve(f"sqlite:///{tmp_path}/x.db")
     conn = driver.open(soon())
     begun = threading.Event()
-    conn.create_function("begun", 0, lambda: begun.set() or 0)
+
+    def tell() -> int:
+        begun.set()
+        return 0
+
+    conn.create_function("begun", 0, tell)
     endless = "WITH RECURSIVE n(i) AS (SELECT begun() UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     errors: list[BaseException] = []
 
