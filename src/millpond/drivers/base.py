@@ -51,6 +51,9 @@ class Adapter(abc.ABC, Generic[C]):
     # Sends what makes the session as good as new and does not wait for the answer: True (nothing is left to collect),
     # False (give it up), None (sent; ``collect`` reads the answer).  None instead of a method: cannot defer.
     send_reset: Callable[[C], bool | None] | None = None
+    # Reads all rows of one statement with fewer steps than a cursor takes: (text, values) to (rows, description).  Only
+    # for statements that ``is_harmless`` said yes to.  None: by a cursor.
+    fetch: Callable[[C, str, Any], tuple[Any, Any]] | None = None
     # Methods of a connection that make a cursor, run a statement on it and return it (``sqlite3``'s ``execute``): a
     # lease makes that cursor itself, or it would not be cut off.
     shortcuts: tuple[str, ...] = ()
@@ -60,6 +63,10 @@ class Adapter(abc.ABC, Generic[C]):
     def in_flight(self, conn: C) -> bool | None:
         """Say whether a command has been sent whose reply was not read to its end; None: cannot tell."""
         return None
+
+    def is_harmless(self, conn: C, text: str) -> bool:
+        """Say whether a statement is proved to leave nothing in its session, whatever values its places get."""
+        return False
 
     def uncommitted(self, conn: C) -> bool:
         """Say whether writes would be lost by a rollback now, as far as can be told without asking the server."""

@@ -25,6 +25,7 @@ FORWARDED = (
     "in_flight",
     "uncommitted",
     "is_broken",
+    "is_harmless",
     "role_suspect",
     "has_lost_role",
     "reset_way",
@@ -98,6 +99,7 @@ class FoundDriver(Driver[Any]):
             self.is_clean = adapter.is_clean
             self.is_readable = adapter.is_readable
             self.send_reset = adapter.send_reset
+            self.fetch = adapter.fetch
             return adapter
 
     # Until the first connection; afterwards the instance has the adapter's own in front of these.

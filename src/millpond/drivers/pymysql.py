@@ -188,6 +188,8 @@ class PyMySQLDriver(DbapiDriver):
         if self._listens and self._dials:
             kind: Any = self._connect
             self._connect = listening(kind)
+        if self._listens:
+            self.fetch = fetch
         if self._listens and not callable(self._reset):
             self.is_clean = self._is_clean if self._reset in ("auto", "rollback") else None
             self.send_reset = self._send_reset if ahead else None
@@ -441,6 +443,14 @@ class PyMySQLDriver(DbapiDriver):
             keep_looks(conn)
         return True
 
+    def close(self, conn: Any) -> None:
+        """Send COM_QUIT without waiting, or a server would count an aborted client, and close."""
+        result = getattr(conn, "_result", None)
+        if getattr(result, "unbuffered_active", False):
+            result.unbuffered_active = False  # type: ignore[union-attr]  # or its finalizer would read what is left
+        with contextlib.suppress(Exception), within(conn, time.monotonic() + FAREWELL_S):
+            conn.close()
+
     def reset_way(self) -> str:
         """Return how sessions are made as good as new, as far as this is known yet; for people."""
         if callable(self._reset) or self._reset in ("none", "rollback"):
@@ -512,6 +522,14 @@ class PyMySQLDriver(DbapiDriver):
                 return not conn.drain()
         except Exception:  # noqa: BLE001  an error ends a reply as well; any other end is no end
             return session.owed > 0
+
+    def is_harmless(self, conn: Any, text: str) -> bool:
+        """Say whether a statement is proved to leave nothing behind, whatever literals stand for its places."""
+        if not isinstance(conn, Listening):
+            return False
+        known: Any = conn
+        session: Session = known._millpond  # noqa: SLF001  our own
+        return session.is_harmless(text.encode(known.encoding, "surrogateescape"))
 
     def uncommitted(self, conn: Any) -> bool:
         """Say whether writes would be lost by a rollback now."""
@@ -695,7 +713,16 @@ def ssl_of_mode(mode: str, arguments: Mapping[str, Any], *, keeps_preferred: boo
     return {**dict.fromkeys(certificate), "ssl": context}
 
 
-# -- cursors and polls -----------------------------------------------------------------------------------------------
+# -- statements, cursors and polls ------------------------------------------------------------------------------------
+def fetch(conn: Any, text: str, values: Any) -> tuple[Any, Any]:
+    """Read all rows of a statement that was proved harmless."""
+    if isinstance(conn, Listening):
+        return conn.fetch(text, values)
+    cursor = conn.cursor(pymysql.cursors.Cursor)
+    cursor.execute(text, values)
+    return cursor.fetchall(), cursor.description
+
+
 def detach(cursor: Any, _: type[Any]) -> None:
     """Let go of an unbuffered result without reading it to its end, which may be long."""
     cursor._result = None  # noqa: SLF001  see the module's rules
