@@ -5,6 +5,8 @@ Importing it pulls in no driver and no asyncio.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     ConcurrentUse,
     ConnectionReturned,
@@ -18,14 +20,21 @@ from .errors import (
     PoolTimeout,
     TooManyWaiting,
     UncommittedWork,
+    WrongEventLoop,
 )
 from .lease import Lease
 from .stats import Holder, PoolStats
 from .threads import Pool
 
+if TYPE_CHECKING:
+    from .aio import AsyncPool
+    from .aio_lease import AsyncLease
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncLease",
+    "AsyncPool",
     "ConcurrentUse",
     "ConnectionReturned",
     "DriverMissing",
@@ -42,5 +51,23 @@ __all__ = [
     "PoolTimeout",
     "TooManyWaiting",
     "UncommittedWork",
+    "WrongEventLoop",
     "__version__",
 ]
+
+# What needs asyncio is imported when it is asked for.
+_LATER = {"AsyncLease": "aio_lease", "AsyncPool": "aio"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

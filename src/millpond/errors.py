@@ -8,6 +8,7 @@
       PoolClosed                used after ``close()``: the program's fault
       ConnectionReturned        a lease or cursor was used after it was given back: the program's fault
       ConcurrentUse             two threads used one connection at once: the program's fault
+      WrongEventLoop            an asynchronous pool was used by another loop or thread than its own
       InvalidSetting            a setting is out of bounds, unknown or contradicts another (also a ValueError)
       DriverMissing             the driver's package is not installed (also an ImportError)
       DriverUnsuitable          this kind of connection cannot be pooled as it was made
@@ -79,6 +80,12 @@ class ConnectionReturned(Error):
 
 class ConcurrentUse(Error):
     """Two threads used one connection at the same time; its replies would have been mixed up."""
+
+    family = "InterfaceError"
+
+
+class WrongEventLoop(Error):
+    """An asynchronous pool was used by another event loop, or from another thread, than the one it belongs to."""
 
     family = "InterfaceError"
 

@@ -1,0 +1,665 @@
+"""The asyncio shell: how tasks park, wake, dial and close; it decides nothing.
+
+There is no lock: a conversation advances between two awaits, on one loop, and that is atomic.  A pool is bound to the
+loop that first uses it; used from another loop or thread it says so instead of racing.
+
+Rules:
+- A task that is cancelled ends cancelled, at once.  What it asked for goes on where others gain by it (a dial) or where
+  a connection is being cleaned: such work is done in tasks of the pool, and nobody's cancellation reaches it.
+- There is no await between a connection being granted and the lease that holds it.
+- Finalizers run in any thread: they append to a list and nudge the loop, and call nothing else of ours.
+- Timers and the loop hold the pool weakly.  After ``close()`` no task, timer or connection of the pool is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import sys
+import time
+import types
+import warnings
+import weakref
+from asyncio import AbstractEventLoop, _get_running_loop
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._core import conversations
+from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Ticket, Verb, Watcher
+from ._shell import PARTING_S, QUIET_S, Shell, register
+from .aio_lease import NOTHING, AsyncLease
+from .drivers.aio import AsyncDriver, resolve
+from .errors import Error, WrongEventLoop
+from .limits import Growth, IdleOrder, timeout_of
+from .observer import Observer
+from .stats import PoolStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._core.conversations import Request
+
+C = TypeVar("C")
+T = TypeVar("T")
+_getframe = sys._getframe
+current_task = asyncio.current_task
+
+
+@dataclass(frozen=True)
+class Clockwork:
+    """What an asynchronous pool takes from its host besides the loop.
+
+    Args:
+        clock: seconds on a clock that never goes back, of the loop's own pace.
+        jitter: a number in [0, 1), drawn anew at each call.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+
+
+class Waiter:
+    """One parked task, and the context it asked in."""
+
+    __slots__ = ("context", "future", "woken")
+
+    def __init__(self) -> None:
+        self.context = contextvars.copy_context()
+        self.future: asyncio.Future[None] | None = None
+        self.woken = False
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep until woken, or for so many seconds."""
+        if seconds > 0 and not self.woken:
+            loop = asyncio.get_running_loop()
+            self.future = future = loop.create_future()
+            timer = loop.call_later(seconds, resolve_future, future) if seconds < FOREVER else None
+            try:
+                await future
+            finally:
+                self.future = None
+                if timer is not None:
+                    timer.cancel()
+        self.woken = False
+
+    def wake(self) -> None:
+        """Wake the task, or keep it from falling asleep; waking it twice is harmless."""
+        self.woken = True
+        if self.future is not None:
+            resolve_future(self.future)
+
+
+def resolve_future(future: asyncio.Future[None]) -> None:
+    """Let whoever awaits it go on, unless it was cancelled or has gone on already."""
+    if not future.done():
+        future.set_result(None)
+
+
+class Remainder:
+    """What a task of the pool is still doing: await it or not, and whoever is cancelled meanwhile does not end it."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from asyncio.wait((self._task,)).__await__()
+        if not self._task.cancelled():  # the pool's own task, ended with its loop: that was nobody's cancellation
+            self._task.result()
+
+
+class AsyncPool(Shell[C]):
+    """A pool of database connections for the tasks of one event loop.
+
+    It may be made before there is a loop, and belongs to the first that uses it.
+
+    Args:
+        source: a URL (``mysql://user:password@host/database``), an asyncio driver's module, a callable that returns a
+            connection or an awaitable of one, or an adapter.
+        connect_args: passed to the driver's ``connect`` for a module or a callable, or beside what a URL says.
+        driver: the name of the adapter for connections of a callable.
+        max_size, min_idle, timeout, max_lifetime, idle_timeout, check_after, check_timeout, connect_timeout,
+            fail_after: as for :class:`millpond.Pool`.
+        reset, on_connect: as there; a callable may be a coroutine function.
+        max_uses, max_waiting, idle_order, max_dialing, growth, track_use, observer, name: as there.
+        clockwork: where time and chance come from; for tests.
+
+    Raises:
+        InvalidSetting: a setting is out of bounds, unknown, or malformed; nothing was opened.
+        DriverMissing: the driver's package is not installed.
+    """
+
+    _plain_lease = AsyncLease
+    _lease_kind: type[AsyncLease[C]]
+    _resolve = staticmethod(resolve)
+    _driver: AsyncDriver[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once
+
+    def __init__(
+        self,
+        source: str | types.ModuleType | Callable[[], Any] | AsyncDriver[C],
+        *,
+        connect_args: dict[str, Any] | None = None,
+        driver: str | None = None,
+        max_size: int = 10,
+        min_idle: int = 0,
+        timeout: float | None = 30.0,
+        max_lifetime: float | None = 1800.0,
+        idle_timeout: float | None = 600.0,
+        check_after: float | None = 30.0,
+        check_timeout: float = 2.0,
+        connect_timeout: float = 10.0,
+        fail_after: float | None = None,
+        reset: str | Callable[[C], Any] | None = "auto",
+        on_connect: str | list[str] | tuple[str, ...] | Callable[[C], Any] | None = None,
+        max_uses: int | None = None,
+        max_waiting: int | None = None,
+        idle_order: IdleOrder = "lifo",
+        max_dialing: int = 64,
+        growth: Growth = "thrifty",
+        track_use: bool = True,
+        observer: Observer | None = None,
+        name: str | None = None,
+        clockwork: Clockwork | None = None,
+    ) -> None:
+        self._take_settings(
+            source,
+            connect_args=connect_args,
+            driver=driver,
+            reset=reset,
+            on_connect=on_connect,
+            track_use=track_use,
+            observer=observer,
+            name=name,
+            max_size=max_size,
+            min_idle=min_idle,
+            timeout=timeout,
+            max_lifetime=max_lifetime,
+            idle_timeout=idle_timeout,
+            check_after=check_after,
+            check_timeout=check_timeout,
+            connect_timeout=connect_timeout,
+            fail_after=fail_after,
+            max_uses=max_uses,
+            max_waiting=max_waiting,
+            idle_order=idle_order,
+            max_dialing=max_dialing,
+            growth=growth,
+        )
+        self._clockwork = clockwork or Clockwork()
+        self._begin()
+        register(self)
+
+    def _begin(self) -> None:
+        """Make everything that must not be shared with a forked child."""
+        self._loop: AbstractEventLoop | None = None
+        self._myself: weakref.ref[Any] = weakref.ref(self)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._dials: set[asyncio.Task[Any]] = set()  # those of them that connect
+        self._timer: asyncio.TimerHandle | None = None
+        self._forsaken: deque[Ticket | Watcher] = deque()  # those parked there will never come back
+        self._clock = self._clockwork.clock
+        self._lay_ledger(
+            clock=self._clock,
+            jitter=self._clockwork.jitter,
+            new_waiter=Waiter,
+            nudge=self._nudge,
+            holder_names=self._task_names,
+            with_gil=True,  # one loop, one thread: nothing happens between two lines of ours
+        )
+        self._ledger.dialers_answer = True  # a task that was made runs
+        self._perform: dict[Verb, Callable[[Any, float], Any]] = {
+            Verb.OPEN: self._open,
+            Verb.CHECK: self._check,
+            Verb.RESET: self._reset,
+            Verb.DEFER: self._reset,  # what can be deferred never gets here: see _go_on
+            Verb.COLLECT: self._collect,
+            Verb.PARK: self._park,
+        }
+
+    # ------------------------------------------------------------------ for callers
+    def connection(self, timeout: float | None = None) -> AsyncLease[C]:
+        """Take a connection, waiting for one if need be: ``async with`` this, or await it and ``close()`` the result.
+
+        Args:
+            timeout: seconds to wait, all in all; None for the pool's own ``timeout``, 0 for not at all.
+
+        Returns:
+            A lease that takes its connection when it is awaited or entered, and not before.
+
+        Raises:
+            PoolTimeout: nothing came in time; says who holds the connections, or what is wrong with the server.
+            TooManyWaiting: ``max_waiting`` callers are in the queue already.
+            PoolClosed: the pool was closed.
+            WrongEventLoop: the pool belongs to another loop.
+            Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
+        """
+        lease = self._lease_kind()
+        lease._pool = self
+        lease._entry = self._enter(lease, timeout)
+        return lease
+
+    async def _enter(self, lease: AsyncLease[C], timeout: float | None) -> AsyncLease[C]:
+        if _get_running_loop() is not self._loop:
+            self._bind()
+        if timeout is not None:
+            timeout = timeout_of(timeout, 0.0)
+        slot: Slot | None = None
+        if not self._tickets:
+            try:
+                slot = self._idle.pop()
+            except IndexError:
+                pass
+            else:
+                now = self._clock()
+                readable = self._readable
+                if (
+                    now < slot.best_before
+                    and now < slot.expires_at
+                    and (readable is None or now - slot.returned_at < QUIET_S or not readable(slot.conn))
+                ):
+                    slot.state = LEASED
+                    slot.leased_at = now
+                    lease._entry = None
+                    lease._slot = slot
+                    if self._tracks:
+                        frame = _getframe(1)
+                        slot.code = frame.f_code
+                        slot.instruction = frame.f_lasti
+                        slot.thread_id = id(current_task())
+                    return lease
+                slot.best_before = RETIRED
+        slot = await self._checkout(timeout, slot)
+        lease._entry = None
+        lease._slot = slot
+        if self._tracks:
+            frame = _getframe(1)
+            slot.code = frame.f_code
+            slot.instruction = frame.f_lasti
+            slot.thread_id = id(current_task())
+        return lease
+
+    _enter.__qualname__ = "AsyncPool.connection"  # what is said to be "never awaited"
+
+    @property
+    def driver(self) -> AsyncDriver[C]:
+        """The adapter of the pool's driver: what tells its errors apart, and opens connections beside the pool's."""
+        return self._driver
+
+    def stats(self) -> PoolStats:
+        """Return a snapshot of the pool: sizes, the queue, counters, who holds what."""
+        self._guard()
+        return self._snapshot()
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until ``min_idle`` connections are open.
+
+        Args:
+            timeout: seconds to wait at most; None for the pool's own ``timeout``.
+
+        Raises:
+            PoolTimeout: they were not there in time.
+            PoolClosed: the pool was closed.
+            WrongEventLoop: the pool belongs to another loop.
+            Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
+        """
+        self._bind()
+        try:
+            await self._converse(self._filling(timeout))
+        except Error as error:
+            raise self._joined(error) from error.__cause__
+
+    def release(self, conn: Any) -> Awaitable[None]:
+        """Give a connection back, as its own ``close()`` does; for code that is handed the pool as well.
+
+        Raises:
+            InvalidSetting: it is no lease, or one of another pool.
+        """
+        self._check_owner(conn)
+        given_back: Awaitable[None] = conn.close()
+        return given_back
+
+    def close(self, timeout: float = 5.0) -> Awaitable[None]:
+        """Close the pool: refuse new callers, wait for connections that are out, then cut those that are left.
+
+        It begins when it is called, awaited or not.  Called while no loop is running it does what can be done without
+        waiting, and warns if connections are out.
+
+        Args:
+            timeout: seconds to wait for connections to be given back; 0 cuts at once.
+
+        Returns:
+            What is left to be waited for; whoever is cancelled while awaiting it has closed the pool all the same.
+        """
+        until = self._clock() + timeout_of(timeout, timeout)
+        self._guard()
+        self._decide(self._ledger.close)
+        for dial in list(self._dials):
+            dial.cancel()
+        if _get_running_loop() is None:
+            return self._close_without_loop()
+        if not self._ledger.slots and not self._tasks:
+            self._rest()
+            return NOTHING
+        return Remainder(self._spawn(self._finish(until)))
+
+    async def __aenter__(self) -> Self:
+        self._bind()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------ the loop it belongs to
+    def _bind(self) -> None:
+        """Make sure that this is the pool's loop; the first one that asks becomes it."""
+        if self._loop is not None:
+            self._guard()
+            if _get_running_loop() is not None:
+                return
+        self._loop = asyncio.get_running_loop()
+        self._decide(lambda: self._ledger.look(self._clock()))
+
+    def _guard(self) -> None:
+        """Say so if this is not the pool's loop, nor a moment at which no loop runs.
+
+        Raises:
+            WrongEventLoop: another loop or thread than the pool's own.
+        """
+        loop = self._loop
+        if loop is None:
+            return
+        here = _get_running_loop()
+        if here is loop or (here is None and not loop.is_running()):
+            return
+        if here is not None:
+            which = "which is closed" if loop.is_closed() else "not to this one"
+            text = f"{self!r} belongs to the event loop that first used it, {which}; make one pool for each loop"
+        else:
+            text = (
+                f"{self!r} was called from a thread that does not run its event loop; use loop.call_soon_threadsafe "
+                "or asyncio.run_coroutine_threadsafe"
+            )
+        raise self._error(WrongEventLoop, text)
+
+    def _spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
+        """Run *work* in a task of the pool, in a copy of *context*."""
+        assert self._loop is not None, "bug: a pool without a loop has nothing to do"
+        create = self._loop.create_task
+        task: asyncio.Task[T] = create(work) if context is None else context.run(create, work)
+        if not task.done():  # an eager one may have ended
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _is_over(self) -> bool:
+        """Say whether nothing can be started any more."""
+        return self._loop is None or self._loop.is_closed()
+
+    def _part_at_exit(self) -> None:
+        if not self._is_over():
+            self._loop = None  # it does not run any more, or not for us
+        super()._part_at_exit()
+
+    # ------------------------------------------------------------------ the slow path
+    async def _checkout(self, timeout: float | None, popped: Slot | None) -> Slot:
+        try:
+            return await self._converse(self._asking(timeout, popped))
+        except Error as error:
+            raise self._refusal(error) from error.__cause__
+
+    def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
+        conversation = self._take_back(slot, exc_type)
+        return NOTHING if conversation is None else self._go_on(conversation)
+
+    def _go_on(self, conversation: Generator[Request, Any, None]) -> Awaitable[None]:
+        """Hold a return's conversation as far as nothing is waited for; a task of the pool does the rest."""
+        try:
+            verb, slot, until = next(conversation)
+            send_reset = self._driver.send_reset
+            if verb is Verb.DEFER and send_reset is not None:
+                conversation.send(send_reset(slot.conn))
+        except StopIteration:
+            return NOTHING
+        except Exception as error:  # noqa: BLE001  see there
+            self._report_unreset(error)
+            return NOTHING
+        finally:
+            self._deliver()
+        return Remainder(self._spawn(self._reset_and_shelve(conversation, slot, until)))
+
+    async def _reset_and_shelve(self, conversation: Generator[Request, Any, None], slot: Slot, until: float) -> None:
+        try:
+            await self._converse(conversation, (Verb.RESET, slot, until))
+        except Exception as error:  # noqa: BLE001  see there
+            self._report_unreset(error)
+
+    async def _converse(self, conversation: Generator[Request, Any, T], request: Request | None = None) -> T:
+        """Hold a conversation to its end; *request* is what it has asked for already, if it was begun."""
+        step: Callable[[Any], Request] = conversation.send
+        answer: Any = None
+        while True:
+            try:
+                verb, subject, until = request or step(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                if self._outbox:
+                    self._deliver()
+            request = None
+            try:
+                step, answer = conversation.send, await self._perform[verb](subject, until)
+            except GeneratorExit:  # dropped, perhaps by the garbage collector in another thread: touch nothing
+                if verb is Verb.PARK:
+                    self._forsaken.append(subject)
+                    self._nudge()
+                raise
+            except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
+                step, answer = conversation.throw, error
+
+    def _decide(self, decision: Callable[[], object]) -> None:
+        self._guard()
+        decision()
+        self._deliver()
+
+    # ------------------------------------------------------------------ verbs
+    async def _open(self, slot: Slot, until: float) -> C:
+        slot.asker = None  # it keeps a context alive
+        conn: C = await self._bounded(self._driver.open(until), until, late=self._part_late)
+        if type(conn) is not self._kind:
+            self._meet(conn)
+        return conn
+
+    async def _check(self, slot: Slot, until: float) -> bool:
+        answered = self._is_answered(slot)
+        if answered is not None:
+            return answered
+        try:
+            alive: bool = await self._bounded(self._driver.is_alive(slot.conn, until), until)
+        except Exception:  # noqa: BLE001  whatever it is, this connection has not answered
+            return False
+        return alive
+
+    async def _reset(self, slot: Slot, until: float) -> bool:
+        clean: bool = await self._bounded(self._driver.reset(slot.conn, until), until)
+        return clean
+
+    async def _collect(self, slot: Slot, until: float) -> bool | None:
+        return await self._driver.collect(slot.conn, until)
+
+    def _park(self, parked: Any, until: float) -> Coroutine[Any, Any, None]:
+        waiting: Coroutine[Any, Any, None] = parked.waiter.wait(until - self._clock())
+        return waiting
+
+    async def _bounded(
+        self, work: Coroutine[Any, Any, T], until: float, late: Callable[[asyncio.Task[T]], None] | None = None
+    ) -> T:
+        """Return what *work* returns, or cancel it; what it returns all the same is for *late* to see to.
+
+        Raises:
+            TimeoutError: it was not done by *until*.
+        """
+        task = self._spawn(work)
+        try:
+            await asyncio.wait((task,), timeout=max(0.0, until - self._clock()))
+            if task.done():
+                return task.result()
+        except asyncio.CancelledError:
+            give_up(task, late)
+            raise
+        give_up(task, late)
+        raise TimeoutError("the driver was not done in time")
+
+    def _part_late(self, dial: asyncio.Task[C]) -> None:
+        """Close a connection that nobody waits for any more."""
+        if not dial.cancelled() and dial.exception() is None:
+            self._part(dial.result())
+
+    # ------------------------------------------------------------------ notices
+    def _deliver(self) -> None:
+        """Perform what is in the outbox: first take it out, for an eager task may come back here meanwhile."""
+        outbox = self._outbox
+        while outbox:
+            self._notify(*outbox.popleft())
+
+    def _notify(self, notice: Notice, subject: Any) -> None:
+        if notice is Notice.WAKE:
+            subject.waiter.wake()
+        elif notice is Notice.TELL:
+            self._tell(*subject)
+        elif notice is Notice.CLOSE:
+            self._part(subject)
+        elif self._is_over():
+            return
+        elif notice is Notice.ALARM:
+            self._arm()
+        elif notice is Notice.DIAL:
+            asker = subject.asker
+            dial = self._spawn(self._dial(subject), None if asker is None else asker.context)
+            if not dial.done():
+                self._dials.add(dial)
+                dial.add_done_callback(self._dials.discard)
+        else:
+            assert notice is Notice.TEND, f"bug: unknown notice {notice}"
+            _ = self._spawn(self._tend())
+
+    async def _dial(self, slot: Slot) -> None:
+        await self._converse(conversations.dial(self._ledger, slot))
+
+    async def _tend(self) -> None:
+        await self._converse(conversations.tend(self._ledger))
+
+    def _part(self, conn: C) -> None:
+        left: Awaitable[Any] | None = self._driver_close(conn)
+        if left is not None:
+            _ = self._spawn(self._see_off(left))
+
+    def _driver_close(self, conn: C) -> Any:
+        left = super()._driver_close(conn)
+        if left is not None and self._is_over():  # nobody can await it any more
+            abandon(left)
+            return None
+        return left
+
+    async def _see_off(self, left: Awaitable[Any]) -> None:
+        with contextlib.suppress(Exception):  # it is being given up; that it was dead is no news
+            await left
+
+    def _task_names(self) -> dict[int, str]:
+        if self._is_over():
+            return {}
+        assert self._loop is not None
+        return {id(task): task.get_name() for task in asyncio.all_tasks(self._loop)}
+
+    # ------------------------------------------------------------------ time, and the end of it
+    def _nudge(self) -> None:
+        """Have the loop look for what finalizers have left; never raises, and may be called from anywhere."""
+        loop = self._loop
+        if loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ring, self._myself)
+
+    def _arm(self) -> None:
+        """Set the one timer to when a tick is due."""
+        assert self._loop is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_s = self._alarm_in()
+        if due_s < FOREVER:
+            self._timer = self._loop.call_later(max(0.0, due_s), ring, self._myself)
+
+    def _rang(self) -> None:
+        while self._forsaken:
+            parked = self._forsaken.popleft()
+            self._decide(partial(conversations.forsake, self._ledger, parked))
+        self._alarm_rang()
+        self._arm()
+
+    def _rest(self) -> None:
+        """Nothing is left to look after."""
+        self._decide(self._ledger.rest)
+        if self._timer is not None and not self._ledger.slots:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_without_loop(self) -> Awaitable[None]:
+        out = len(self._ledger.slots)
+        if out:
+            text = f"{self!r} was closed while no event loop runs, and {out} of its connections are out: they are cut"
+            warnings.warn(text, ResourceWarning, stacklevel=3)
+            self._cut_what_is_out()
+        self._rest()
+        return NOTHING
+
+    async def _finish(self, until: float) -> None:
+        """Do of ``close()`` what takes time."""
+        try:
+            in_time = await self._converse(self._emptying(until))
+        except asyncio.CancelledError:  # the loop is about to end
+            self._cut_what_is_out()
+            raise
+        if not in_time:
+            self._cut_what_is_out()
+        self._rest()
+        me = current_task()
+        others = {task for task in self._tasks if task is not me}
+        if others:
+            _, late = await asyncio.wait(others, timeout=max(until - self._clock(), PARTING_S))
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=PARTING_S)
+
+
+def give_up(task: asyncio.Task[T], late: Callable[[asyncio.Task[T]], None] | None) -> None:
+    """Cancel a task whose result nobody waits for any more; some drivers finish all the same."""
+    task.cancel()
+    task.add_done_callback(heard if late is None else late)
+
+
+def heard(task: asyncio.Task[Any]) -> None:
+    """Take note of how a task has ended, so that its loop does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()
+
+
+def ring(pool: weakref.ref[Any]) -> None:
+    """Do what is due in a pool, if it is still there."""
+    alive = pool()
+    if alive is not None:
+        alive._rang()
+
+
+def abandon(left: Awaitable[Any]) -> None:
+    """Let go of what nobody can await any more."""
+    close = getattr(left, "close", None)
+    if close is not None:
+        close()
