@@ -19,6 +19,7 @@ asked for as "required" is required with both.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl

@@ -1,0 +1,101 @@
+"""One server reached in one way: pools through a proxy that counts, and connections past it.
+
+``Way.pool()`` makes a pool whose
+connections go through ``Way.proxy``; ``Way.raw()`` connects as anybody would, past pool and proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+
+import millpond
+from millpond.testing import FaultProxy, ScratchServer
+
+TABLE = "wire"
+
+
+class Way:
+    """One server, reached in one way."""
+
+    def __init__(self, server: ScratchServer, *, tls: bool, closing: contextlib.ExitStack) -> None:
+        self.server = server
+        self.tls = tls
+        self.closing = closing
+        self.proxy = closing.enter_context(FaultProxy(server.port, counting="mysql"))
+        self.kind = server.kind
+
+    def pool(self, *, driver_class: type[Any] | None = None, **settings: Any) -> millpond.Pool[Any]:
+        """Return a pool of one connection, unless told otherwise, that is closed after the test."""
+        arguments = self.arguments() | settings.pop("connect_args", {})
+        settings = {"max_size": 1} | settings
+        if driver_class is None:
+            pool = millpond.Pool(pymysql, connect_args=arguments, **settings)
+        else:
+            own = {name: settings.pop(name) for name in ("reset", "on_connect") if name in settings}
+            pool = millpond.Pool(driver_class(pymysql, connect_args=arguments, **own), **settings)
+        self.closing.callback(pool.close, 0)
+        return pool
+
+    def arguments(self, **changes: Any) -> dict[str, Any]:
+        """Return arguments of ``pymysql.connect`` that lead through the proxy."""
+        return self.server.connect_args(port=self.proxy.port, tls=self.tls) | {"autocommit": True} | changes
+
+    def raw(self, **changes: Any) -> pymysql.Connection[Any]:
+        """Return a connection that nobody pools, as the pool's user, past the proxy; closed after the test."""
+        conn = pymysql.connect(**self.server.connect_args(tls=self.tls) | {"autocommit": True} | changes)
+        self.closing.callback(close_if_open, conn)
+        return conn
+
+    def root(self) -> pymysql.Connection[Any]:
+        """Return a connection of the administrator; closed after the test."""
+        conn = pymysql.connect(**self.server.connect_args(user="root", socket=True), autocommit=True)
+        self.closing.callback(close_if_open, conn)
+        return conn
+
+    def kill(self, thread_id: int) -> None:
+        """End a session by force, and wait until it has gone."""
+        conn = self.root()
+        ask(conn, f"KILL {thread_id}")
+        wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
+
+
+def close_if_open(conn: Any) -> None:
+    """Close a connection that a test may have lost."""
+    if conn.open:
+        conn.close()
+
+
+def ask(conn: Any, statement: str) -> list[Any]:
+    """Run a statement and return its rows, as tuples."""
+    with conn.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def answer(conn: Any, statement: str) -> Any:
+    """Return what a statement is answered: its rows, or the number of the error."""
+    try:
+        return ask(conn, statement)
+    except pymysql.err.MySQLError as error:
+        return error.args[0]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for something that a server or a thread does by itself."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{condition} has not come true"
+
+
+def with_table(way: Way) -> Way:
+    """Make the table that tests read and write, with one row."""
+    conn = way.raw()
+    ask(conn, f"DROP TABLE IF EXISTS {TABLE}")
+    ask(conn, f"CREATE TABLE {TABLE} (a INT PRIMARY KEY, b INT) ENGINE=InnoDB")
+    ask(conn, f"INSERT INTO {TABLE} VALUES (1, 1)")
+    return way
