@@ -1,17 +1,39 @@
-"""mysqlclient (``MySQLdb``): a C library that does its own I/O, so that only its descriptor is ours to watch."""
+"""mysqlclient (``MySQLdb``), to the limit of what it and the C library under it can be asked and told.
+
+What this adapter does better than ``MySQLdb.connect`` and any DB-API adapter:
+- A session is proved clean by what was sent and by the server's status word, read out of the C library; a clean return
+  sends nothing.  Without the status word (MySQL's own client library tells none) every return resets the session.
+- A poll of the descriptor tells a connection that the server has closed; check, reset and farewell have a deadline, kept
+  by a watchdog that shuts the descriptor down.
+- An unbuffered result that was not read to its end is never read in a destructor: its connection is closed first.
+
+Rules: what is private (``_get_native_connection``, and the library behind it) is used where ``_mysqlclient_session.py`` has
+proved it, and nowhere else.  A dial is bounded by the library's own time-out, in whole seconds: no descriptor is known
+before it is over.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import time
 import types
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
+from millpond._core.states import Fault
+from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser
 
-from .dbapi import DbapiDriver, run
+from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, worst_case
+from ._session import IN_TRANSACTION, MORE_RESULTS, Session, Way
+from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, WatchedDriver, together
+from .faults import number_of
 
+MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
+TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR: of a dial, and of any link under TLS that breaks
+BROKEN: Final = ("unexpected eof", "reset by peer", "broken pipe", "error in the", "not properly terminated")
 MODES = {
     "disabled": "DISABLED",
     "preferred": "PREFERRED",
@@ -30,13 +52,28 @@ NOT_HERE = (
 )
 
 
-class MySQLClientDriver(DbapiDriver):
-    """Adapter for mysqlclient."""
+class MySQLClientDriver(WatchedDriver):
+    """Adapter for mysqlclient 2.2 and later.
+
+    Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``connect_args`` are those of ``MySQLdb.connect``, and
+        ``time_zone`` sets the session's.
+    """
 
     name = "mysqlclient"
+    capabilities: ClassVar[dict[str, str]] = {
+        "deadline": "yes: check, reset and farewell to the millisecond, a dial to the next whole second",
+        "alive": "poll of the descriptor; COM_PING under a deadline",
+        "clean": "proved, by the statements and the status word (MariaDB Connector/C); else a reset at every return",
+        "reset": "a ROLLBACK that is sent and read later, or COM_RESET_CONNECTION and one statement, answered at return",
+        "in flight": "yes: an unbuffered result, or further results, not read to the end",
+        "cut": "its descriptor is shut down",
+        "errors": "by number",
+        "private parts": "_get_native_connection(), and behind it mariadb_get_info and mysql_reset_connection",
+    }
     options: ClassVar[Mapping[str, Parser]] = {
         name: read for name, read in MYSQL_OPTIONS.items() if name not in NOT_HERE
     }
+    _native: Native | None = None
 
     @classmethod
     def import_module(cls) -> types.ModuleType:
@@ -64,16 +101,164 @@ class MySQLClientDriver(DbapiDriver):
         files = {key: arguments.pop(name) for name, key in TLS_FILES.items() if name in arguments}
         return {**arguments, **({"ssl": files} if files else {})}
 
-    def dial(self, arguments: dict[str, Any], until: float) -> Any:
-        """Connect; the time zone is a statement."""
-        zone = arguments.pop("time_zone", None)
-        conn = super().dial(arguments, until)
-        if zone is not None:
-            set_time_zone(conn, zone)
-        return conn
+    def cursor_classes(self) -> CursorClasses:
+        """Unbuffered cursors read from the connection by themselves; the others have their rows already."""
+        cursors = importlib.import_module("MySQLdb.cursors")
+        unbuffered: type[Any] = cursors.CursorUseResultMixIn
+        return CursorClasses(sever=detach, tracked=lambda kind: issubclass(kind, unbuffered))
+
+    # -- how it is asked
+    def watch(self, conn: Any) -> Session | None:
+        """Make a connection listen."""
+        if self._native is None:
+            self._native = self.find_native()
+        return begin(conn, self._native)
+
+    @staticmethod
+    def find_native() -> Native | None:
+        """Return the C library, if this build leads to it."""
+        return native_of(importlib.import_module("MySQLdb._mysql"))
+
+    def _begin(self, conn: Any, session: Session, abilities: Any, facts: Any) -> None:
+        super()._begin(conn, session, abilities, facts)
+        values = conn.__dict__
+        if values["_millpond_told"] and bool(self.status_of(conn) & AUTOCOMMIT) != bool(conn.get_autocommit()):
+            values["_millpond_told"] = False  # it is not the word of this connection
+            values["_millpond_status"] = functools.partial(worst_case, conn.get_autocommit)
+        if not values["_millpond_told"]:
+            session.tracked = False
+
+    def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
+        """Run statements of our own past what listens, several in one text where the connection allows it."""
+        raw = self._raw
+        replies: list[list[Any]] = []
+        for text in together(statements, allowed=bool(conn.client_flag & MULTI_STATEMENTS)):
+            raw.query(conn, text.encode(conn.encoding))
+            replies.extend(read_replies(raw, conn))
+        return replies
+
+    @property
+    def _raw(self) -> Any:
+        """The class behind all connections, whose methods send and read without a word to us."""
+        return importlib.import_module("MySQLdb._mysql").connection
+
+    def status_of(self, conn: Any) -> int:
+        """Return the status word."""
+        read: Callable[[], int] | None = conn.__dict__.get("_millpond_status")
+        return IN_TRANSACTION if read is None else read() & 0xFFFF
+
+    def tells(self, conn: Any) -> bool:
+        """Say whether the status word is the server's."""
+        return bool(conn.__dict__.get("_millpond_told"))
+
+    def version_of(self, conn: Any) -> str:
+        """Return what the server called itself."""
+        return str(conn.get_server_info())
+
+    def thread_of(self, conn: Any) -> int:
+        """Return the number of the connection."""
+        return int(conn.thread_id())
+
+    def reset_link(self, conn: Any) -> bool:
+        """Reset by COM_RESET_CONNECTION, or by logging in anew over the same link."""
+        if self._native is not None and self._native.can_reset:
+            return self._native.reset(conn)
+        if not self._dials:
+            return False  # nobody has told us whom to log in as
+        arguments = self.fresh_arguments()
+        user, password = arguments.get("user"), arguments.get("password", "")
+        if not isinstance(user, str) or not isinstance(password, str):
+            return False
+        self._raw.change_user(conn, user, password, arguments.get("database") or "")
+        return True
+
+    def is_unread(self, conn: Any) -> bool:
+        """Say whether a result was announced and not read, was begun unbuffered, or is followed by another."""
+        values = conn.__dict__
+        return bool(values["_millpond_unread"] or values["_millpond_awaited"] or self.status_of(conn) & MORE_RESULTS)
+
+    def drain(self, conn: Any) -> bool:
+        """Read a short rest of an unbuffered result, and what follows it."""
+        values = conn.__dict__
+        if values["_millpond_awaited"]:
+            return False
+        if values["_millpond_unread"] and len(values["_millpond_result"].fetch_row(DRAINED_ROWS_MAX)) == DRAINED_ROWS_MAX:
+            return False
+        while conn.next_result() == 0:  # raises where an unbuffered result is not at its end
+            conn.store_result()
+        return True
+
+    def look_at(self, conn: Any) -> Any:
+        """Return the driver object's own settings."""
+        values = conn.__dict__
+        return (conn.converter.copy(), values["encoders"].copy(), [values.get(name) for name in LOOKS])
+
+    def look_as(self, conn: Any, looks: Any) -> None:
+        """Give the driver object its settings again, and the library the character set that it escapes for."""
+        facts = self.facts(conn)
+        if facts is not None and facts.charset and conn.character_set_name() != facts.charset:
+            self._raw.set_character_set(conn, facts.charset)
+        if looks is None:
+            return
+        converter, encoders, plain = looks
+        for mine, wanted in ((conn.converter, converter), (conn.encoders, encoders)):
+            mine.clear()
+            mine.update(wanted)
+        for name, value in zip(LOOKS, plain, strict=True):
+            if value is not None or name in conn.__dict__:
+                conn.__dict__[name] = value
+
+    def descriptor(self, conn: Any) -> int | None:
+        """Return the descriptor; mysqlclient itself tells a closed one after the link was lost."""
+        if not conn.open:
+            return None
+        read: Callable[[], int] | None = conn.__dict__.get("_millpond_socket")
+        fd = read() if read is not None else -1 if conn.errno() in LINK_ERRORS else conn.fileno()
+        return fd if fd >= 0 else None
+
+    def link_reset(self) -> str:
+        """Return how a link is reset."""
+        if self._native is not None and self._native.can_reset:
+            return Way.RESET.value
+        return "COM_CHANGE_USER" if self._dials else Way.RENEWAL.value
+
+    def classify(self, error: BaseException) -> Fault:
+        """Sort an exception; under TLS a link that breaks has the number of a handshake that fails."""
+        if number_of(error) == TLS_FAILED and any(words in str(error).lower() for words in BROKEN):
+            return Fault.GONE
+        return super().classify(error)
+
+    # -- a ROLLBACK is sent ahead
+    def _send_reset(self, conn: Any) -> bool | None:
+        session = self.session(conn)
+        if session is None or self._reset != "auto" or not self._needs_rollback_only(conn, session):
+            return super()._send_reset(conn)
+        with self.bounded(conn, time.monotonic() + 1.0):
+            self._raw.send_query(conn, b"ROLLBACK")
+        return None
+
+    def read_answers(self, conn: Any) -> bool:
+        """Read the answer to the ROLLBACK."""
+        self._raw.read_query_result(conn)
+        session = self.session(conn)
+        return session is not None and self._rolled_back(conn, session)
+
+    def last_words(self, conn: Any) -> None:
+        """Close, and only then let go of a result that was left unread: its destructor would read it to its end."""
+        self._raw.close(conn)
+        conn.__dict__.pop("_millpond_result", None)
 
 
-def set_time_zone(conn: Any, zone: str) -> None:
-    """Set the session's time zone."""
-    quoted = zone.replace("\\", "\\\\").replace("'", "''")
-    run(conn, (f"SET time_zone = '{quoted}'",))
+def read_replies(raw: Any, conn: Any) -> list[list[Any]]:
+    """Read all replies to one text, each to its end."""
+    replies: list[list[Any]] = []
+    while True:
+        result = raw.store_result(conn)
+        replies.append([] if result is None else list(result.fetch_row(0)))
+        if raw.next_result(conn) != 0:
+            return replies
+
+
+def detach(cursor: Any, _: type[Any]) -> None:
+    """Let go of an unbuffered result without reading it to its end: its connection keeps it until it is closed."""
+    cursor._result = None  # noqa: SLF001  the one place besides that holds it

@@ -1,17 +1,40 @@
-"""mysql-connector-python: MySQL's own driver, which calls some things by names of its own."""
+"""mysql-connector-python, to the limit of what it can be asked and told.
+
+What this adapter does better than ``mysql.connector.connect`` and any DB-API adapter:
+- A session is proved clean by what was sent and by the status words, all of which this driver reads.
+- ``cursor()`` sends no COM_PING: a cycle with one statement is one command.
+- With the pure implementation a poll tells a connection that the server has closed, a deadline holds for dial, check
+  and reset, a reset is sent at return and its answers are read later, and one TLS context is made for all connections.
+
+Rules: the pure implementation is used unless ``use_pure=False`` says otherwise, because the other one shows no descriptor:
+nothing tells that its connection is dead but a command, and nothing ends a call that hangs.  Private parts are used where
+``_mysqlconnector_session.py`` has found them.
+"""
 
 from __future__ import annotations
 
 import importlib
+import socket
+import time
 import types
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
+from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
-from millpond.url import MYSQL_OPTIONS, URL, Parser
+from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
 
-from .dbapi import DbapiDriver
+from . import _mysqlconnector_session as session_module
+from ._mysqlconnector_session import LOOKS, ListeningC, ListeningPure, can_listen, listening
+from ._session import IN_TRANSACTION, Session
+from ._watched import WatchedDriver, together
+from ._watchdog import watchdog
+from .dbapi import OnConnect, Reset
 
+SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
+MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
+CLIENT_SSL: Final = 1 << 11
+TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
 NOT_HERE = (
     "bind_address",
     "max_allowed_packet",
@@ -21,15 +44,74 @@ NOT_HERE = (
     "read_default_group",
 )
 RENAMED = {"connect_timeout": "connection_timeout", "read_default_file": "option_files"}
+# With any of these the driver makes connections of other kinds, by itself.
+OTHER_KINDS = ("pool_name", "pool_size", "failover", "dsn", "oci_config_file", "krb_service_principal")
 
 
-class MySQLConnectorDriver(DbapiDriver):
-    """Adapter for mysql-connector-python."""
+class MySQLConnectorDriver(WatchedDriver):
+    """Adapter for mysql-connector-python 8.4 and later.
+
+    Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``connect_args`` are those of ``mysql.connector.connect``,
+        where ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca" and "verify-identity".
+    """
 
     name = "mysqlconnector"
-    options: ClassVar[Mapping[str, Parser]] = {
-        name: read for name, read in MYSQL_OPTIONS.items() if name not in NOT_HERE
+    capabilities: ClassVar[dict[str, str]] = {
+        "deadline": "yes, for dial, check, reset and farewell; host names are looked up by the system",
+        "alive": "poll of the descriptor; COM_PING under a deadline",
+        "clean": "proved, by the statements and every status word",
+        "reset": "COM_RESET_CONNECTION and one statement, or a ROLLBACK: sent at return and read later",
+        "in flight": "yes: a result, or further results, not read to the end",
+        "cut": "its descriptor is shut down",
+        "errors": "by number",
+        "private parts": "_socket, _protocol, _handle_ok, _handle_result, _do_auth, _get_connection",
     }
+    #: What is left of it with ``use_pure=False``.
+    capabilities_in_c: ClassVar[dict[str, str]] = {
+        "deadline": "dial only, to the next whole second; no other call can be ended",
+        "alive": "COM_PING, without a deadline; nothing tells that a connection is dead but a command",
+        "clean": "proved, by the statements and every status word",
+        "reset": "COM_RESET_CONNECTION and one statement, or a ROLLBACK: answered at return",
+        "in flight": "yes: a result, or further results, not read to the end; it is read when the connection is closed",
+        "cut": "cannot",
+        "errors": "by number",
+        "private parts": "_cmysql, with its status word and its reset",
+    }
+    options: ClassVar[Mapping[str, Parser]] = {
+        **{name: read for name, read in MYSQL_OPTIONS.items() if name not in NOT_HERE},
+        "use_pure": boolean,
+    }
+
+    def __init__(
+        self,
+        source: types.ModuleType | Any = None,
+        *,
+        connect_args: Mapping[str, Any] | None = None,
+        reset: Reset = "auto",
+        on_connect: OnConnect = None,
+        described: str = "",
+    ) -> None:
+        super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
+        self._context: Any = None
+        arguments = self._connect_args
+        self._pure = self._dials and arguments.get("use_pure", True) is not False
+        self._requires_tls = False
+        if self._dials and "ssl" in arguments:
+            mode = arguments.pop("ssl")
+            arguments.update(arguments_of_mode(mode, arguments))
+            self._requires_tls = mode == "required"
+        if self._requires_tls and not self._pure:
+            raise InvalidSetting(
+                "ssl",
+                "required",
+                "disabled, preferred, verify-ca, verify-identity",
+                "use_pure=False goes on without TLS",
+            )
+        if self._dials and not self._pure:
+            self.is_readable = None  # it shows no descriptor
+            self.capabilities = self.capabilities_in_c
+        if self._time_zone is not None:
+            arguments["time_zone"], self._time_zone = self._time_zone, None  # the driver has it itself
 
     @classmethod
     def import_module(cls) -> types.ModuleType:
@@ -44,21 +126,208 @@ class MySQLConnectorDriver(DbapiDriver):
     def arguments_of(cls, url: URL) -> dict[str, Any]:
         """Return the arguments of ``mysql.connector.connect``; the first time-out is whole seconds there."""
         arguments = super().arguments_of(url)
-        mode = arguments.pop("ssl", None)
-        if mode == "disabled":
-            arguments["ssl_disabled"] = True
-        elif mode in ("verify-ca", "verify-identity"):
-            if "ssl_ca" not in arguments:
-                raise InvalidSetting("ssl", mode, "with ssl_ca", "this driver verifies by a file of authorities only")
-            arguments.update(ssl_verify_cert=True, ssl_verify_identity=mode == "verify-identity")
-        elif mode == "required":
-            raise InvalidSetting(
-                "ssl", mode, "disabled, preferred, verify-ca, verify-identity", "this driver goes on without TLS"
-            )
         if "connect_timeout" in arguments:
             arguments["connect_timeout"] = max(1, round(arguments["connect_timeout"]))
         return {RENAMED.get(name, name): value for name, value in arguments.items()}
 
-    def uncommitted(self, conn: Any) -> bool:
-        """Say whether a transaction is open: this driver reads every status word."""
-        return bool(getattr(conn, "in_transaction", False))
+    def cursor_classes(self) -> CursorClasses:
+        """Every cursor may read from the connection by itself."""
+        return CursorClasses(sever=session_module.detach)
+
+    # -- opening
+    def dial(self, arguments: dict[str, Any], until: float) -> Any:
+        """Connect by *until*; with the pure implementation TCP, TLS and handshake together."""
+        if not self._dials:
+            return self._connect(**arguments)
+        left_s = until - time.monotonic()
+        pure = arguments.pop("use_pure", True) is not False
+        if pure:
+            arguments["client_flags"] = with_tracking(arguments.get("client_flags"))
+        limit_s = float(arguments.pop("connection_timeout", None) or left_s)
+        if not pure or any(name in arguments for name in OTHER_KINDS):
+            return self._connect(**arguments, use_pure=pure, connection_timeout=max(1, int(min(left_s, limit_s))))
+        kind: type[Any] = importlib.import_module("mysql.connector.connection").MySQLConnection
+        if not can_listen(kind):
+            return self._connect(**arguments, use_pure=True, connection_timeout=max(1, int(min(left_s, limit_s))))
+        return self._dial_pure(listening(kind), arguments, min(until, time.monotonic() + limit_s))
+
+    def _dial_pure(self, kind: type[Any], arguments: dict[str, Any], until: float) -> Any:
+        conn = kind()
+        conn._millpond = Session()  # noqa: SLF001  one body with its session module
+        conn._millpond_admit = self._admit if self._requires_tls else None  # noqa: SLF001
+        sockets: list[Any] = []
+
+        def prepare(sock: Any) -> None:
+            sockets.append(sock)
+            build = sock.build_ssl_context
+            sock.build_ssl_context = lambda *args, **kwargs: self._shared_context(build, *args, **kwargs)
+
+        conn._millpond_prepare = prepare  # noqa: SLF001
+        try:
+            with watchdog.guard_by(lambda: shut_all(sockets), until) as guard:
+                conn.connect(**arguments, connection_timeout=max(0.001, until - time.monotonic()))
+        except BaseException:
+            conn.close()
+            raise
+        if guard.fired:
+            conn.close()
+            raise TimeoutError("timed out")
+        conn._connection_timeout = None  # noqa: SLF001  it was for the dial, and would bound each statement of a reconnect
+        conn._millpond_prepare = None  # noqa: SLF001  it keeps the first socket alive
+        return conn
+
+    def _shared_context(self, build: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._context is None:
+            self._context = build(*args, **kwargs)  # two first dials may make one each; either will do
+        return self._context
+
+    def _admit(self, conn: Any) -> None:
+        """Send no credentials to a server without TLS, where that is required."""
+        if not conn._client_flags & CLIENT_SSL:  # noqa: SLF001  cleared where the server offers none
+            text = "TLS is required, and this server has none; ssl=preferred would go on without"
+            kind: Any = self.family("InterfaceError") or ConnectionError
+            raise kind(msg=text, errno=TLS_FAILED)
+
+    # -- how it is asked
+    def watch(self, conn: Any) -> Session | None:
+        """Make a connection listen."""
+        return session_module.begin(conn)
+
+    def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
+        """Run statements of our own past what listens."""
+        texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))  # noqa: SLF001
+        if isinstance(conn, ListeningC) or not isinstance(conn, ListeningPure):
+            return session_module.ask_c(conn, texts)
+        if self._compresses(conn):
+            return session_module.ask_stepwise(conn, texts)
+        return session_module.ask_pure(conn, texts)
+
+    @staticmethod
+    def _compresses(conn: Any) -> bool:
+        return bool(getattr(conn, "_compress", False))
+
+    def status_of(self, conn: Any) -> int:
+        """Return the status word of the last reply."""
+        session = self.session(conn)
+        if isinstance(conn, ListeningC) and conn._cmysql is not None:  # noqa: SLF001
+            return int(conn._cmysql.st_server_status())  # noqa: SLF001
+        return IN_TRANSACTION if session is None else session.status
+
+    def version_of(self, conn: Any) -> str:
+        """Return what the server called itself."""
+        handshake: Any = getattr(conn, "_handshake", None)
+        if isinstance(handshake, dict):
+            told: Any = handshake.get("server_version_original")  # pyright: ignore[reportUnknownMemberType]
+            return told.decode() if isinstance(told, bytes) else str(told)
+        return str(conn.get_server_info())
+
+    def thread_of(self, conn: Any) -> int:
+        """Return the number of the connection."""
+        return int(conn.connection_id)
+
+    def reset_link(self, conn: Any) -> bool:
+        """Reset by COM_RESET_CONNECTION, without the driver's own three statements after it: ours are one."""
+        if isinstance(conn, ListeningPure):
+            session_module.reset_pure(conn)
+            return True
+        cmysql: Any = getattr(conn, "_cmysql", None)
+        return cmysql is not None and bool(cmysql.reset_connection())
+
+    def is_unread(self, conn: Any) -> bool:
+        """Say whether a part of a reply is left."""
+        return session_module.is_unread(conn)
+
+    def drain(self, conn: Any) -> bool:
+        """Read what follows a result that was read; a result that was not is left alone."""
+        return session_module.drain(conn)
+
+    def look_at(self, conn: Any) -> Any:
+        """Return the driver object's own settings."""
+        values = conn.__dict__
+        return [values.get(name) for name in LOOKS]
+
+    def look_as(self, conn: Any, looks: Any) -> None:
+        """Give the driver object its settings again."""
+        for name, value in zip(LOOKS, looks or (), strict=False):
+            if name in conn.__dict__:
+                conn.__dict__[name] = value
+
+    def descriptor(self, conn: Any) -> int | None:
+        """Return the descriptor, which the pure implementation has."""
+        sock = getattr(getattr(conn, "_socket", None), "sock", None)
+        try:
+            fd = -1 if sock is None else sock.fileno()
+        except OSError:
+            return None
+        return fd if fd >= 0 else None
+
+    def is_buffered(self, conn: Any) -> bool:
+        """Look for what TLS has read and not handed on."""
+        pending = getattr(getattr(getattr(conn, "_socket", None), "sock", None), "pending", None)
+        return pending is not None and bool(pending())
+
+    def _is_readable(self, conn: Any) -> bool:
+        if isinstance(conn, ListeningC):
+            return conn._cmysql is None  # noqa: SLF001  closed by its borrower; more is not to be known
+        return super()._is_readable(conn)
+
+    # -- sent ahead
+    def _send_reset(self, conn: Any) -> bool | None:
+        session = self.session(conn)
+        facts = self.facts(conn)
+        if not isinstance(conn, ListeningPure) or session is None or facts is None or self._compresses(conn):
+            return super()._send_reset(conn)
+        rolls_back = self._reset == "auto" and self._needs_rollback_only(conn, session)
+        if not rolls_back and self._is_hopeless(conn, session):
+            return False
+        self.look_as(conn, session.looks)
+        statements = ["ROLLBACK"] if rolls_back else self._restoring(session, facts)
+        with self.bounded(conn, time.monotonic() + 1.0):
+            conn.__dict__["_millpond_sent"] = (rolls_back, session_module.send(conn, statements, reset=not rolls_back))
+        return None
+
+    def read_answers(self, conn: Any) -> bool:
+        """Read the answers to what was sent at return."""
+        rolls_back, texts = conn.__dict__.pop("_millpond_sent")
+        session, facts = self.session(conn), self.facts(conn)
+        assert session is not None
+        assert facts is not None
+        replies = session_module.read_sent(conn, texts, reset=not rolls_back)
+        return self._rolled_back(conn, session) if rolls_back else self._restored(conn, session, facts, replies)
+
+    def last_words(self, conn: Any) -> None:
+        """Close; a reply that was left unread is not read."""
+        conn.__dict__["_consume_results"] = False
+        conn.close()
+
+
+def arguments_of_mode(mode: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the driver's arguments for one of our words for how much TLS."""
+    if mode == "disabled":
+        return {"ssl_disabled": True}
+    if mode in ("preferred", "required"):
+        return {}
+    if mode in ("verify-ca", "verify-identity"):
+        if "ssl_ca" not in arguments:
+            raise InvalidSetting("ssl", mode, "with ssl_ca", "this driver verifies by a file of authorities only")
+        return {"ssl_verify_cert": True, "ssl_verify_identity": mode == "verify-identity"}
+    raise InvalidSetting("ssl", mode, "disabled, preferred, required, verify-ca, verify-identity")
+
+
+def with_tracking(flags: Any) -> Any:
+    """Return client flags with that for session tracking."""
+    if flags is None:
+        return [SESSION_TRACK]
+    return flags | SESSION_TRACK if isinstance(flags, int) else [*flags, SESSION_TRACK]
+
+
+def shut_all(sockets: Sequence[Any]) -> None:
+    """Shut down what a dial has opened; the watchdog calls this."""
+    for sock in sockets:
+        raw: Any = getattr(sock, "sock", None)
+        if raw is None:
+            continue
+        try:
+            raw.shutdown(socket.SHUT_RDWR)
+        except OSError:  # not connected yet: its own time-out ends that
+            continue

@@ -1,0 +1,409 @@
+"""mysql-connector-python connections that listen: both its implementations, the pure one and the one over a C library.
+
+Why: this driver reads every status word.  The pure one hands each packet that has one to its protocol object, and the other
+shows the library's last word.  The pure one is sockets and Python: what cleans a session can be written in one go, and
+its answers be read later.
+
+Rules:
+- Private parts are used in this module and in ``mysqlconnector.py`` only; :func:`can_listen` looks for all of them, once
+  per class.
+- Nothing is added per row of a result: a packet that ends one is looked at, and the statement that begins one.
+- ``cursor()`` asks the server whether it is there, a command per cursor; here it is answered by what is known.  Whoever
+  calls ``is_connected()`` or ``ping()`` himself still asks.
+
+It must not decide when a session is cleaned.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import struct
+from _thread import get_ident
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ._session import COM_QUERY, Session
+from ._watched import DRAINED_ROWS_MAX, together, used_by_two
+
+COM_RESET_CONNECTION: Final = b"\x1f"
+MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
+QUERY_ATTRIBUTES: Final = 1 << 27  # CLIENT_QUERY_ATTRIBUTES
+NO_ATTRIBUTES: Final = b"\x00\x01"
+PURE_PARTS: Final = frozenset({"_handle_result", "_handle_ok", "_get_connection", "_do_auth", "get_rows", "cmd_query"})
+C_PARTS: Final = frozenset({"cmd_query", "get_rows", "next_result", "free_result", "more_results", "unread_result"})
+# Whatever a borrower may call that is no statement, or one that ``cmd_query`` does not see.
+OTHER_COMMANDS: Final = (
+    *("cmd_change_user", "cmd_debug", "cmd_init_db", "cmd_query_iter", "cmd_refresh", "cmd_reset_connection"),
+    *("cmd_shutdown", "cmd_statistics", "cmd_stmt_close", "cmd_stmt_execute", "cmd_stmt_fetch", "cmd_stmt_prepare"),
+    *("cmd_stmt_reset", "cmd_stmt_send_long_data", "info_query", "reset_session", "shutdown"),
+)
+# After these the driver's own object is another one, or leads to another session.
+BEYOND_RESET: Final = ("connect", "reconnect", "set_charset_collation", "set_converter_class", "set_unicode")
+LOOKS: Final = (
+    *("_autocommit", "_sql_mode", "_time_zone", "_raw", "_buffered", "_use_unicode", "_get_warnings"),
+    *("_raise_on_warnings", "_client_flags", "_consume_results", "_read_timeout", "_write_timeout", "converter"),
+)
+
+if TYPE_CHECKING:
+
+    class _Base:
+        """What the mixin needs of the driver's connections, private parts included."""
+
+        unread_result: bool
+        _millpond_interface_error: type[BaseException]
+
+        def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any: ...
+        def cursor(self, *args: Any, **kwargs: Any) -> Any: ...
+        def is_connected(self) -> bool: ...
+        def ping(self, *args: Any, **kwargs: Any) -> None: ...
+        def close(self) -> None: ...
+        def commit(self) -> None: ...
+        def rollback(self) -> None: ...
+        def _get_connection(self) -> Any: ...
+        def _do_auth(self, *args: Any, **kwargs: Any) -> Any: ...
+
+else:
+    _Base = object
+
+
+class Listening(_Base):
+    """What both implementations gain by listening."""
+
+    _millpond: Session
+    _millpond_quiet = False  # is_connected() is asked by cursor(), not by its borrower
+
+    def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send a statement and read the head of its reply."""
+        text = query.encode("utf-8", "surrogateescape") if isinstance(query, str) else bytes(query)
+        session = self._enter(text)
+        try:
+            answer = super().cmd_query(query, *args, **kwargs)
+        except BaseException as error:
+            session.failed(error, answered=True)
+            raise
+        finally:
+            session.holder = 0
+        self._heard()
+        return answer
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a cursor, without asking the server whether it is there."""
+        self._millpond_quiet = True
+        try:
+            return super().cursor(*args, **kwargs)
+        finally:
+            self._millpond_quiet = False
+
+    def is_connected(self) -> bool:
+        """Say whether the connection is open; whoever asks this himself has it asked of the server."""
+        return self._is_open() if self._millpond_quiet else super().is_connected()
+
+    def ping(self, reconnect: bool = False, attempts: int = 1, delay: int = 0) -> None:
+        """Ping; one that may reconnect makes another session of this."""
+        if reconnect:
+            self._millpond.dirt = "reconnected by its borrower"
+            self._millpond.beyond_reset = True
+        super().ping(reconnect, attempts, delay)
+
+    def close(self) -> None:
+        """Close."""
+        self._millpond.dirt = "closed by its borrower"
+        self._millpond.beyond_reset = True
+        super().close()
+
+    disconnect = close
+
+    def _enter(self, text: bytes) -> Session:
+        session = self._millpond
+        me = get_ident()
+        if session.holder and session.holder != me:
+            raise used_by_two(session.holder, me, self._millpond_interface_error)
+        session.judge(COM_QUERY, text)
+        session.holder = me
+        session.sent(text)
+        return session
+
+    def _heard(self) -> None:
+        """Take in what the last reply said, where nothing else does."""
+
+    def _is_open(self) -> bool:
+        raise NotImplementedError
+
+
+class ListeningPure(Listening):
+    """The pure implementation's part: what its protocol reads is heard, and its sockets are ours to prepare.
+
+    Attributes:
+        _millpond_prepare: gets each new socket of the driver's before it is connected.
+        _millpond_admit: asked before credentials are sent; raises if this server must not get them.
+    """
+
+    _socket: Any
+    _protocol: Any
+    _millpond_prepare: Callable[[Any], None] | None = None
+    _millpond_admit: Callable[[Any], None] | None = None
+
+    def _get_connection(self) -> Any:
+        sock = super()._get_connection()
+        if self._millpond_prepare is not None:
+            self._millpond_prepare(sock)
+        return sock
+
+    def _do_auth(self, *args: Any, **kwargs: Any) -> Any:
+        if self._millpond_admit is not None:
+            self._millpond_admit(self)
+        return super()._do_auth(*args, **kwargs)
+
+    def _is_open(self) -> bool:
+        sock = getattr(self._socket, "sock", None)
+        return sock is not None and sock.fileno() >= 0
+
+
+class ListeningC(Listening):
+    """The part of the implementation over a C library: its last word is looked at when something follows it."""
+
+    _cmysql: Any
+    _millpond_unheard = False
+
+    def _execute_query(self, query: Any) -> Any:
+        return self.cmd_query(query)
+
+    def _enter(self, text: bytes) -> Session:
+        if self._millpond_unheard:
+            self._millpond_unheard = False
+            self._hear()
+        return super()._enter(text)
+
+    def _heard(self) -> None:
+        if self.unread_result:
+            self._millpond_unheard = True
+        else:
+            self._hear()
+
+    def _hear(self) -> None:
+        self._millpond.note(self._cmysql.st_server_status(), self._cmysql.warning_count())
+
+    def commit(self) -> None:
+        """Commit, as the library does it."""
+        self._control(b"COMMIT", super().commit)
+
+    def rollback(self) -> None:
+        """Roll back, as the library does it."""
+        self._control(b"ROLLBACK", super().rollback)
+
+    def _control(self, text: bytes, call: Callable[[], None]) -> None:
+        session = self._enter(text)
+        try:
+            call()
+        except BaseException as error:
+            session.failed(error, answered=True)
+            raise
+        finally:
+            session.holder = 0
+        self._hear()
+
+    def _is_open(self) -> bool:
+        return self._cmysql is not None
+
+
+class ListeningProtocol:
+    """What the pure implementation's protocol object gains: each packet with a status word is told of."""
+
+    _millpond: Session
+
+    def parse_ok(self, packet: Any) -> Any:
+        """Read an OK packet."""
+        told = super().parse_ok(packet)  # type: ignore[misc]  # the driver's own
+        self._millpond.note(told["status_flag"], told["warning_count"])
+        return told
+
+    def parse_eof(self, packet: Any) -> Any:
+        """Read an EOF packet."""
+        told = super().parse_eof(packet)  # type: ignore[misc]  # the driver's own
+        self._millpond.note(told["status_flag"], told["warning_count"])
+        return told
+
+
+def marking(name: str, *, beyond_reset: bool) -> Callable[..., Any]:
+    """Make a method that does what the driver's does, and notes that it was called."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session: Session = self._millpond
+        session.dirt = session.dirt or f"{name}() of the driver's connection"
+        session.beyond_reset = session.beyond_reset or beyond_reset
+        return getattr(super(Listening, self), name)(*args, **kwargs)
+
+    call.__name__ = name
+    call.__doc__ = f"Do what {name}() does, and note it."
+    return call
+
+
+for _name in OTHER_COMMANDS:
+    setattr(Listening, _name, marking(_name, beyond_reset=False))
+for _name in BEYOND_RESET:
+    setattr(Listening, _name, marking(_name, beyond_reset=True))
+
+
+def is_pure(kind: type[Any]) -> bool:
+    """Say whether these connections are the pure implementation's."""
+    pure: type[Any] = importlib.import_module("mysql.connector.connection").MySQLConnection
+    return issubclass(kind, pure)
+
+
+@functools.lru_cache(maxsize=64)
+def can_listen(kind: type[Any]) -> bool:
+    """Say whether this class of connections has all the parts that listening needs."""
+    return set(dir(kind)) >= (PURE_PARTS if is_pure(kind) else C_PARTS)
+
+
+@functools.lru_cache(maxsize=64)
+def listening(kind: type[Any]) -> type[Any]:
+    """Return the class of *kind*'s connections that listen."""
+    if issubclass(kind, Listening):
+        return kind
+    mixin = ListeningPure if is_pure(kind) else ListeningC
+    members = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (mixin, kind), members)
+
+
+@functools.lru_cache(maxsize=64)
+def listening_protocol(kind: type[Any]) -> type[Any]:
+    """Return the class of protocol objects that tell."""
+    return kind if issubclass(kind, ListeningProtocol) else type(kind.__name__, (ListeningProtocol, kind), {})
+
+
+def begin(conn: Any) -> Session | None:
+    """Make a connected connection listen; None if it cannot."""
+    if not can_listen(type(conn)):
+        return None
+    session = Session()
+    try:
+        conn.__class__ = listening(type(conn))
+        if isinstance(conn, ListeningPure):
+            protocol: Any = conn._protocol
+            protocol.__class__ = listening_protocol(type(protocol))
+            protocol._millpond = session
+    except TypeError:  # another layout
+        return None
+    conn.__dict__["_millpond_interface_error"] = importlib.import_module("mysql.connector").InterfaceError
+    conn.__dict__["_millpond"] = session
+    return session
+
+
+# -- our own statements --------------------------------------------------------------------------------------------------
+def packet(payload: bytes) -> bytes:
+    """Return a command as it goes over the wire; ours are far below the 16 MiB of one packet."""
+    return struct.pack("<I", len(payload))[:3] + b"\x00" + payload
+
+
+def query_packet(conn: Any, text: str) -> bytes:
+    """Return a statement as it goes over the wire on this connection."""
+    prefix = NO_ATTRIBUTES if conn._client_flags & QUERY_ATTRIBUTES else b""
+    return packet(b"\x03" + prefix + text.encode("utf-8"))
+
+
+def write(conn: Any, packets: Sequence[bytes]) -> None:
+    """Send commands of ours in one write; the pure implementation without compression."""
+    conn._socket.sock.sendall(b"".join(packets))
+
+
+def read_replies(conn: Any) -> list[list[Any]]:
+    """Read all replies to one text, each to its end."""
+    replies: list[list[Any]] = []
+    while True:
+        head = conn._handle_result(conn._socket.recv())
+        replies.append(list(conn.get_rows(raw=True)[0]) if "columns" in head else [])
+        if not conn._have_next_result:
+            return replies
+
+
+def ask_pure(conn: Any, texts: Sequence[str]) -> list[list[Any]]:
+    """Run texts in one write, and read all that they answer."""
+    write(conn, [query_packet(conn, text) for text in texts])
+    return [reply for _ in texts for reply in read_replies(conn)]
+
+
+def ask_stepwise(conn: Any, texts: Sequence[str]) -> list[list[Any]]:
+    """Run texts one after another, as the driver sends them: with compression only it knows how."""
+    cmd_query = importlib.import_module("mysql.connector.connection").MySQLConnection.cmd_query
+    replies: list[list[Any]] = []
+    for text in texts:
+        head = cmd_query(conn, text)
+        while True:
+            replies.append(list(conn.get_rows(raw=True)[0]) if "columns" in head else [])
+            if not conn._have_next_result:
+                break
+            head = conn._handle_result(conn._socket.recv())
+    return replies
+
+
+def reset_pure(conn: Any) -> None:
+    """Send COM_RESET_CONNECTION and read its answer."""
+    conn._handle_ok(conn._send_cmd(COM_RESET_CONNECTION[0]))
+
+
+def send(conn: Any, statements: Sequence[str], *, reset: bool) -> list[str]:
+    """Send a reset, if it is one, and statements behind it in one write; return the texts that will be answered."""
+    texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))
+    first = [packet(COM_RESET_CONNECTION)] if reset else []
+    write(conn, first + [query_packet(conn, text) for text in texts])
+    return texts
+
+
+def read_sent(conn: Any, texts: Sequence[str], *, reset: bool) -> list[list[Any]]:
+    """Read the answers to what :func:`send` sent."""
+    if reset:
+        conn._handle_ok(conn._socket.recv())
+    return [reply for _ in texts for reply in read_replies(conn)]
+
+
+def is_unread(conn: Any) -> bool:
+    """Say whether a part of a reply is left."""
+    if isinstance(conn, ListeningC):
+        if conn._cmysql is None:
+            return False
+        if not conn.unread_result and conn._millpond_unheard:
+            conn._millpond_unheard = False
+            conn._hear()
+        return bool(conn.unread_result or conn.more_results)
+    return bool(conn.unread_result or getattr(conn, "_have_next_result", False))
+
+
+def drain(conn: Any) -> bool:
+    """Read a short rest of a result, and those that follow it; False if more is left."""
+    if conn.unread_result:
+        conn.get_rows(count=DRAINED_ROWS_MAX, raw=True)
+        if conn.unread_result:
+            return False
+    if isinstance(conn, ListeningC):
+        while conn.more_results:
+            conn.next_result()
+            conn.free_result()
+        conn._hear()
+        return True
+    while conn._have_next_result:
+        head = conn._handle_result(conn._socket.recv())
+        if "columns" in head:
+            conn.get_rows(raw=True)
+    return True
+
+
+def ask_c(conn: Any, texts: Sequence[str]) -> list[list[Any]]:
+    """Run texts one after another."""
+    cmd_query = importlib.import_module("mysql.connector.connection_cext").CMySQLConnection.cmd_query
+    replies: list[list[Any]] = []
+    for text in texts:
+        cmd_query(conn, text, raw=True)
+        while True:
+            replies.append(list(conn.get_rows(raw=True)[0]) if conn.unread_result else [])
+            if not conn.more_results:
+                conn.free_result()
+                break
+            conn.next_result()
+    return replies
+
+
+def detach(cursor: Any, _: type[Any]) -> None:
+    """Let go of a cursor without reading what is left for it, or telling the server anything."""
+    cursor._connection = None

@@ -1,0 +1,599 @@
+"""What mysqlclient's and mysql-connector-python's adapters have in common: sessions that are watched, and made as good as new.
+
+Why: both drivers do their own I/O, a statement at a time, and tell the server's status word if they are asked the right
+way.  What follows from it is the same for both: which session is clean, when a ROLLBACK is enough, what a reset forgets
+and in which order it is given back.  How each is asked is in its own module, behind the few methods of
+:class:`WatchedDriver` that raise NotImplementedError.
+
+Rules:
+- Clean is proved or it is dirt (see ``_session.py``).  A connection that cannot be watched is reset at every return; where
+  no reset is to be had it is closed instead.
+- Our own statements are never judged, and go out together: one write, one wait, where the connection allows several
+  statements in one.
+- What a reset forgets is asked of the server, not guessed from settings: the session that a dial made is the model.
+- A call into a driver between two borrowers has a deadline: the descriptor is shut down when it has passed.
+
+It must not know how a driver sends anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import types
+from _thread import get_ident
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
+
+from millpond._sql import tokens
+from millpond.errors import ConcurrentUse, joined
+
+from . import faults
+from ._session import IN_TRANSACTION, UTF8, Session, Way, brand_of
+from ._watchdog import Guard, duplicate, has_news, keep_alive, shut, unpatched_poll, wait_for_news, watchdog
+from .dbapi import DbapiDriver, OnConnect, Reset
+
+logger = logging.getLogger("millpond")
+
+AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
+FACTS_S: Final = 60.0  # facts about a server are asked again when they are older
+FAREWELL_S: Final = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
+RESET_S: Final = 5.0  # a reset that is answered at return
+DRAIN_S: Final = 0.02  # what is left of a reply is read if it is there already,
+DRAINED_ROWS_MAX: Final = 100  # and short; a longer one costs the connection
+USER_TIMEOUT_S: Final = 60.0  # data that the peer has not confirmed for so long means that it is gone
+UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
+ASK_SPARED: Final = (
+    "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES"
+    " WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN', 'CONNECTION ADMIN')"
+)
+_COMMENTS: Final = re.compile(r"--|#|/\*|;|delimiter", re.IGNORECASE)
+
+
+class Facts:
+    """The session that a dial made, as the server tells it: the model for every reset.
+
+    Attributes:
+        schema: the current one; None for none.
+        role: the statement that makes the role be as at connect; None where there are no roles.
+        restoring: what a reset forgets, as statements.
+        direct: nobody stands between: the server that greeted is the one that answers.
+    """
+
+    __slots__ = ("autocommit", "charset", "direct", "read_at", "restoring", "role", "schema")
+
+    def __init__(self, read_at: float) -> None:
+        self.read_at = read_at
+        self.autocommit = False
+        self.charset = ""
+        self.direct = True
+        self.restoring: tuple[str, ...] = ()
+        self.role: str | None = None
+        self.schema: str | None = None
+
+
+class Abilities:
+    """What a server of this version knows."""
+
+    __slots__ = ("brand", "isolation", "roles", "tracking")
+
+    def __init__(self, version: str) -> None:
+        self.brand = brand_of(version)
+        text = version.removeprefix("5.5.5-") if self.brand == "mariadb" else version
+        number = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+        mysql = self.brand == "mysql"
+        self.roles = number >= ((8, 0) if mysql else (10, 0, 5))
+        self.tracking = number >= ((5, 7, 4) if mysql else (10, 2, 2))
+        self.isolation = "transaction_isolation" if mysql and number >= (5, 7, 20) else "tx_isolation"
+
+    @property
+    def question(self) -> str:
+        """Return the statement that asks for the facts."""
+        names = [
+            *("@@character_set_client", "@@collation_connection", "@@autocommit", "DATABASE()", "CONNECTION_ID()"),
+            *("@@init_connect", "@@global.read_only"),
+        ]
+        for name in ("sql_mode", "time_zone", self.isolation):
+            names += [f"@@session.{name}", f"@@global.{name}"]
+        return f"SELECT {', '.join(names)}{', CURRENT_ROLE()' if self.roles else ''}"
+
+
+class WatchedDriver(DbapiDriver):
+    """Adapter for a driver of the MySQL family that does its own I/O.
+
+    Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``time_zone`` in *connect_args* sets the session's.
+    """
+
+    #: Connections tell of changed session state by themselves, or can be made to.
+    can_track: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        source: types.ModuleType | Callable[..., Any] | None = None,
+        *,
+        connect_args: Mapping[str, Any] | None = None,
+        reset: Reset = "auto",
+        on_connect: OnConnect = None,
+        described: str = "",
+    ) -> None:
+        super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
+        self.module = self.import_module()
+        self._dials = isinstance(self._given, types.ModuleType)
+        self._time_zone: str | None = self._connect_args.pop("time_zone", None) if self._dials else None
+        self._facts: Facts | None = None
+        self._tracking_works = True
+        self._took_writes = False  # a server that this adapter has been on
+        self._new_poll = unpatched_poll()
+        if self._reset == "auto":
+            self.is_clean = self._is_clean
+        if self._reset in ("auto", "always"):
+            self.send_reset = self._send_reset
+        if self._new_poll is not None:
+            self.is_readable = self._is_readable
+
+    # -- how this driver is asked, in its own module -----------------------------------------------------------------
+    def watch(self, conn: Any) -> Session | None:
+        """Make a connection be watched; None if it cannot be."""
+        raise NotImplementedError
+
+    def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
+        """Run statements of our own, in one wait where it can be, and return the rows of each reply."""
+        raise NotImplementedError
+
+    def status_of(self, conn: Any) -> int:
+        """Return the status word of the last reply; what is not told is assumed to be open and dirty."""
+        raise NotImplementedError
+
+    def tells(self, conn: Any) -> bool:
+        """Say whether the status word is the server's, and not an assumption."""
+        return True
+
+    def version_of(self, conn: Any) -> str:
+        """Return what the server called itself when it greeted."""
+        raise NotImplementedError
+
+    def thread_of(self, conn: Any) -> int:
+        """Return the number of the connection, as the server that greeted told it."""
+        raise NotImplementedError
+
+    def reset_link(self, conn: Any) -> bool:
+        """Reset the session by the driver's own means; False if there are none."""
+        raise NotImplementedError
+
+    def link_reset(self) -> str:
+        """Return what :meth:`reset_link` does, for people."""
+        return Way.RESET.value
+
+    def drain(self, conn: Any) -> bool:
+        """Read to its end what is left of a reply and is short; False if more is left."""
+        raise NotImplementedError
+
+    def is_unread(self, conn: Any) -> bool:
+        """Say whether a part of a reply is left, without I/O."""
+        raise NotImplementedError
+
+    def look_at(self, conn: Any) -> Any:
+        """Return the driver object's own settings, which a borrower can change without a word to the server."""
+        raise NotImplementedError
+
+    def look_as(self, conn: Any, looks: Any) -> None:
+        """Give the driver object the settings that it had when it was new."""
+        raise NotImplementedError
+
+    def descriptor(self, conn: Any) -> int | None:
+        """Return the descriptor of a connection that nobody is using now."""
+        raise NotImplementedError
+
+    def last_words(self, conn: Any) -> None:
+        """Say goodbye and close."""
+        conn.close()
+
+    # -- a new connection ----------------------------------------------------------------------------------------------
+    def set_up(self, conn: Any, until: float) -> None:
+        """Have a new connection watched and its session set up, in one wait where the driver allows it."""
+        session = self.watch(conn)
+        with self.bounded(conn, until):
+            abilities = Abilities(self.version_of(conn))
+            facts = self._facts if self._dials else None
+            if facts is None or time.monotonic() - facts.read_at > FACTS_S:
+                facts = None
+            statements = () if callable(self._on_connect) or self._on_connect is None else self._on_connect
+            facts = self._furnish(conn, session, abilities, facts, statements)
+            conn.__dict__["_millpond_facts"] = facts
+            if callable(self._on_connect):
+                self._on_connect(conn)
+            if session is not None:
+                session.holder = 0
+            if self.status_of(conn) & IN_TRANSACTION and self._on_connect is not None:
+                conn.commit()  # what somebody's statements began is theirs to keep
+        if session is not None:
+            self._begin(conn, session, abilities, facts)
+        fd = self.fileno(conn)
+        if fd is not None:
+            keep_alive(fd, USER_TIMEOUT_S)
+
+    def _furnish(
+        self, conn: Any, session: Session | None, abilities: Abilities, facts: Facts | None, more: Sequence[str]
+    ) -> Facts:
+        """Set what a new session needs, and ask what is to be known about it."""
+        tracking = session is not None and self.can_track and abilities.tracking and self._tracking_works
+        own = self._setting(tracking=tracking)
+        asked = [] if facts is not None else [abilities.question]
+        try:
+            replies = self.ask(conn, [*own, *asked, *more]) if own or asked or more else []
+        except Exception as error:
+            if not tracking or faults.number_of(error) != UNKNOWN_VARIABLE:
+                raise
+            self._tracking_works = False
+            return self._furnish(conn, session, abilities, facts, more)
+        if session is not None:
+            session.tracked = tracking
+        if facts is None:
+            facts = self._learn(conn, abilities, replies[len(own)][0])
+            if self._dials:
+                self._facts = facts
+        return facts
+
+    def _setting(self, *, tracking: bool) -> list[str]:
+        parts = ["session_track_state_change = 1"] if tracking else []
+        if self._time_zone is not None:
+            parts.append(f"time_zone = {quoted(self._time_zone)}")
+        return [f"SET {', '.join(parts)}"] if parts else []
+
+    def _learn(self, conn: Any, abilities: Abilities, row: Sequence[Any]) -> Facts:
+        """Make the model session out of what the server told."""
+        facts = Facts(time.monotonic())
+        told = [None if value is None else as_text(value) for value in row]
+        charset, collation, autocommit, facts.schema, thread, init_connect, read_only = told[:7]
+        facts.charset = charset or ""
+        facts.autocommit = autocommit == "1"
+        self._took_writes = self._took_writes or not is_on(read_only)
+        facts.direct = thread == str(self.thread_of(conn))
+        parts = [f"NAMES {charset} COLLATE {collation}", f"autocommit = {int(facts.autocommit)}"]
+        parts += [
+            f"{name} = {quoted(ours or '')}"
+            for name, ours, general in zip(
+                ("sql_mode", "time_zone", abilities.isolation), told[7:13:2], told[8:13:2], strict=True
+            )
+            if ours != general
+        ]
+        before: list[str] = []
+        if init_connect and as_text(self.ask(conn, [ASK_SPARED])[0][0][0]) == "0":
+            before = split(init_connect)
+        if abilities.roles:
+            facts.role = set_role(told[13] or "NONE", abilities.brand)
+        facts.restoring = (*before, f"SET {', '.join(parts)}")
+        return facts
+
+    def _begin(self, conn: Any, session: Session, abilities: Abilities, facts: Facts) -> None:
+        """Let the watching begin: from here on the session is as good as new until something is seen."""
+        session.brand = abilities.brand
+        session.utf8 = facts.charset in UTF8
+        session.way = Way.RESET if facts.direct else Way.ROLLBACK
+        session.looks = self.look_at(conn)
+        session.renew(self.status_of(conn) & (~0 if self.tells(conn) else ~IN_TRANSACTION))
+
+    # -- between two borrowers -----------------------------------------------------------------------------------------
+    @staticmethod
+    def session(conn: Any) -> Session | None:
+        """Return what is known of the session; None if it is not watched."""
+        found: Session | None = conn.__dict__.get("_millpond")
+        return found
+
+    @staticmethod
+    def facts(conn: Any) -> Facts | None:
+        """Return the model of its session."""
+        found: Facts | None = conn.__dict__.get("_millpond_facts")
+        return found
+
+    def _is_clean(self, conn: Any) -> bool:
+        session = self.session(conn)
+        if session is None or session.dirt or session.holder or session.status & IN_TRANSACTION:
+            return False
+        facts = self.facts(conn)
+        return (
+            facts is not None
+            and bool(session.status & AUTOCOMMIT) == facts.autocommit
+            and not self.is_unread(conn)
+            and bool(self.look_at(conn) == session.looks)
+        )
+
+    def clean(self, conn: Any, until: float) -> bool:
+        """Make the session as good as new by *until*, by as little as will do."""
+        session = self.session(conn)
+        if self._reset == "auto" and self._is_clean(conn):
+            return True
+        with self.bounded(conn, until):
+            if self._reset == "rollback" or (session is not None and session.way is Way.ROLLBACK):
+                conn.rollback()
+                if session is not None:
+                    session.renew(self.status_of(conn))
+                return True
+            if session is not None and self._reset == "auto" and self._needs_rollback_only(conn, session):
+                return self._roll_back(conn, session)
+            return self._renew(conn, session)
+
+    def _needs_rollback_only(self, conn: Any, session: Session) -> bool:
+        session.owed = int(self.is_unread(conn))
+        facts = self.facts(conn)
+        return (
+            session.needs_rollback_only
+            and not session.holder
+            and facts is not None
+            and bool(session.status & AUTOCOMMIT) == facts.autocommit
+            and bool(self.look_at(conn) == session.looks)
+        )
+
+    def _roll_back(self, conn: Any, session: Session) -> bool:
+        self.ask(conn, ["ROLLBACK"])
+        return self._rolled_back(conn, session)
+
+    def _rolled_back(self, conn: Any, session: Session) -> bool:
+        status = self.status_of(conn)
+        if not self.tells(conn):
+            status &= ~IN_TRANSACTION  # the server has answered OK
+        if status & IN_TRANSACTION:
+            return False
+        session.renew(status)
+        return True
+
+    def _renew(self, conn: Any, session: Session | None) -> bool:
+        """Reset the session, and give it back what that forgot."""
+        facts = self.facts(conn)
+        if facts is None or self._is_hopeless(conn, session) or not self.reset_link(conn):
+            return False
+        return self._restore(conn, session, facts)
+
+    def _is_hopeless(self, conn: Any, session: Session | None) -> bool:
+        if session is None:
+            return False
+        session.owed = int(self.is_unread(conn))
+        return session.is_hopeless
+
+    def _restore(self, conn: Any, session: Session | None, facts: Facts) -> bool:
+        self.look_as(conn, None if session is None else session.looks)
+        replies = self.ask(conn, self._restoring(session, facts))
+        return self._restored(conn, session, facts, replies)
+
+    def _restoring(self, session: Session | None, facts: Facts) -> list[str]:
+        """Return the statements that give a session back what a reset forgot; the first asks what it kept."""
+        statements = ["SELECT DATABASE()", *facts.restoring]
+        statements += self._setting(tracking=session is not None and session.tracked)
+        statements += [facts.role] if facts.role is not None else []
+        statements += [f"USE {identifier(facts.schema)}"] if facts.schema is not None else []
+        if self._on_connect is not None and not callable(self._on_connect):
+            statements += self._on_connect
+        return statements
+
+    def _restored(self, conn: Any, session: Session | None, facts: Facts, replies: list[list[Any]]) -> bool:
+        if facts.schema is None and replies[0][0][0] is not None:  # there is no way back to none
+            return False
+        if callable(self._on_connect):
+            self._on_connect(conn)
+        if self.status_of(conn) & IN_TRANSACTION and self._on_connect is not None:
+            conn.commit()
+        if session is not None:
+            session.holder = 0
+            session.renew(self.status_of(conn) & (~0 if self.tells(conn) else ~IN_TRANSACTION))
+        return True
+
+    def _send_reset(self, conn: Any) -> bool | None:
+        """Clean now; an adapter that can send without waiting does that instead."""
+        return self.reset(conn, time.monotonic() + RESET_S)
+
+    def collect(self, conn: Any, until: float) -> bool | None:
+        """Read the answer to what was sent, if it has come by *until*, and look whether the link is still there."""
+        fd = self.fileno(conn)
+        if fd is None or self._new_poll is None:
+            return False
+        if not self.is_buffered(conn) and not wait_for_news(fd, until, self._new_poll):
+            return None
+        try:
+            with self.bounded(conn, max(until, time.monotonic() + RESET_S)):
+                good = self.read_answers(conn)
+        except Exception as error:  # noqa: BLE001  whatever it is, the session is not as good as new
+            logger.debug("a reset was not answered as it should be, and its connection is closed: %r", error)
+            return False
+        return good and not self._is_readable(conn)
+
+    def read_answers(self, conn: Any) -> bool:
+        """Read the answers to what :meth:`send_reset` sent: as good as new?"""
+        raise NotImplementedError
+
+    def is_buffered(self, conn: Any) -> bool:
+        """Say whether something was read from the descriptor and not handed on."""
+        return False
+
+    # -- alive, and time -----------------------------------------------------------------------------------------------
+    def _is_readable(self, conn: Any) -> bool:
+        """Poll the descriptor, and look for what TLS has read and not handed on: an idle server says nothing."""
+        fd = self.fileno(conn)
+        if fd is None or self._new_poll is None:
+            return True  # closed by its borrower
+        return has_news(conn.__dict__, fd, self._new_poll) or self.is_buffered(conn)
+
+    def is_alive(self, conn: Any, until: float) -> bool:
+        """Ping by *until*, without reconnecting."""
+        if self.in_flight(conn):
+            return False
+        with self.bounded(conn, until) as guard:
+            alive = super().is_alive(conn, until)
+        session = self.session(conn)
+        if session is not None:
+            session.holder = 0
+        return alive and not guard.fired
+
+    def bounded(self, conn: Any, until: float) -> Guard:
+        """Return a context in which the connection is cut at *until*; where no descriptor is known, it is not."""
+        return watchdog.guard(self.fileno(conn), until)
+
+    def fileno(self, conn: Any) -> int | None:
+        """Return the socket's descriptor; the last known one while a call of its holder is under way."""
+        session = self.session(conn)
+        if session is not None and session.holder and session.holder != get_ident():
+            known: int | None = conn.__dict__.get("_millpond_fd")
+            return known
+        fd = self.descriptor(conn)
+        conn.__dict__["_millpond_fd"] = fd
+        return fd
+
+    def in_flight(self, conn: Any) -> bool | None:
+        """Say whether a part of a reply is left that is not short; what is short is read."""
+        session = self.session(conn)
+        if session is None:
+            return None
+        if session.holder and session.holder != get_ident():
+            return True
+        if not self.is_unread(conn):
+            return False
+        try:
+            with self.bounded(conn, time.monotonic() + DRAIN_S) as guard:
+                drained = self.drain(conn)
+        except Exception as error:  # noqa: BLE001  whatever it is, the reply was not read to its end
+            logger.debug("a reply that was left unread could not be read to its end: %r", error)
+            return True
+        return guard.fired or not drained
+
+    def uncommitted(self, conn: Any) -> bool:
+        """Say whether the last reply told of an open transaction in which something was written."""
+        session = self.session(conn)
+        return session is not None and session.uncommitted
+
+    def is_broken(self, conn: Any) -> bool:
+        """Say whether the link was seen to break while it was used."""
+        session = self.session(conn)
+        return session is not None and session.lost
+
+    def role_suspect(self, conn: Any) -> bool:
+        """Say whether an error told that the server may have become read-only."""
+        session = self.session(conn)
+        return session is not None and session.role_suspect
+
+    def has_lost_role(self, conn: Any, until: float) -> bool:
+        """Ask whether the server takes no writes now, where this adapter has been on one that did."""
+        try:
+            with self.bounded(conn, until):
+                found = is_on(as_text(self.ask(conn, ["SELECT @@global.read_only"])[0][0][0]))
+        except Exception as error:  # noqa: BLE001  it has not answered: that is no proof
+            logger.debug("a server was asked for its role and has not answered: %r", error)
+            return False
+        facts = self._facts
+        if facts is not None:
+            facts.read_at = float("-inf")  # the next dial asks anew
+        return found and self._took_writes
+
+    def is_harmless(self, conn: Any, text: str) -> bool:
+        """Say whether a statement is proved to leave nothing behind, whatever literals stand for its places."""
+        session = self.session(conn)
+        return session is not None and session.is_harmless(text.encode("utf-8", "surrogateescape"))
+
+    def reset_way(self) -> str:
+        """Return how sessions are made as good as new, as far as this is known yet; for people."""
+        if callable(self._reset) or self._reset in ("none", "rollback"):
+            return ""
+        facts = self._facts
+        if facts is None:
+            return ""
+        if not facts.direct:
+            return Way.ROLLBACK.value
+        return self.link_reset() + ("" if self._tracking_works else ", after every write: changes are not told")
+
+    def cut(self, conn: Any) -> bool:
+        """Shut the socket down under whoever waits on it."""
+        fd = self.fileno(conn)
+        twin = None if fd is None else duplicate(fd)
+        if twin is None:
+            return False
+        with twin:
+            return shut(twin)
+
+    def close(self, conn: Any) -> None:
+        """Say goodbye without waiting for anything; a reply that was left unread is not read."""
+        try:
+            session = self.session(conn)
+            if session is not None and (session.holder or self.is_unread(conn)):
+                self.cut(conn)
+            with self.bounded(conn, time.monotonic() + FAREWELL_S):
+                self.last_words(conn)
+        except Exception as error:  # noqa: BLE001  it is being given up; that it was dead is no news
+            logger.debug("closing a connection failed: %r", error)
+
+
+@contextmanager
+def in_use(session: Session, kind: type[BaseException]) -> Iterator[None]:
+    """Mark a call of a connection's holder; a second thread in it is an error that names both."""
+    me = get_ident()
+    if session.holder and session.holder != me:
+        raise used_by_two(session.holder, me, kind)
+    session.holder = me
+    try:
+        yield
+    finally:
+        session.holder = 0
+
+
+def used_by_two(holder: int, me: int, kind: type[BaseException]) -> ConcurrentUse:
+    """Return the error that names both threads."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    other, this = names.get(holder, f"thread {holder}"), names.get(me, f"thread {me}")
+    return joined(ConcurrentUse, kind)(
+        f"two threads used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
+        "command. Let each thread take its own connection from the pool."
+    )
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+def as_text(value: Any) -> str:
+    """Return what a server told as text, however the driver hands it over."""
+    return value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else str(value)
+
+
+def is_on(value: str | None) -> bool:
+    """Say whether a variable that is told as 1 or ON is."""
+    return (value or "").upper() in ("1", "ON")
+
+
+def quoted(text: str) -> str:
+    """Return a string literal that means the same under every sql_mode; a backslash has no place in our values."""
+    return "'{}'".format(text.replace("\\", "").replace("'", "''"))
+
+
+def identifier(name: str) -> str:
+    """Return a name in backticks."""
+    return "`{}`".format(name.replace("`", "``"))
+
+
+def set_role(active: str, brand: str) -> str:
+    """Return the statement that makes *active*, as CURRENT_ROLE() tells it, the active role or roles."""
+    if active.upper() == "NONE":
+        return "SET ROLE NONE"
+    return f"SET ROLE {active}" if brand == "mysql" else f"SET ROLE {identifier(active)}"  # MySQL tells them quoted
+
+
+def split(statements: str) -> list[str]:
+    """Return the single statements of a text in which they are divided by semicolons."""
+    found: list[str] = []
+    began_at = 0
+    for kind, start, end in tokens.code_tokens(statements, tokens.Dialect.MYSQL):
+        if kind == tokens.SEMICOLON:
+            found.append(statements[began_at:start])
+            began_at = end
+    found.append(statements[began_at:])
+    return [text.strip() for text in found if text.strip()]
+
+
+def together(statements: Sequence[str], *, allowed: bool) -> list[str]:
+    """Join statements that can be sent as one text; one with a comment or a semicolon in it goes alone."""
+    texts: list[str] = []
+    joins = False
+    for statement in statements:
+        plain = not _COMMENTS.search(statement)
+        if joins and plain and allowed:
+            texts[-1] += f";\n{statement}"
+        else:
+            texts.append(statement)
+        joins = plain
+    return texts

@@ -1,0 +1,133 @@
+"""One driver to one server: its pools through a proxy, and somebody else's connections past it.
+
+A road is a driver (mysqlclient; mysql-connector-python, pure and over its C library) to a server.  ``Road.pool()`` makes a
+pool whose connections go through ``Road.proxy``; ``Road.root()`` looks from outside, with PyMySQL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+
+import millpond
+from millpond.drivers import adapter_named
+from millpond.drivers.base import Driver
+from millpond.testing import FaultProxy, ScratchServer
+
+DRIVERS = ("mysqlclient", "mysqlconnector")
+TABLE = "road"
+
+
+class Road:
+    """One driver to one server.
+
+    Args:
+        driver: a name of :data:`DRIVERS`, or "mysqlconnector-c" for its other implementation.
+        server: where it leads.
+        closing: closes what is opened here, after the test.
+    """
+
+    def __init__(self, driver: str, server: ScratchServer, closing: contextlib.ExitStack, *, tls: bool = False) -> None:
+        self.driver = driver.removesuffix("-c")
+        self.is_c = driver.endswith("-c")
+        self.server = server
+        self.closing = closing
+        self.tls = tls
+        self._proxy: FaultProxy | None = None
+        if not tls:  # caching_sha2_password: the server remembers whom it has seen under TLS, and asks for no more
+            arguments = server.connect_args(tls=True)
+            pymysql.connect(**arguments).close()
+
+    @property
+    def proxy(self) -> FaultProxy:
+        """The proxy on the way, made when it is first asked for."""
+        if self._proxy is None:
+            self._proxy = self.closing.enter_context(FaultProxy(self.server.port, counting=None if self.tls else "mysql"))
+        return self._proxy
+
+    @property
+    def module(self) -> Any:
+        """The driver's module."""
+        return importlib.import_module("MySQLdb" if self.driver == "mysqlclient" else "mysql.connector")
+
+    def arguments(self, *, proxied: bool = True, **changes: Any) -> dict[str, Any]:
+        """Return arguments of the driver's ``connect``, to the proxy unless told otherwise."""
+        given = self.server.connect_args()
+        # The C library holds the interpreter while it waits, and the proxy lives in the same one.
+        port = self.proxy.port if proxied and not self.is_c else self.server.port
+        found = {name: given[name] for name in ("host", "user", "password", "database")} | {"port": port}
+        if self.driver == "mysqlclient":
+            found["ssl_mode"] = "REQUIRED" if self.tls else "DISABLED"
+        else:
+            found["ssl_disabled"] = not self.tls
+            if self.is_c:
+                found["use_pure"] = False
+        return found | {"autocommit": True} | changes
+
+    def adapter(self, *, connect_args: dict[str, Any] | None = None, **settings: Any) -> Driver[Any]:
+        """Return a new adapter."""
+        made: Driver[Any] = adapter_named(self.driver)(connect_args=self.arguments() | (connect_args or {}), **settings)
+        return made
+
+    def pool(self, *, connect_args: dict[str, Any] | None = None, **settings: Any) -> millpond.Pool[Any]:
+        """Return a pool of one connection, unless told otherwise; closed after the test."""
+        own = {name: settings.pop(name) for name in ("reset", "on_connect") if name in settings}
+        pool = millpond.Pool(self.adapter(connect_args=connect_args, **own), **({"max_size": 1} | settings))
+        self.closing.callback(pool.close, 0)
+        return pool
+
+    def raw(self, **changes: Any) -> Any:
+        """Return a connection of the driver's own, past the proxy; closed after the test."""
+        conn = self.module.connect(**self.arguments(proxied=False, **changes))
+        self.closing.callback(close_quietly, conn)
+        return conn
+
+    def root(self) -> pymysql.Connection[Any]:
+        """Return a connection of the administrator; closed after the test."""
+        conn = pymysql.connect(**self.server.connect_args(user="root", socket=True), autocommit=True)
+        self.closing.callback(close_quietly, conn)
+        return conn
+
+    def kill(self, thread_id: int) -> None:
+        """End a session by force, and wait until it has gone."""
+        conn = self.root()
+        ask(conn, f"KILL {thread_id}")
+        wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
+
+
+def close_quietly(conn: Any) -> None:
+    """Close a connection that a test may have lost."""
+    with contextlib.suppress(Exception):
+        conn.close()
+
+
+def ask(conn: Any, statement: str) -> list[Any]:
+    """Run a statement and return its rows, as tuples."""
+    cursor = conn.cursor()
+    try:
+        cursor.execute(statement)
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description is not None else []
+    finally:
+        cursor.close()
+
+
+def thread_of(conn: Any) -> int:
+    """Return the server's number for the session."""
+    return int(ask(conn, "SELECT CONNECTION_ID()")[0][0])
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for something that a server or a thread does by itself."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{condition} has not come true"
+
+
+def has_c_library() -> bool:
+    """Say whether mysql-connector-python's C library loads here: a wheel's may want a newer system."""
+    return bool(importlib.import_module("mysql.connector").HAVE_CEXT)
