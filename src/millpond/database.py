@@ -1,13 +1,13 @@
 """The helper layer: callers write SQL, and nothing else.
 
-Why: over a pool every team writes the same hundred lines: take a connection, make a cursor, execute, fetch, commit or roll
-back, give back, and the same again with a retry around it.  Here they are once, with the cases in them that are found
-out about in production: an answer lost after COMMIT, a deadlock swallowed half-way, a list after IN, a statement that
-never ends.
+Why: over a pool every team writes the same hundred lines: take a connection, make a cursor, execute, fetch, commit or
+roll back, give back, and the same again with a retry around it.  Here they are once, with the cases in them that are
+found out about in production: an answer lost after COMMIT, a deadlock swallowed half-way, a list after IN, a statement
+that never ends.
 
 Rules:
-- It stands on the pool's public names.  What it does on a connection, and when, is in here; what needs no waiting (texts,
-  parameters, rows, errors, the books of a transaction) is in ``_database``, and is the asyncio twin's as well.
+- It stands on the pool's public names.  What it does on a connection, and when, is in here; what needs no waiting
+  (texts, parameters, rows, errors, the books of a transaction) is in ``_database``, and is the asyncio twin's as well.
 - A statement outside a transaction is one command, committed when it returns.
 - Nothing is sent twice but a whole transaction, by :meth:`Database.run_transaction`, of which nothing was committed.
 - What a caller gets is an error or a result; nothing is printed, logged or guessed in between.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
@@ -26,12 +26,12 @@ from ._database import batches, errors, rows, transactions, writes
 from ._database.batches import Done
 from ._database.knowledge import ASK_PACKET_MAX, Knowledge, bound, misbound, seconds_of, with_autocommit
 from ._database.rows import NamedRow, Row
-from ._database.statements import Statement
+from ._database.statements import PlainRead, Statement
 from ._database.transactions import Attempts, Books, Joining
 from ._database.watchdog import GRACE_S, Watch, Watchdog
 from ._database.writes import Table
 from ._sql.params import Misbound, Params
-from .errors import InvalidSetting
+from .errors import Error, InvalidSetting
 from .lease import Lease
 from .threads import Pool
 
@@ -56,8 +56,9 @@ class Database:
         DriverMissing: the driver's package is not installed.
 
     All methods can be called from any thread.  Statements take values as ``%s`` or ``?`` with a sequence, or as
-    ``:name`` or ``%(name)s`` with a mapping; a list after ``IN`` stands for its elements.  ``timeout`` is in seconds, for
-    the whole of the call, the wait for a connection included; None leaves that wait to the pool and bounds nothing else.
+    ``:name`` or ``%(name)s`` with a mapping; a list after ``IN`` stands for its elements.  ``timeout`` is in seconds,
+    for the whole of the call, the wait for a connection included; None leaves that wait to the pool and bounds nothing
+    else.
 
     Every method can raise :class:`~millpond.StatementFailed`, or one of its kinds: the database refused; it is also of
     the driver's own class.  :class:`~millpond.PoolTimeout`: no connection came in time.
@@ -65,7 +66,7 @@ class Database:
     """
 
     def __init__(self, source: str | Pool[Any], **settings: Any) -> None:
-        given: object = source
+        given = cast("object", source)
         if isinstance(given, Pool):
             if settings:
                 raise InvalidSetting(*next(iter(settings.items())), "nothing", "this pool has its settings already")
@@ -81,8 +82,8 @@ class Database:
         # The fast path: nothing is known before the first connection.
         self._connection = self._pool.connection
         self._hint = self._joining.hint
-        self._plain_read: Callable[[str], Statement | None] = {}.get  # type: ignore[assignment]  # empty
-        self._new_cursor: Callable[[Any], Any] = _unmet
+        nothing: dict[str, PlainRead] = {}
+        self._plain_read = nothing.get
 
     # ------------------------------------------------------------------ rows
     @overload
@@ -181,19 +182,18 @@ class Database:
             RowMismatch: the columns do not fit ``into``, or two of them have one name: the program's fault.
         """
         # From here to `return` is the fast path: a statement seen before, outside a transaction, without a time-out.
-        statement = self._plain_read(sql)
-        if statement is None or timeout is not None or self._hint() is not None:
+        known = self._plain_read(sql)
+        if known is None or timeout is not None or self._hint() is not None:
             found, columns = self._run(sql, params, timeout, take_two_rows)
         else:
+            bind, fetch = known
             try:
-                text, values = statement.bind(params)
+                text, values = bind(params)
             except Misbound as error:
                 raise misbound(error, sql) from None
             lease = self._connection()
             try:
-                cursor = self._new_cursor(lease.driver_connection)
-                cursor.execute(text, values)
-                found, columns = cursor.fetchall(), cursor.description
+                found, columns = fetch(lease.driver_connection, text, values)
             except BaseException as error:
                 self._give_up(lease, error, sql)
                 raise
@@ -444,8 +444,9 @@ class Database:
             The count of rows as the database counts (MySQL: 1 for an insert, 2 for an update, 0 for no change).
         """
         if isinstance(values, Mapping):
-            made = writes.upsert_maker(table, writes.names_of(values), key, update)
-            return self._run_made(made, values, timeout)
+            row = cast("Mapping[str, Any]", values)
+            made = writes.upsert_maker(table, writes.names_of(row), key, update)
+            return self._run_made(made, row, timeout)
         columns, remaining = writes.columns_of_first(values)
         if columns is None:
             return Done(0, None)
@@ -570,7 +571,6 @@ class Database:
         lease = self._connection(timeout)
         try:
             if self._knowledge.meet(lease.driver_connection):
-                self._new_cursor = self._knowledge.dialect.cursor
                 self._plain_read = self._knowledge.statements.plain_reads.get
         except BaseException:
             lease.close()
@@ -676,7 +676,7 @@ class _Hand:
         *,
         commits: bool,
         read_only: bool = False,
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """Give the statement the time that is left, and call what goes wrong by its name."""
         watch: Watch | None = None
         if until is not None and timeout is not None:
@@ -769,9 +769,12 @@ class _Hand:
         return self._database.pool.driver.in_flight(self.conn) is not False
 
     def leave_stream(self, cursor: Any, _: str) -> None:
-        """Give up the connection of a stream that was not read to its end: what is left is not read."""
-        if self.has_unread():
+        """Give back the connection of a stream that was not read to its end: the pool reads no long reply."""
+        in_flight = self._database.pool.driver.in_flight(self.conn)
+        if in_flight is None or self.overdue is not None:
             self.lease.discard()
+        elif in_flight:
+            self.lease.close()
         else:
             cursor.close()
 
@@ -949,9 +952,7 @@ class Transaction:
 
     __slots__ = ("_database", "_is_outermost", "_isolation", "_open", "_read_only", "_savepoint", "_timeout")
 
-    def __init__(
-        self, database: Database, isolation: str | None, *, read_only: bool, timeout: float | None
-    ) -> None:
+    def __init__(self, database: Database, isolation: str | None, *, read_only: bool, timeout: float | None) -> None:
         self._database = database
         self._isolation = isolation
         self._read_only = read_only
@@ -1035,7 +1036,7 @@ class Transaction:
                 opened.send(f"RELEASE SAVEPOINT {self._savepoint}")
             elif opened.books.stands and not opened.books.streaming:
                 opened.send(f"ROLLBACK TO SAVEPOINT {self._savepoint}")
-        except errors.Error:
+        except Error:
             if exc is None:  # the books know: whatever comes next in the transaction is told
                 raise
         finally:
@@ -1118,7 +1119,3 @@ def let_go(lease: Lease[Any], error: BaseException | None) -> None:
         lease.discard()
     else:
         lease.close()
-
-
-def _unmet(conn: Any) -> Any:
-    raise AssertionError("bug: a statement is known, and the first connection is not")

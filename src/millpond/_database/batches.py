@@ -1,7 +1,7 @@
 """Many rows by one statement: how many at a time, and how long a statement may get.
 
-Rules: rows are read as they are needed, so that an iterator of a million is never in memory; a statement stays under what
-the server takes.  Where the driver cannot be told how long its statements may be, the rows are measured here.
+Rules: rows are read as they are needed, so that an iterator of a million is never in memory; a statement stays under
+what the server takes.  Where the driver cannot be told how long its statements may be, the rows are measured here.
 
 An ``async`` shell uses :func:`next_chunk` and :func:`measured`, and awaits the cursor's ``executemany`` in between.
 """

@@ -1,7 +1,8 @@
 """What the helper layer has to know of a driver and its database, beyond what an adapter tells a pool.
 
-One class a driver, chosen by the adapter's name; whatever nobody knows is as plain DB-API 2 has it.  None of it does I/O:
-texts are returned for a shell to send, cursors are only made, and what is asked of a connection it knows by itself.
+One class a driver, chosen by the adapter's name; whatever nobody knows is as plain DB-API 2 has it.  None of it does
+I/O: texts are returned for a shell to send, cursors are only made, and what is asked of a connection it knows by
+itself.
 
 Rules: what a driver cannot tell is None, never a guess.  Values are bound by the driver; the only things written into a
 statement here are names, quoted, and numbers that are ours.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 
 from millpond._sql.params import Marks
 from millpond._sql.tokens import Dialect as Rules
@@ -72,7 +73,7 @@ class Dialect:
 
     def quoted(self, name: str) -> str:
         """Return a name as an identifier that nothing in it can break out of."""
-        given: object = name
+        given = cast("object", name)
         if not isinstance(given, str) or not name or "\0" in name:
             allowed = "text of at least one character, none of them NUL"
             raise InvalidSetting("name", name, allowed, "this cannot name anything")
@@ -115,7 +116,7 @@ class Dialect:
 
     # -- what the connection says, without asking its server
     def autocommit(self, conn: Any) -> bool:
-        """Say whether each statement is committed as it is done; off, as PEP 249 has it, where a driver cannot tell."""
+        """Say whether each statement is committed as it is done; no, as PEP 249 has it, where a driver cannot tell."""
         return getattr(conn, "autocommit", False) is True
 
     def in_transaction(self, conn: Any) -> bool | None:
@@ -127,7 +128,7 @@ class Dialect:
         return None
 
     def interrupter(self, conn: Any) -> Callable[[], None] | None:
-        """Return what ends the running statement from another thread without a second connection; None: nothing does."""
+        """Return what ends the running statement from another thread, without a second connection; None: nothing."""
         return None
 
 

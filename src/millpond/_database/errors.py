@@ -17,9 +17,9 @@
       TransactionMisuse         something that cannot be done in, or with, a transaction: the program's fault
     AutocommitOff               a warning
 
-Rules: an error carries the statement as it was written, never its values (what the server itself quotes in its message is
-the server's).  ``args`` are the driver's, so that ``error.args[0] == 1062`` goes on working.  Pickled, an error becomes
-the plain class again: the driver's may not be installed where it is read.
+Rules: an error carries the statement as it was written, never its values (what the server itself quotes in its message
+is the server's).  ``args`` are the driver's, so that ``error.args[0] == 1062`` goes on working.  Pickled, an error
+becomes the plain class again: the driver's may not be installed where it is read.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class TransactionMisuse(_Portable, Error):
 
 
 class AutocommitOff(UserWarning):
-    """The pool's connections have autocommit off: a statement outside a transaction costs a second command, the COMMIT."""
+    """The pool's connections have autocommit off: a statement outside a transaction costs a second command."""
 
 
 def failed(kind: type[StatementFailed], error: BaseException, statement: str, explanation: str = "") -> StatementFailed:
@@ -179,12 +179,14 @@ def shown(statement: str) -> str:
     """Return a statement as a line of a message."""
     text = statement.strip()
     more = len(text) - STATEMENT_SHOWN_MAX
-    return f"statement: {text[:STATEMENT_SHOWN_MAX]}{f' ... ({more} characters more)' if more > 0 else ''}" if text else ""
+    return (
+        f"statement: {text[:STATEMENT_SHOWN_MAX]}{f' ... ({more} characters more)' if more > 0 else ''}" if text else ""
+    )
 
 
 def _plain(kind: type[Any]) -> type[Any]:
     """Return our own class behind a double one."""
-    ours = globals()
+    ours: dict[str, type[Any]] = globals()
     return next(base for base in kind.__mro__ if ours.get(base.__name__) is base)
 
 

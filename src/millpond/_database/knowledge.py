@@ -3,9 +3,9 @@
 Why: the shells for threads and for asyncio prepare a statement, limit it in time, and sort what went wrong in the same
 way.  They differ in how they take a connection and how they wait for it, and in nothing that is here.
 
-Rules: nothing in here sends anything.  What was learnt from the first connection holds for all: a pool's connections are
-alike.  What may differ from connection to connection, or change (an open transaction, the mode of strings), is asked of
-the connection each time, which knows it by itself.
+Rules: nothing in here sends anything.  What was learnt from the first connection holds for all: a pool's connections
+are alike.  What may differ from connection to connection, or change (an open transaction, the mode of strings), is
+asked of the connection each time, which knows it by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from millpond._sql.params import Misbound, Params
 from millpond.errors import InvalidSetting, joined
@@ -58,18 +58,21 @@ class Knowledge:
 
     def meet(self, conn: Any) -> bool:
         """Learn from a connection, if it is the first; say whether it was."""
-        if self.has_met:
+        if self.has_met or not self._learn(conn):
             return False
+        if not self.autocommit and self.dialect.autocommit_saves:
+            warnings.warn(AUTOCOMMIT_OFF, e.AutocommitOff, stacklevel=depth_of_caller())
+        return True
+
+    def _learn(self, conn: Any) -> bool:
         with self._meeting:
             if self.has_met:
                 return False
             self.dialect = dialect_of(self.driver, conn)
-            self.statements = Statements(self.dialect)
+            self.statements = Statements(self.dialect, self.driver)
             self.autocommit = self.dialect.autocommit(conn)
             self.has_met = True
-        if not self.autocommit and self.dialect.autocommit_saves:
-            warnings.warn(AUTOCOMMIT_OFF, e.AutocommitOff, stacklevel=depth_of_caller())
-        return True
+            return True
 
     def failure(
         self,
@@ -140,7 +143,7 @@ def seconds_of(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    given: object = timeout
+    given = cast("object", timeout)
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < float("inf"):
         raise InvalidSetting("timeout", timeout, "seconds, more than 0, or None")
     return float(timeout)

@@ -71,9 +71,7 @@ def maker_of(into: Any, columns: Sequence[Any] | None, sql: str) -> Maker | None
         return _make_maker(into, names)  # a callable that cannot be hashed
 
 
-def one_of(
-    found: Sequence[Any], columns: Sequence[Any] | None, sql: str, *, required: bool, first: bool
-) -> Any:
+def one_of(found: Sequence[Any], columns: Sequence[Any] | None, sql: str, *, required: bool, first: bool) -> Any:
     """Return the one row of a result; None if there is none and none is required.
 
     Raises:
@@ -150,15 +148,24 @@ def _make_maker(into: Any, names: tuple[str, ...]) -> Maker:
         return lambda row: dict(zip(names, row))  # noqa: B905  the driver gives a value for each column
     if into is NamedRow:
         return _named_row_class(names)._make  # type: ignore[no-any-return]  # made by namedtuple
-    if isinstance(into, type) and issubclass(into, tuple) and hasattr(into, "_fields"):
+    if is_named_tuple(into):
         return _named_tuple_maker(into, names)
-    if dataclasses.is_dataclass(into) and isinstance(into, type):
+    if is_dataclass(into):
         fields = [field for field in dataclasses.fields(into) if field.init]
         required = {field.name for field in fields if not has_default(field)}
         _refuse_misfits(into, names, {field.name for field in fields}, required)
     elif not callable(into):
         raise RowMismatch(f"into={into!r}: a class or another callable is needed")
     return lambda row: into(**dict(zip(names, row)))  # noqa: B905  the driver gives a value for each column
+
+
+def is_named_tuple(into: Any) -> bool:
+    bases: tuple[type, ...] = getattr(into, "__mro__", ())
+    return tuple in bases and hasattr(into, "_fields")
+
+
+def is_dataclass(into: Any) -> bool:
+    return isinstance(into, type) and dataclasses.is_dataclass(into)
 
 
 def has_default(field: dataclasses.Field[Any]) -> bool:

@@ -1,13 +1,13 @@
 """The texts of statements, prepared once each: where values go, what kind of statement it is.
 
-Rules: the kind is read from the first word alone, and a word that nobody here knows is taken for the worst: something that
-writes, commits what came before it, and cannot be undone.
+Rules: the kind is read from the first word alone, and a word that nobody here knows is taken for the worst: something
+that writes, commits what came before it, and cannot be undone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
 from millpond._sql import tokens as t
 from millpond._sql.params import Misbound, Params, Template
@@ -32,6 +32,11 @@ ONE_RESULT: Final = frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE"
 CONTROL: Final = frozenset(("BEGIN", "START", "COMMIT", "END", "XA"))
 
 
+Bind: TypeAlias = Callable[[Params | None], tuple[str, Sequence[Any] | None]]
+Fetch: TypeAlias = Callable[[Any, str, Any], tuple[Any, Any]]
+PlainRead: TypeAlias = tuple[Bind, Fetch]
+
+
 class Statement:
     """A statement as it was written, and what can be told by its first word.
 
@@ -40,6 +45,7 @@ class Statement:
         reads: it changes nothing.
         transactional: it leaves the transaction that it is in open.
         one_result: there is no further result behind the first, and no cursor to be closed.
+        bind: returns the text for the driver, and what it is to bind; raises Misbound.
     """
 
     __slots__ = ("_after_verb", "_dialect", "_template", "bind", "one_result", "reads", "sql", "transactional", "verb")
@@ -48,8 +54,8 @@ class Statement:
         self.sql = sql
         self._dialect = dialect
         self._template = Template(sql, rules, dialect.marks)
-        #: Return the text for the driver, and what it is to bind; raises Misbound.  Not a method: one call less.
-        self.bind: Callable[[Params | None], tuple[str, Sequence[Any] | None]] = self._template.bind
+        # Not a method: one call less.
+        self.bind: Bind = self._template.bind
         self.verb, self._after_verb = first_word(sql, rules)
         self.reads = self.verb in READS
         self.transactional = self.verb in TRANSACTIONAL or not dialect.ddl_commits
@@ -65,7 +71,9 @@ class Statement:
         if not self._after_verb:
             return None
         moved = 0
-        if text[: self._after_verb] != self.sql[: self._after_verb]:  # percent signs were doubled in a comment before it
+        if (
+            text[: self._after_verb] != self.sql[: self._after_verb]
+        ):  # percent signs were doubled in a comment before it
             moved = self.sql.count("%", 0, self._after_verb)
         return self._dialect.timed(text, self.verb, self._after_verb + moved, seconds)
 
@@ -91,14 +99,16 @@ class Statements:
 
     Args:
         dialect: of its connections.
+        driver: the adapter of its pool.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, driver: Any) -> None:
         self._dialect = dialect
+        self._driver = driver
         self._known: dict[str, Statement] = {}
         self._known_by_rules: dict[tuple[str, t.Dialect], Statement] = {}
         #: Statements that read, have one result, and are cut alike by all rules: the fast path, one look-up.
-        self.plain_reads: dict[str, Statement] = {}
+        self.plain_reads: dict[str, PlainRead] = {}
 
     def prepare(self, sql: str, conn: Any) -> Statement:
         """Return the statement for a text, by the rules that hold on *conn*.
@@ -107,7 +117,7 @@ class Statements:
             InvalidParameters: it is no text, or its strings end elsewhere by rules that this driver cannot tell.
             TransactionMisuse: it begins or ends a transaction.
         """
-        given: object = sql
+        given = cast("object", sql)
         if not isinstance(given, str):
             raise InvalidParameters(f"a statement is text (str), not {type(sql).__name__}")
         known = self._known.get(sql)
@@ -116,11 +126,29 @@ class Statements:
         if "\\" not in sql:  # strings end where they end, whatever the mode of the session
             statement = Statement(sql, self._dialect, self._dialect.rules(conn) or t.Dialect.MYSQL)
             if statement.reads and statement.one_result:
-                self._remember(self.plain_reads, sql, statement)
-            return self._remember(self._known, sql, statement)
+                self._remember(self.plain_reads, statement, (statement.bind, self._fetcher(statement, conn)))
+            self._remember(self._known, statement, statement)
+            return statement
         rules = self._dialect.rules(conn) or self._undisputed(sql)
         known = self._known_by_rules.get((sql, rules))
-        return known or self._remember(self._known_by_rules, (sql, rules), Statement(sql, self._dialect, rules))
+        if known is None:
+            known = Statement(sql, self._dialect, rules)
+            self._remember(self._known_by_rules, known, known, (sql, rules))
+        return known
+
+    def _fetcher(self, statement: Statement, conn: Any) -> Fetch:
+        """Return how the rows of a plain read are fetched: as the adapter can, or through a cursor."""
+        fetch: Fetch | None = self._driver.fetch
+        if fetch is not None and self._driver.is_harmless(conn, statement.driver_text):
+            return fetch
+        new_cursor = self._dialect.cursor
+
+        def through_cursor(conn: Any, text: str, values: Any) -> tuple[Any, Any]:
+            cursor = new_cursor(conn)
+            cursor.execute(text, values)
+            return cursor.fetchall(), cursor.description
+
+        return through_cursor
 
     def _undisputed(self, sql: str) -> t.Dialect:
         """Return the rules for a text whose places are the same whether or not backslashes escape."""
@@ -133,12 +161,11 @@ class Statements:
         return escaping
 
     @staticmethod
-    def _remember(known: dict[Any, Statement], key: Any, statement: Statement) -> Statement:
+    def _remember(known: dict[Any, Any], statement: Statement, value: Any, key: Any = None) -> None:
         if len(statement.sql) <= REMEMBERED_LENGTH_MAX:
             if len(known) >= REMEMBERED_MAX:
                 known.clear()  # rare, and the texts in use are back after one turn
-            known[key] = statement
-        return statement
+            known[key or statement.sql] = value
 
 
 def first_word(sql: str, rules: t.Dialect) -> tuple[str, int]:

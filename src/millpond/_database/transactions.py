@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from millpond.errors import InvalidSetting
 
@@ -210,7 +210,8 @@ class Attempts:
     """
 
     def __init__(self, most: int, jitter: Callable[[], float] = random.random) -> None:
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        given = cast("object", most)
+        if isinstance(given, bool) or not isinstance(given, int) or most < 1:
             raise InvalidSetting("attempts", most, "a whole number, 1 or more")
         self._most = most
         self._made = 0

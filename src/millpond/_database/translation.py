@@ -3,8 +3,9 @@
 Numbers are those of the MySQL and MariaDB manuals ("Server Error Message Reference"), SQLite's those of
 sqlite.org/rescode.html, states those of ISO 9075 and PostgreSQL's appendix A.
 
-Rules: what is no error of a database stays what it is.  A lost link is sorted by what was lost with it: before the statement
-was sent, nothing; of a statement in a transaction, nothing that was committed; of anything that commits, nobody knows.
+Rules: what is no error of a database stays what it is.  A lost link is sorted by what was lost with it: before the
+statement was sent, nothing; of a statement in a transaction, nothing that was committed; of anything that commits,
+nobody knows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,28 @@ KINDS_BY_NUMBER: Final[dict[int, type[e.StatementFailed]]] = {
     1792: e.ReadOnlyTransaction,
     **dict.fromkeys((1044, 1045, 1142, 1143, 1227, 1370, 1419), e.AccessDenied),
     **dict.fromkeys(
-        (1046, 1049, 1051, 1052, 1054, 1060, 1061, 1064, 1065, 1091, 1109, 1136, 1146, 1149, 1176, 1193, 1305, 1318, 1630),
+        (
+            1046,
+            1049,
+            1050,
+            1051,
+            1052,
+            1054,
+            1060,
+            1061,
+            1064,
+            1065,
+            1091,
+            1109,
+            1136,
+            1146,
+            1149,
+            1176,
+            1193,
+            1305,
+            1318,
+            1630,
+        ),
         e.InvalidStatement,
     ),
 }

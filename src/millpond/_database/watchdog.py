@@ -1,12 +1,12 @@
 """Deadlines of statements, for threads: what a server cannot be told to end by itself is ended from outside.
 
-Why: a thread that waits for an answer cannot look at a clock.  One thread, started with the first deadline and gone when
-there are none for a while, does it for all; whatever takes time is done in a thread of its own, so that one server that
-hangs does not keep the deadlines of others.
+Why: a thread that waits for an answer cannot look at a clock.  One thread, started with the first deadline and gone
+when there are none for a while, does it for all; whatever takes time is done in a thread of its own, so that one server
+that hangs does not keep the deadlines of others.
 
 Rules:
-- Ending goes in two steps: first the statement (by a second connection, or a call of the driver), and if the caller still
-  waits a moment later, the link.  A caller never waits for longer than both together.
+- Ending goes in two steps: first the statement (by a second connection, or a call of the driver), and if the caller
+  still waits a moment later, the link.  A caller never waits for longer than both together.
 - Once a statement was to be ended, its connection is never used again outside of the transaction that it is in: the
   order to end it might arrive late, and hit what comes next.
 - Locks, threads and the clock are looked up when a watchdog is made: gevent may have been patched in by then.
@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 GRACE_S: Final = 1.0  # between the first step and the second
 LINGERING_S: Final = 5.0  # how long the thread stays without a deadline to watch
@@ -92,15 +92,20 @@ class Watchdog:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
-        self._due: list[tuple[float, int, Callable[[], Any]]] = []
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._runs = False
 
     def watch(self, seconds: float, watch: Watch) -> None:
         """Have *watch* fire in that many seconds."""
-        self._add(seconds, lambda: watch.fire() and self._add(GRACE_S, watch.cut))
 
-    def _add(self, seconds: float, action: Callable[[], Any]) -> None:
+        def fire() -> None:
+            if watch.fire():
+                self._add(GRACE_S, watch.cut)
+
+        self._add(seconds, fire)
+
+    def _add(self, seconds: float, action: Callable[[], None]) -> None:
         with self._changed:
             entry = (self._clock() + seconds, next(self._numbers), action)
             heapq.heappush(self._due, entry)
@@ -119,7 +124,7 @@ class Watchdog:
                     return
             action()
 
-    def _next(self) -> Callable[[], Any] | None:
+    def _next(self) -> Callable[[], None] | None:
         """Wait for the next deadline, and return what is to be done; None: there was nothing for a while."""
         idle_until = self._clock() + LINGERING_S
         while True:

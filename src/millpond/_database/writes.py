@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from millpond.errors import InvalidSetting
 
@@ -91,7 +91,7 @@ def names_of(values: Mapping[str, Any]) -> Names:
     Raises:
         InvalidParameters: it is no mapping.
     """
-    given: object = values
+    given = cast("object", values)
     if not isinstance(given, Mapping):
         raise InvalidParameters(f"a row is a mapping of columns to values, not {type(values).__name__}")
     return tuple(values)

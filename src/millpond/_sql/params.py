@@ -17,7 +17,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from millpond._sql import tokens as t
 
@@ -26,14 +26,18 @@ __all__ = ["Marks", "Misbound", "Params", "Template"]
 Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 # Types that are no value for one place. Looked at by identity of the type: a check that costs 0.2 us for a few values.
-NOT_VALUES: Final[frozenset[type[Any]]] = frozenset(
-    {list, tuple, set, frozenset, dict, range, collections.deque, type({}.keys()), type({}.values()), type({}.items())}
+_EMPTY: Final[dict[Any, Any]] = {}
+LISTS: Final[tuple[type[Any], ...]] = (
+    *(list, tuple, set, frozenset, range),
+    *(collections.deque, type(_EMPTY.keys()), type(_EMPTY.values())),
 )
-LISTS: Final = (list, tuple, set, frozenset, range, collections.deque, type({}.keys()), type({}.values()))
+NOT_VALUES: Final[frozenset[type[Any]]] = frozenset((*LISTS, dict, type(_EMPTY.items())))
 SEQUENCES: Final[frozenset[type[Any]]] = frozenset({tuple, list})
 POSITIONAL: Final = frozenset({t.FORMAT, t.QMARK})
 # Before a parenthesis these are no function's name, so that what follows is a row of columns.
-BEFORE_ROWS: Final = frozenset({"WHERE", "AND", "OR", "XOR", "NOT", "ON", "HAVING", "WHEN", "SELECT", "THEN", "ELSE", "BY"})
+BEFORE_ROWS: Final = frozenset(
+    {"WHERE", "AND", "OR", "XOR", "NOT", "ON", "HAVING", "WHEN", "SELECT", "THEN", "ELSE", "BY"}
+)
 
 
 class Misbound(ValueError):
@@ -71,7 +75,19 @@ class Template:
         text: the statement with the driver's marks, for values that are no lists.
     """
 
-    __slots__ = ("_bare", "_count", "_fault", "_pieces", "_places", "_widths", "dialect", "keys", "marks", "sql", "text")
+    __slots__ = (
+        "_bare",
+        "_count",
+        "_fault",
+        "_pieces",
+        "_places",
+        "_widths",
+        "dialect",
+        "keys",
+        "marks",
+        "sql",
+        "text",
+    )
 
     def __init__(self, sql: str, dialect: t.Dialect, marks: Marks) -> None:
         self.sql = sql
@@ -120,11 +136,16 @@ class Template:
             raise Misbound(self._fault)
         if isinstance(params, Mapping):
             return self._named(params)
-        if isinstance(params, (str, bytes, bytearray)) or not isinstance(params, Sequence):
+        given = cast("object", params)
+        if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Sequence):
             kind = type(params).__name__
-            raise Misbound(f"the values of a statement are a sequence or a mapping, not {kind}: write (value,) for a single one")
+            raise Misbound(
+                f"the values of a statement are a sequence or a mapping, not {kind}: write (value,) for a single one"
+            )
         if self.keys is not None:
-            raise Misbound(f"the statement names its values ({self._names()}): give a mapping, not a {type(params).__name__}")
+            raise Misbound(
+                f"the statement names its values ({self._names()}): give a mapping, not a {type(params).__name__}"
+            )
         if len(params) != self._count:
             raise Misbound(f"the statement has {plural(self._count, 'place')} for values, and {len(params)} came")
         return params if isinstance(params, (tuple, list)) else tuple(params)
@@ -132,7 +153,9 @@ class Template:
     def _named(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
         if self.keys is None:
             if self._count:
-                raise Misbound(f"the statement has {plural(self._count, 'place')} without a name: give a sequence, not a mapping")
+                raise Misbound(
+                    f"the statement has {plural(self._count, 'place')} without a name: give a sequence, not a mapping"
+                )
             return ()
         try:
             return tuple([params[key] for key in self.keys])
@@ -163,7 +186,7 @@ class Template:
         text, bound = [self._pieces[0]], list[Any]()
         for index, (place, value) in enumerate(zip(self._places, values, strict=True)):
             if place.in_list != "none" and isinstance(value, LISTS):
-                marks = self._list(index, value, bound)
+                marks = self._list(index, cast("Collection[Any]", value), bound)
                 text.append(f"({marks})" if place.in_list == "bare" else marks)
             else:
                 self._refuse_list(index, value)
@@ -176,9 +199,13 @@ class Template:
         place = self._places[index]
         which = place.name or f"number {index + 1}"
         if type(value) in NOT_VALUES:
-            raise Misbound(f"value {which} is a {type(value).__name__}: a list can only stand right after IN, as in: id IN %s")
+            raise Misbound(
+                f"value {which} is a {type(value).__name__}: a list can only stand right after IN, as in: id IN %s"
+            )
         if place.in_list == "bare":
-            raise Misbound(f"value {which} stands right after IN, where a list has to be, and is a {type(value).__name__}")
+            raise Misbound(
+                f"value {which} stands right after IN, where a list has to be, and is a {type(value).__name__}"
+            )
 
     def _list(self, index: int, value: Collection[Any], bound: list[Any]) -> str:
         """Return the marks for a list, and add its elements to what is bound."""
@@ -186,15 +213,15 @@ class Template:
         elements = list(value)
         if not elements:
             return self.marks.nothing.format(", ".join(["NULL"] * self._width(index)))
-        if not isinstance(elements[0], (tuple, list)):
+        if not is_row(elements[0]):
             if not NOT_VALUES.isdisjoint(map(type, elements)):
                 raise Misbound("a list after IN mixes single values and rows, or has lists within lists")
             bound += elements
             return ", ".join([mark] * len(elements))
         width = len(elements[0])
         for row in elements:
-            if not isinstance(row, (tuple, list)) or len(row) != width or not NOT_VALUES.isdisjoint(map(type, row)):
-                raise Misbound("a list of rows after IN has rows of different lengths, or something in it that is no row of values")
+            if not is_row(row) or len(row) != width or not NOT_VALUES.isdisjoint(map(type, row)):
+                raise Misbound("a list of rows after IN has rows of different lengths, or what is no row of values")
             bound += row
         marks = f"({', '.join([mark] * width)})"
         return self.marks.rows + ", ".join([marks] * len(elements))
@@ -236,7 +263,9 @@ def pieces(sql: str, dialect: t.Dialect, places: Sequence[t.Parameter], marks: M
         yield from literal(sql, places)
         return
     start = 0
-    edits = [(position, position + 1, "%%") for position in t.percent_signs(sql, dialect)] if marks.doubles_percent else []
+    edits = (
+        [(position, position + 1, "%%") for position in t.percent_signs(sql, dialect)] if marks.doubles_percent else []
+    )
     if not marks.doubles_percent:  # written for a driver that formats; no database has an operator %%
         edits = [(begin, end, "%") for kind, begin, end in t.tokens(sql, dialect) if kind == t.PERCENT_PAIR]
     for place in (*places, None):
@@ -269,8 +298,14 @@ def columns_before(sql: str, dialect: t.Dialect, position: int) -> int:
         commas += kind == t.COMMA and depth == 1
         if depth == 0:
             break
-    called = bool(code) and code[-1][0] in (t.WORD, t.QUOTED) and code[-1][1] not in BEFORE_ROWS
-    return 1 if called else commas + 1
+    kind, text = code[-1] if code else ("", "")
+    is_call = kind in (t.WORD, t.QUOTED) and text not in BEFORE_ROWS
+    return 1 if is_call else commas + 1
+
+
+def is_row(value: Any) -> bool:
+    """Say whether an element of a list is a row of several values."""
+    return isinstance(value, (tuple, list))
 
 
 def plural(count: int, noun: str) -> str:
