@@ -21,7 +21,7 @@ import millpond
 from millpond.cli.app import millpond as command
 from millpond.cli.demo import acts, data
 from millpond.cli.demo.play import Casting, play
-from millpond.cli.demo.screen import PlainScreen
+from millpond.cli.demo.screen import PlainScreen, squeezed
 from millpond.cli.demo.stores import SqliteStore
 
 SHORT = ["demo", "--seconds", "1.5", "--threads", "6"]
@@ -94,6 +94,20 @@ def test_unfair_shares_are_noticed() -> None:
     assert ["unfair: one thread had 700 turns, another 0"] == acts.Shares(turns=[0, 700]).judged().faults
 
 
+def test_many_numbers_are_drawn_as_few() -> None:
+    """Bars stand for as many neighbours each as it takes to fit, and never for fewer at the end."""
+    assert [1, 2, 3] == squeezed([1, 2, 3], 3)
+    assert [3, 7] == squeezed([1, 2, 3, 4, 5], 3)
+    assert [6, 15] == squeezed([1, 2, 3, 4, 5, 6], 2)
+    assert [] == squeezed([], 3)
+
+
+def test_a_line_fits_into_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    """Nothing has to be wrapped: neither a line with its figures nor the last words."""
+    _, output = play_on(SqliteStore(tmp_path))
+    assert [] == [line for line in output.splitlines() if len(line) > 80]
+
+
 def test_piped_output_is_plain_lines() -> None:
     """Into a pipe go lines of text without a single escape sequence, and the exit code is 0."""
     answer = subprocess.run(
@@ -110,7 +124,7 @@ def test_a_terminal_sees_it_move() -> None:
     drawn = run_on_terminal([sys.executable, "-m", "millpond", *SHORT])
     assert drawn.count("\x1b[2K") > 20
     text = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).split())
-    assert "nothing that was acknowledged was lost" in text
+    assert "no acknowledged write was lost" in text
 
 
 def test_two_places_are_one_too_many() -> None:

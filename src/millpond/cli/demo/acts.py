@@ -91,6 +91,7 @@ class Survived(Act):
     lost: int = 0
     errors: int = 0
     unanswered: int = 0  # writes that were made although their answer never came
+    pace: list[int] = field(default_factory=list[int])  # writes in one moment after another
 
 
 def fill(store: Store, pool: millpond.Pool[Any], world: World) -> Loaded:
@@ -237,8 +238,16 @@ class Killing:
 
     def run(self, seconds: float, watch: Watch) -> Survived:
         """Write, kill, and compare."""
+        so_far = 0
+
+        def watch_pace(progress: float, turns: int) -> None:
+            nonlocal so_far
+            self.found.pace.append(turns - so_far)
+            so_far = turns
+            watch(progress, turns)
+
         with self._killer():
-            crowd(self.threads, seconds, self._write, watch)
+            crowd(self.threads, seconds, self._write, watch_pace)
         self._compare()
         return self.found
 

@@ -14,6 +14,7 @@ from .stores import Store
 
 # How the time is divided.
 _PARTS = {"connecting": 0.18, "pooled": 0.18, "queue": 0.16, "fair": 0.20, "killing": 0.28}
+_PATIENCE_S = 5.0  # a caller who waits longer has found a fault, and the demo does not last for ever
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def play(store: Store, casting: Casting, screen: Screen) -> list[str]:
         f"millpond {millpond.__version__} on {store.title()}",
         f"{casting.threads} threads share {casting.connections} connections; every figure is measured now",
     )
-    with store.tables(), store.pool(max_size=casting.connections, name="demo") as pool:
+    with store.tables(), store.pool(max_size=casting.connections, timeout=_PATIENCE_S, name="demo") as pool:
         found = [
             _fill(store, pool, world, screen),
             _compare(store, pool, world, casting, screen),
@@ -42,7 +43,7 @@ def play(store: Store, casting: Casting, screen: Screen) -> list[str]:
         stats = pool.stats()
     screen.table("pool.stats() after all this", describe(stats))
     faults = [fault for act in found for fault in act.faults]
-    screen.verdict(faults)
+    screen.verdict(faults, store.hint)
     return faults
 
 
@@ -78,15 +79,15 @@ def _share(
         acts.look_up(store, conn, world, world.zones[0])
 
     def figures(found: acts.Shares) -> str:
-        return f"{screen.bars(found.turns)}  {min(found.turns)} to {max(found.turns)} each, {found.rate:,.0f}/s"
+        return f"{min(found.turns)} to {max(found.turns)} each, {found.rate:,.0f}/s"
 
     line = screen.line("A plain queue")
     seconds = _PARTS["queue"] * casting.seconds
     plain = acts.scramble(store, casting.connections, casting.threads, seconds, read, line.watch)
-    line.done(figures(plain))
+    line.done(figures(plain), bars=screen.bars(plain.turns))
     line = screen.line("The pool")
     fair = acts.share(pool, casting.threads, _PARTS["fair"] * casting.seconds, read, line.watch)
-    line.done(figures(fair), ok=not fair.faults)
+    line.done(figures(fair), bars=screen.bars(fair.turns), ok=not fair.faults)
     return [plain, fair]
 
 
@@ -94,7 +95,7 @@ def _kill(store: Store, pool: millpond.Pool[Any], world: data.World, casting: Ca
     screen.heading("Connections killed in the middle")
     line = screen.line("Write all the while")
     found = acts.Killing(store, pool, world, casting.threads).run(_PARTS["killing"] * casting.seconds, line.watch)
-    line.done(f"{found.acknowledged:,} writes acknowledged, {found.attempted:,} attempted")
+    line.done(f"{found.acknowledged:,} of {found.attempted:,} acknowledged", bars=screen.bars(found.pace))
     line = screen.line("Kill")
     line.done(f"{found.killed_idle} idle, {found.killed_in_use} in use; {found.errors} errors reached a writer")
     line = screen.line("Look for every write")

@@ -29,8 +29,8 @@ class Line(abc.ABC):
         """Show how far it is (0 to 1), and how many turns were taken so far."""
 
     @abc.abstractmethod
-    def done(self, figures: str, *, ok: bool | None = None) -> None:
-        """Show what came of it; *ok* says whether it is as it must be, None that nothing had to be."""
+    def done(self, figures: str, *, bars: str = "", ok: bool | None = None) -> None:
+        """Show what came of it, *bars* first; *ok* says whether it is as it must be, None that nothing had to be."""
 
 
 class Screen(abc.ABC):
@@ -56,14 +56,23 @@ class Screen(abc.ABC):
         """Show names, values and what they mean."""
 
     @abc.abstractmethod
-    def verdict(self, faults: Sequence[str]) -> None:
-        """Say that all was well, or what was not."""
+    def verdict(self, faults: Sequence[str], hint: str = "") -> None:
+        """Say that all was well, or what was not, and what else there is to see."""
 
     def bars(self, numbers: Sequence[int]) -> str:
-        """Draw one bar a number, from 0 up to the largest."""
+        """Draw one bar a number, from 0 up to the largest; many are drawn as the sums of their neighbours."""
         signs = _BARS if self.console.encoding.lower().startswith("utf") else _ASCII_BARS
-        most = max(numbers) or 1
-        return "".join(signs[round(number / most * (len(signs) - 1))] for number in numbers)
+        shown = squeezed(numbers, _BARS_MAX)
+        most = max(shown, default=0) or 1
+        return "".join(signs[round(number / most * (len(signs) - 1))] for number in shown)
+
+
+def squeezed(numbers: Sequence[int], most: int) -> list[int]:
+    """Return no more than *most* numbers: those given, or the sums of as many neighbours each as it takes."""
+    width = -(-len(numbers) // most) or 1
+    # A last sum of fewer neighbours than the others would look like a dip.
+    whole = len(numbers) - len(numbers) % width if len(numbers) > width else len(numbers)
+    return [sum(numbers[start : start + width]) for start in range(0, whole, width)]
 
 
 @contextmanager
@@ -98,15 +107,17 @@ class PlainScreen(Screen):
         """Print a row a line."""
         self._print(f"\n{title}")
         for name, value, meaning in rows:
-            self._print(f"  {name:<16} {value:>12}  {meaning}")
+            self._print(f"  {name:<10} {value:>10}  {meaning}")
 
-    def verdict(self, faults: Sequence[str]) -> None:
+    def verdict(self, faults: Sequence[str], hint: str = "") -> None:
         """Print a line, or one a fault."""
         self._print("")
         for fault in faults:
             self._print(f"WRONG: {fault}")
         if not faults:
             self._print(_ALL_WELL)
+        if hint:
+            self._print(hint)
 
     def _print(self, text: str) -> None:
         # Not rich's print: it would wrap lines at the width of a terminal that is not there.
@@ -122,9 +133,9 @@ class _PlainLine(Line):
     def watch(self, progress: float, turns: int) -> None:
         pass  # only what has come to its end is printed
 
-    def done(self, figures: str, *, ok: bool | None = None) -> None:
+    def done(self, figures: str, *, bars: str = "", ok: bool | None = None) -> None:
         mark = {True: "ok", False: "WRONG", None: ""}[ok]
-        self._print(f"  {mark:<5} {self._label:<24} {figures}")
+        self._print(f"  {mark:<5} {self._label:<{_LABEL}}{bars}{'  ' if bars else ''}{figures}")
 
 
 class LiveScreen(Screen):
@@ -163,12 +174,13 @@ class LiveScreen(Screen):
             table.add_row(*row)
         self._shown.append(Group(Text(f"\n{title}", style="bold"), Padding(table, (0, 0, 0, 2))))
 
-    def verdict(self, faults: Sequence[str]) -> None:
+    def verdict(self, faults: Sequence[str], hint: str = "") -> None:
         """Print a green line, or a red one a fault."""
         lines = [Text(f"✗ {fault}", style="bold red") for fault in faults] or [
             Text(f"✓ {_ALL_WELL}", style="bold green")
         ]
-        self._shown.append(Group(Text(), *lines))
+        hints = [Text(f"  {hint}", style="dim")] if hint else []
+        self._shown.append(Group(Text(), *lines, *hints))
 
 
 class _LiveLine(Line):
@@ -176,20 +188,25 @@ class _LiveLine(Line):
         self._label = label
         self._progress = 0.0
         self._figures = ""
-        self._mark: Text | None = None
+        self._bars = ""
+        self._ok: bool | None = None
+        self._is_done = False
 
     def watch(self, progress: float, turns: int) -> None:
         self._progress, self._figures = progress, f"{turns:,}"
 
-    def done(self, figures: str, *, ok: bool | None = None) -> None:
-        self._figures = figures
-        self._mark = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}[ok]
+    def done(self, figures: str, *, bars: str = "", ok: bool | None = None) -> None:
+        self._figures, self._bars, self._ok, self._is_done = figures, bars, ok, True
 
     def __rich__(self) -> Text:
         """Return the line as it is now: a bar and a count while it runs, its figures when it is done."""
         line = Text(no_wrap=True, overflow="ellipsis")
-        if self._mark is not None:
-            return line.append(" ").append_text(self._mark).append(f" {self._label:<{_LABEL}}").append(self._figures)
+        if self._is_done:
+            mark, style = _MARKS[self._ok]
+            line.append(f" {mark} ", style).append(f"{self._label:<{_LABEL}}")
+            if self._bars:
+                line.append(self._bars, style.removeprefix("bold ")).append("  ")
+            return line.append(self._figures)
         frame = _SPINNER[int(time.monotonic() * _FRAMES) % len(_SPINNER)]
         filled = round(self._progress * _BAR)
         line.append(f" {frame} ", "cyan").append(f"{self._label:<{_LABEL}}")
@@ -197,6 +214,8 @@ class _LiveLine(Line):
         return line.append(f" {self._figures}", "dim")
 
 
-_LABEL, _BAR, _FRAMES = 24, 20, 12  # columns, columns, pictures a second
+_LABEL, _BAR, _FRAMES = 22, 20, 12  # columns, columns, pictures a second
+_BARS_MAX = 28  # so that a line fits into 80 columns
+_MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("·", "yellow")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_ALL_WELL = "Every row was right, no thread was starved, and nothing that was acknowledged was lost."
+_ALL_WELL = "Every row was right, no thread starved, and no acknowledged write was lost."

@@ -35,6 +35,7 @@ class Store(abc.ABC):
     """
 
     mark: ClassVar[str]  # stands for a parameter in a statement
+    hint: ClassVar[str] = ""  # what else there is to see
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -138,6 +139,7 @@ class SqliteStore(Store):
     """A SQLite file. There is no server to kill a connection, so it is closed under the feet of whoever has it."""
 
     mark = "?"
+    hint = "On a real server: --server mariadb, or --url mysql://user:password@host/db"
 
     def __init__(self, folder: Path) -> None:
         self._exposed: list[Any] = []
