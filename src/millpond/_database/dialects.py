@@ -11,7 +11,6 @@ statement here are names, quoted, and numbers that are ours.
 from __future__ import annotations
 
 import functools
-import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 
@@ -264,6 +263,8 @@ class SQLite(Dialect):
     autocommit_saves = False
 
     def __init__(self, conn: Any, paramstyle: str = "qmark") -> None:
+        import sqlite3
+
         super().__init__(conn, "qmark")
         self.brand = "sqlite"
         self.version = sqlite3.sqlite_version_info
