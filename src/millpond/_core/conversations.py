@@ -4,9 +4,9 @@ A conversation yields ``(verb, subject, until)`` for whatever takes time and is 
 Code between two yields is atomic: the thread shell holds its lock exactly while a conversation advances, the asyncio
 shell does not need one, the simulator interleaves at the same points.
 
-Rules: no yield in ``except`` or ``finally``.  A conversation that is dropped (GeneratorExit) touches nothing: it may be
-running in any thread, without the lock, and the slot it held dies with it and is found again.  Everything else that is
-thrown in leaves the ledger whole before it goes on.
+Rules: no yield in ``except`` or ``finally``.  A conversation that is dropped (GeneratorExit) may be running in any thread,
+without the lock: it touches nothing.  The slot it held dies with it and is found again; a place in the queue goes the same
+way, by :class:`millpond._core.states.Lost`.  Everything else that is thrown in leaves the ledger whole before it goes on.
 """
 
 from __future__ import annotations
@@ -39,12 +39,22 @@ def checkout(
     Raises:
         the ports' ``closed``, ``timed_out`` or ``queue_full`` errors, or what the driver raised while connecting.
     """
+    came_at = ledger.clock()
     slot = begin(ledger, slot)
     ticket: Ticket | None = None
     while True:
         if slot is None:
-            ticket, slot = yield from wait(ledger, until, ticket, queues=queues)
-        if slot.state is OPENING:
+            if ticket is None:
+                ticket = ledger.enqueue(ledger.clock(), came_at)
+            else:
+                ledger.requeue(ticket)
+                if ledger.clock() >= until:  # it may have been served at once, and the same way, again and again
+                    ledger.pass_on(ticket)
+            slot = yield from wait(ledger, until, ticket, queues=queues)
+        if slot.state is GONE:  # taken off the books before it was picked up
+            ledger.close_disowned(slot)
+            slot = None
+        elif slot.state is OPENING:
             slot = yield from dial_here(ledger, slot, until)
         elif slot.state is CHECKING:
             slot = yield from check(ledger, slot, until)
@@ -78,16 +88,8 @@ def take_popped(ledger: Ledger, slot: Slot, now: float) -> Slot | None:
     return slot if ledger.take(slot, now) else ledger.claim(now)
 
 
-def wait(
-    ledger: Ledger, until: float, ticket: Ticket | None, *, queues: bool
-) -> Generator[Request, Any, tuple[Ticket, Slot]]:
-    """Queue for a slot; a ticket that was served something dead gets its old place back."""
-    if ticket is None:
-        ticket = ledger.enqueue(ledger.clock())
-    else:
-        ledger.requeue(ticket)
-        if ledger.clock() >= until:  # it may have been served at once, and the same way, again and again
-            pass_on(ledger, ticket)
+def wait(ledger: Ledger, until: float, ticket: Ticket, *, queues: bool) -> Generator[Request, Any, Slot]:
+    """Wait until a ticket is served, and return what it was granted."""
     try:
         while not ticket.served:
             now = ledger.clock()
@@ -96,16 +98,17 @@ def wait(
             yield PARK, ticket, min(until, ledger.answer_by(now))
             ledger.begun_by_caller(ticket)
     except GeneratorExit:
+        ledger.lost.take(ticket)
         raise
     except BaseException:
-        ledger.leave(ticket)
-        pass_on(ledger, ticket)
+        forsake(ledger, ticket)
         raise
     ledger.picked_up(ticket)
     ledger.leave(ticket)
-    if ticket.slot is None:
+    slot, ticket.slot = ticket.slot, None  # a notice that comes late may still hold the ticket
+    if slot is None:
         raise refusal(ledger, ticket)
-    return ticket, ticket.slot
+    return slot
 
 
 def refusal(ledger: Ledger, ticket: Ticket) -> BaseException:
@@ -116,25 +119,9 @@ def refusal(ledger: Ledger, ticket: Ticket) -> BaseException:
     return ledger.ports.timed_out(ledger, ledger.clock() - ticket.since)
 
 
-def pass_on(ledger: Ledger, ticket: Ticket) -> None:
-    """A caller was called away: what it had been granted goes to the next."""
-    ledger.picked_up(ticket)
-    slot, ticket.slot = ticket.slot, None
-    if slot is None:
-        return
-    if slot.conn is None:
-        ledger.discard(slot, Reason.UNCLEAN)
-    else:
-        ledger.shelve(slot, ledger.clock())
-
-
 def forsake(ledger: Ledger, parked: Ticket | Watcher) -> None:
-    """Whoever was parked there will never come back, and was not told: its conversation was dropped."""
-    if isinstance(parked, Watcher):
-        ledger.unwatch(parked)
-    else:
-        ledger.leave(parked)
-        pass_on(ledger, parked)
+    """Whoever was parked there was called away, or will never come back: what it had been granted goes to the next."""
+    ledger.recover_parked(parked)
 
 
 def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
@@ -147,12 +134,14 @@ def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, S
     except BaseException:
         ledger.discard(slot, Reason.DEAD)
         raise
-    if alive and slot.state is not GONE:
+    now = ledger.clock()
+    if alive and slot.state is not GONE and not ledger.is_over(slot, now):
         ledger.move(slot, LEASED)
         return slot
-    ledger.suspect(ledger.clock())
-    ledger.discard(slot, Reason.DEAD)
-    return None if ledger.tickets else ledger.claim(ledger.clock())
+    if not alive:
+        ledger.suspect(now)
+    ledger.discard(slot, slot.reason if alive else Reason.DEAD)
+    return None if ledger.tickets else ledger.claim(now)
 
 
 def collect(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
@@ -164,13 +153,13 @@ def collect(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any,
     except BaseException:
         ledger.discard(slot, Reason.UNCLEAN)
         raise
-    if clean and slot.state is not GONE:
+    if clean and slot.state is not GONE and not ledger.is_over(slot, ledger.clock()):
         ledger.move(slot, LEASED)
         return slot
     if clean is None and slot.state is not GONE:
         ledger.settle_later(slot)
     else:
-        ledger.discard(slot, Reason.UNCLEAN)
+        ledger.discard(slot, slot.reason if clean else Reason.UNCLEAN)
     return None
 
 
@@ -187,7 +176,7 @@ def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, An
         ledger.dial_interrupted(slot)
         raise
     if slot.state is GONE:
-        ledger.late_arrival(conn)
+        ledger.late_arrival(slot, conn)
         return None
     ledger.settle(slot, conn, ledger.clock())
     ledger.move(slot, LEASED)
@@ -196,8 +185,11 @@ def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, An
 
 def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
     """Open one connection for whoever is first in the queue when it lands; a dialer holds this."""
-    if not ledger.dial_begins(slot):
+    taken_up = ledger.dial_begins(slot)
+    if taken_up is None:
         return
+    slot = taken_up
+    del taken_up
     try:
         conn = yield OPEN, slot, ledger.clock() + ledger.limits.connect_timeout_s
     except GeneratorExit:
@@ -209,7 +201,7 @@ def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
         ledger.dial_interrupted(slot)
         raise
     if conn is None:
-        ledger.dial_elsewhere(slot)
+        ledger.dial_unusable(slot)
     else:
         ledger.landed(slot, conn)
 
@@ -222,7 +214,7 @@ def checkin(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any,
     now = ledger.clock()
     if not ledger.account(slot, now):
         return
-    if ledger.closed or now >= slot.expires_at:
+    if ledger.is_over(slot, now):
         ledger.discard(slot, slot.reason)
         return
     ledger.move(slot, CLEANING)
@@ -264,19 +256,22 @@ def tend(ledger: Ledger) -> Generator[Request, Any, None]:
         except GeneratorExit:
             raise
         except BaseException:
+            ledger.tending_until = RETIRED
             ledger.discard(slot, Reason.DEAD)
             raise
+        ledger.tending_until = RETIRED
         now = ledger.clock()
         if slot.state is GONE:
-            continue
-        if good:
+            ledger.close_disowned(slot)
+        elif good:
             ledger.shelve(slot, now, oldest=True)
         elif settling and good is None:
             ledger.settle_later(slot)
         else:
             ledger.suspect(now)
             ledger.discard(slot, Reason.DEAD)
-    ledger.tending_until = RETIRED
+    ledger.tending_until = RETIRED  # a caller may have taken all that was to be done
+    ledger.look(ledger.clock())
 
 
 def await_state(ledger: Ledger, reached: Callable[[], bool], until: float) -> Generator[Request, Any, bool]:
@@ -287,6 +282,7 @@ def await_state(ledger: Ledger, reached: Callable[[], bool], until: float) -> Ge
         while not reached() and watcher.error is None and ledger.clock() < until:
             yield PARK, watcher, until
     except GeneratorExit:
+        ledger.lost.take(watcher)
         raise
     except BaseException:
         ledger.unwatch(watcher)

@@ -23,7 +23,8 @@ from .states import FOREVER, RETIRED
 
 PATIENCE_S = 0.25  # the longest estimate that is believed: a stale one must not cost more
 KEEP = 8  # successful dials remembered; the fastest is the estimate, so one stall does not poison it
-LATE = 2.0  # a dial older than so many estimates no longer counts as help on its way
+LATE = 2.0  # a dial older than so many estimates no longer counts as help on its way ...
+LATE_AT_LEAST_S = 0.01  # ... but not before this: where dials take microseconds, it is the scheduler that is slow
 INVESTMENT = 4.0  # so many dials' worth of waiting buy one connection
 SMOOTHING = 1 / 8  # weight of the newest hold in the average; anything from 1/2 to 1/64 does as well
 FAILURES = 5  # in a row, until the server counts as down and one dial probes at a time
@@ -112,7 +113,7 @@ class DialRule:
     @property
     def late_after_s(self) -> float:
         """The age at which a dial in flight no longer counts as help; never, before one has succeeded."""
-        return LATE * self.fastest_s if self.fastest_s else FOREVER
+        return max(LATE * self.fastest_s, LATE_AT_LEAST_S) if self.fastest_s else FOREVER
 
     @property
     def down(self) -> bool:

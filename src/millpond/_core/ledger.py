@@ -16,13 +16,14 @@ Invariants, asserted by :meth:`Ledger.audit` in every simulation:
 from __future__ import annotations
 
 import heapq
+import itertools
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
 from .dialrule import TOLERANCE_S, DialRule
-from .ports import Limits, Ports
+from .ports import Limits, Ports, replica
 from .states import (
     CHECKING,
     COLLECTING,
@@ -72,11 +73,12 @@ class Ledger:
         self.settling: deque[Slot] = deque()  # a deferred reset is out; the one sent first on the left
         self.tickets: OrderedDict[Ticket, None] = OrderedDict()  # oldest first; leaving from the middle costs O(1)
         self.fresh: OrderedDict[Ticket, None] = OrderedDict()  # those of them that are not overdue yet
-        self.granted: weakref.WeakSet[Ticket] = weakref.WeakSet()  # served, not yet picked up
+        # Served, not yet picked up; weak, since a ticket whose caller is gone must die with what it was granted.
+        self.granted: weakref.WeakKeyDictionary[Ticket, None] = weakref.WeakKeyDictionary()
         self.dialing: OrderedDict[int, float] = OrderedDict()  # dials in flight: slot number -> decided at
         self.young: OrderedDict[int, float] = OrderedDict()  # those of them that are not late
         self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
-        self.abandoned = 0  # dials given up whose driver call has not come back
+        self.abandoned: weakref.WeakSet[Slot] = weakref.WeakSet()  # of dials given up whose driver call is still out
         self.upkeep: list[tuple[float, int]] = []  # heap: when to look at which slot; one entry a slot
         self.untended: deque[Slot] = deque()  # taken out of idle, to be checked by the tend conversation
         self.tending_until = RETIRED  # until then somebody is expected to be at it
@@ -106,7 +108,12 @@ class Ledger:
     @property
     def busy(self) -> int:
         """Connections that are out, or between two hands; right but for what the fast paths do this instant."""
-        return max(0, len(self.slots) - len(self.idle) - len(self.settling) - len(self.dialing))
+        return max(0, len(self.slots) - self.resting - len(self.dialing))
+
+    @property
+    def resting(self) -> int:
+        """Connections that nobody uses; one of them may be in the hands of the tend conversation."""
+        return len(self.idle) + len(self.settling) + len(self.untended)
 
     def is_empty(self) -> bool:
         return not self.slots
@@ -138,21 +145,27 @@ class Ledger:
         It is LEASED when it is fresh, CHECKING when its life must be proved.  Only when there is no other it is one
         that is settling (COLLECTING): behind a long rollback an answer can take seconds.
         """
-        while True:
+        while not self.closed:
             try:
                 slot = self.idle.pop() if self.limits.lifo else self.idle.popleft()
             except IndexError:
-                return self.claim_settling(now)
+                return self.claim_unready(now)
             if self.take(slot, now):
                 return slot
+        return None
 
-    def claim_settling(self, now: float) -> Slot | None:
-        if not self.settling:
-            return None
-        slot = self.settling.popleft()
-        self.move(slot, COLLECTING)
-        slot.leased_at = now
-        return slot
+    def claim_unready(self, now: float) -> Slot | None:
+        """Take one that is settling, or one that waits for the tend conversation: a caller must not wait for that."""
+        while self.settling or self.untended:
+            slot = self.settling.popleft() if self.settling else self.untended.popleft()
+            if self.is_over(slot, now):
+                self.give_up(slot, slot.reason)
+                continue
+            if slot.state is SETTLING:
+                self.move(slot, COLLECTING)
+            slot.leased_at = now
+            return slot
+        return None
 
     def take_back(self, slot: Slot, now: float) -> None:
         """A holder gives back a connection that is as good as new: hand it over, shelve it or give it up."""
@@ -170,14 +183,14 @@ class Ledger:
         if slot.state is GONE:  # by close(), or by a fork
             self.close_disowned(slot)
             return False
-        if slot.uses >= self.limits.max_uses and now < slot.expires_at:
+        if slot.uses >= self.limits.max_uses and (now < slot.expires_at or slot.reason is Reason.SURPLUS):
             slot.reason, slot.expires_at = Reason.USES, now
         return True
 
     def settle_later(self, slot: Slot) -> None:
         """Put a connection aside until the server has answered that it is as good as new."""
         now = self.clock()
-        if self.closed or now >= slot.expires_at or len(self.slots) > self.limits.max_size:
+        if self.is_over(slot, now):
             self.discard(slot, slot.reason)
             return
         if slot.state is not COLLECTING:
@@ -196,7 +209,7 @@ class Ledger:
 
     def take(self, slot: Slot, now: float) -> bool:
         """Decide about an idle slot that was just popped; False if it was given up instead."""
-        if now >= slot.expires_at:
+        if self.is_over(slot, now):
             self.give_up(slot, slot.reason)
             return False
         fresh = now < slot.best_before and now - slot.returned_at <= self.ports.quiet_s
@@ -204,9 +217,33 @@ class Ledger:
         slot.leased_at = now
         return True
 
+    def put_back(self, slot: Slot, now: float) -> None:
+        """A connection that was handed over and never used goes to the next; no more is known of it than before."""
+        if slot.state is GONE:
+            self.close_disowned(slot)
+        elif slot.state is OPENING:
+            self.discard(slot, Reason.UNCLEAN)
+        elif slot.state is COLLECTING:
+            self.settle_later(slot)
+        elif self.is_over(slot, now):
+            self.discard(slot, slot.reason)
+        else:
+            self.move(slot, IDLE)
+            self.idle.append(slot)
+            self.match(now)
+
+    def is_over(self, slot: Slot, now: float) -> bool:
+        """Is a connection to be given up as soon as its holder lets go?"""
+        if slot.reason is Reason.SURPLUS and len(self.slots) <= self.limits.max_size:  # others went before it
+            slot.reason, slot.expires_at = Reason.LIFETIME, self.end_of_life(slot)
+        return self.closed or now >= slot.expires_at
+
+    def end_of_life(self, slot: Slot) -> float:
+        return slot.opened_at + self.limits.max_lifetime_s * (1.0 - SPREAD * self.ports.jitter())
+
     def shelve(self, slot: Slot, now: float, *, oldest: bool = False) -> None:
         """Put a connection among the idle ones, or give it up if its time is over; then serve who waits."""
-        if self.closed or now >= slot.expires_at or len(self.slots) > self.limits.max_size:
+        if self.is_over(slot, now):
             self.discard(slot, slot.reason)
             return
         slot.best_before = now + self.limits.check_after_s
@@ -271,10 +308,29 @@ class Ledger:
         self.look(now)
 
     def recover(self, now: float) -> None:
-        """Take in the slots that nobody holds any more; bounded, the rest follows with the next step."""
+        """Take in what nobody holds any more; bounded, the rest follows with the next step."""
         found = self.lost.found
         for _ in range(min(len(found), ROUND) if found else 0):
-            self.recover_one(found.popleft(), now)
+            lost = found.popleft()
+            if isinstance(lost, Slot):
+                self.recover_one(lost, now)
+            else:
+                self.recover_parked(lost)
+
+    def recover_parked(self, parked: Ticket | Watcher) -> None:
+        """Whoever was parked there will not come back."""
+        if isinstance(parked, Watcher):
+            self.unwatch(parked)
+        else:
+            self.leave(parked)
+            self.pass_on(parked)
+
+    def pass_on(self, ticket: Ticket) -> None:
+        """What a caller was granted who does not want it any more goes to the next."""
+        self.picked_up(ticket)
+        slot, ticket.slot = ticket.slot, None
+        if slot is not None:
+            self.put_back(slot, self.clock())
 
     def recover_one(self, lost: Slot, now: float) -> None:
         slot = lost.heir()
@@ -307,15 +363,21 @@ class Ledger:
         self.outbox.append((Notice.TELL, (what, details)))
 
     # ------------------------------------------------------------------ tickets
-    def enqueue(self, now: float) -> Ticket:
-        """Take a place at the end of the queue, and see whether that is worth a dial."""
+    def enqueue(self, now: float, came_at: float) -> Ticket:
+        """Take a place in the queue, and see whether that is worth a dial."""
+        if self.closed:  # meanwhile: this caller was proving a connection, and it was dead
+            raise self.ports.closed()
         if len(self.tickets) >= self.limits.max_waiting:
             raise self.ports.queue_full(self)
-        ticket = Ticket(self.ports.new_waiter(), now)
-        self.tickets[ticket] = None
-        self.fresh[ticket] = None
+        ticket = Ticket(self.ports.new_waiter(), came_at)
+        if came_at < now:
+            self.take_place(ticket)
+        else:
+            self.tickets[ticket] = None
+            self.fresh[ticket] = None
         self.counts["waits"] += 1
         self.rule.asked(now, len(self.tickets))
+        self.arm(now + HOUSEKEEPING_S)  # so that the loss of any notice costs that much at most
         self.match(now)  # a shell may have shelved a slot before it could see this ticket
         if not ticket.served and self.room > 0:  # without room there is nothing to decide: something will come back
             if self.hopeless(now):
@@ -327,10 +389,24 @@ class Ledger:
     def requeue(self, ticket: Ticket) -> None:
         """Give a ticket its old place back: what it was granted has turned out dead."""
         ticket.slot = None
+        if self.closed:
+            self.fail(ticket, self.ports.closed())
+            return
+        now = self.clock()
+        self.take_place(ticket)
+        self.arm(now + HOUSEKEEPING_S)
+        self.match(now)
+        self.look(now)
+
+    def take_place(self, ticket: Ticket) -> None:
+        """Queue a ticket by its arrival.
+
+        Before it are only those who, like it, were served something dead: no more than there are connections.
+        """
+        before = list(itertools.takewhile(lambda other: other.since < ticket.since, self.tickets))
         self.tickets[ticket] = None
-        self.tickets.move_to_end(ticket, last=False)
-        self.match(self.clock())
-        self.look(self.clock())
+        for other in (ticket, *reversed(before)):
+            self.tickets.move_to_end(other, last=False)
 
     def leave(self, ticket: Ticket) -> None:
         """Give up a place in the queue."""
@@ -340,12 +416,13 @@ class Ledger:
     def match(self, now: float) -> None:
         """Give what is idle to the oldest tickets; where callers dial, give them room as well."""
         while self.tickets:
-            slot = self.claim(now) if self.idle or self.settling else None
+            slot = self.claim(now) if self.idle or self.settling or self.untended else None
             if slot is None:
                 if not self.callers_dial or self.room <= 0:
                     return
                 slot = self.reserve(now)
                 self.dialing[slot.number] = now
+                self.arm(now + HOUSEKEEPING_S)
             self.grant(slot, now)
 
     def grant(self, slot: Slot, now: float) -> None:
@@ -353,6 +430,7 @@ class Ledger:
         self.fresh.pop(ticket, None)
         assert not ticket.served, "bug: a ticket was granted twice"
         ticket.slot = slot
+        slot.code = None  # whoever had it last has nothing to do with what becomes of it now
         self.waited_s += now - ticket.since
         self.rule.served(now - ticket.since)
         self.wake(ticket)
@@ -375,11 +453,11 @@ class Ledger:
             self.fail(ticket, self.ports.timed_out(self, now - ticket.since))
 
     def wake(self, ticket: Ticket) -> None:
-        self.granted.add(ticket)
+        self.granted[ticket] = None
         self.outbox.append((Notice.WAKE, ticket))
 
     def picked_up(self, ticket: Ticket) -> None:
-        self.granted.discard(ticket)
+        self.granted.pop(ticket, None)
 
     # ------------------------------------------------------------------ dials
     def look(self, now: float) -> None:
@@ -391,8 +469,8 @@ class Ledger:
             if now - ticket.since < self.rule.patience_s - TOLERANCE_S:
                 break
             del self.fresh[ticket]
+        self.forget_late(now)
         if self.tickets:
-            self.forget_late(now)
             self.dial_for_queue(now)
         self.refill(now)
         self.arm(self.next_look_at(now))
@@ -413,8 +491,9 @@ class Ledger:
             self.dial(now)
 
     def may_dial(self, now: float) -> bool:
-        in_flight = len(self.dialing) + self.abandoned
-        return self.room > 0 and in_flight < self.limits.max_dialing and self.rule.may_dial(now, len(self.young))
+        in_flight = len(self.dialing) + len(self.abandoned)
+        may = self.room > 0 and not self.closed and in_flight < self.limits.max_dialing
+        return may and self.rule.may_dial(now, len(self.young))
 
     def dial(self, now: float) -> None:
         """Reserve room and ask the shell for a dialer."""
@@ -433,13 +512,19 @@ class Ledger:
         """Dial up to ``min_idle`` while nobody waits; the queue has its own rule."""
         if self.tickets:
             return
-        while len(self.idle) + len(self.dialing) < self.limits.min_idle and self.may_dial(now):
+        while self.lacks_idle(now) and self.may_dial(now):
             self.dial(now)
+
+    def lacks_idle(self, now: float) -> bool:
+        """Is ``min_idle`` more than there is, and is that ours to mend?"""
+        if self.closed or self.callers_dial:
+            return False
+        in_tending = now < self.tending_until  # one is being looked after, and comes back
+        return self.resting + in_tending + len(self.dialing) < self.limits.min_idle
 
     def next_look_at(self, now: float) -> float:
         """Return when the rule's answer may change without anything else happening."""
-        wants_idle = self.limits.min_idle > len(self.idle) + len(self.dialing)
-        if self.room <= 0 or not (self.tickets or wants_idle):
+        if self.room <= 0 or not (self.tickets or self.lacks_idle(now)):
             return FOREVER
         due_at = FOREVER
         if self.fresh:
@@ -463,11 +548,20 @@ class Ledger:
             return False
         return self.rule.barred or (self.rule.failures > 0 and now >= self.outage_ends_at)
 
-    def dial_begins(self, slot: Slot) -> bool:
-        """Say whether a dialer should go on: not if another one has begun, or the dial was given up."""
+    def dial_begins(self, slot: Slot) -> Slot | None:
+        """Return what a dialer is to go on with: nothing if another one has begun, or the dial was given up."""
         self.dialers_answer = True
-        self.callers_dial = self.limits.callers_dial
-        return self.unanswered.pop(slot.number, None) is not None and slot.state is OPENING
+        if self.callers_dial and not self.limits.callers_dial:
+            self.callers_dial = False
+            self.look(self.clock())
+        return self.taken_up(slot) if slot.number in self.unanswered else None
+
+    def taken_up(self, slot: Slot) -> Slot:
+        """Give a dial that begins a body of its own: threads that began too late, or never, may hold the old one."""
+        del self.unanswered[slot.number]
+        heir = slot.heir()
+        self.slots[slot.number] = weakref.ref(heir)
+        return heir
 
     def answer_by(self, now: float) -> float:
         """Return when a parked caller should look whether any dialer works here at all."""
@@ -481,25 +575,35 @@ class Ledger:
         if ticket.served or self.dialers_answer or not self.unanswered:
             return
         self.callers_dial = True
-        ticket.slot = self.unanswered.pop(next(iter(self.unanswered)))
+        ticket.slot = self.taken_up(next(iter(self.unanswered.values())))
         self.leave(ticket)
         for other in list(self.unanswered.values()):
             self.forget(other)
         self.match(self.clock())
 
-    def dial_elsewhere(self, slot: Slot) -> None:
-        """Let callers dial for themselves: dialers cannot be had, or make connections that only they may use."""
+    def dial_elsewhere(self, _slot: Slot) -> None:
+        """Let callers dial for themselves: no dialer can be had.  Those that have begun are left to their work."""
+        self.let_callers_dial()
+
+    def dial_unusable(self, slot: Slot) -> None:
+        """Let callers dial for themselves: dialers make connections that only they may use."""
+        if slot.state is GONE:
+            self.abandoned.discard(slot)
+        else:
+            self.forget(slot)
+        self.let_callers_dial()
+
+    def let_callers_dial(self) -> None:
         self.callers_dial = True
-        self.forget(slot)
-        for other in list(self.unanswered.values()):
-            self.forget(other)
+        for slot in list(self.unanswered.values()):
+            self.forget(slot)
         self.match(self.clock())
 
     def landed(self, slot: Slot, conn: Any) -> None:
         """A dial has succeeded; whoever is first in the queue gets it."""
         now = self.clock()
         if slot.state is GONE:  # given up before: overdue, or the pool was closed
-            self.late_arrival(conn)
+            self.late_arrival(slot, conn)
             return
         self.settle(slot, conn, now)
         self.shelve(slot, now)
@@ -518,12 +622,15 @@ class Ledger:
         slot.conn = conn
         slot.opened_at = now
         if slot.expires_at > now:  # else it was drained while it was dialled
-            slot.expires_at = now + self.limits.max_lifetime_s * (1.0 - SPREAD * self.ports.jitter())
+            slot.expires_at = self.end_of_life(slot)
+        if len(self.upkeep) > 2 * self.limits.max_size + ROUND:  # of connections that did not live to see their turn
+            self.upkeep = [entry for entry in self.upkeep if entry[1] in self.slots]
+            heapq.heapify(self.upkeep)
         heapq.heappush(self.upkeep, (self.care_at(slot, now), slot.number))
         self.arm(self.upkeep[0][0])
 
-    def late_arrival(self, conn: Any) -> None:
-        self.abandoned = max(0, self.abandoned - 1)
+    def late_arrival(self, slot: Slot, conn: Any) -> None:
+        self.abandoned.discard(slot)
         self.counts["opened"] += 1
         self.retired[Reason.LATE] += 1
         self.outbox.append((Notice.CLOSE, conn))
@@ -533,12 +640,13 @@ class Ledger:
         """A dial has failed: tell those whom waiting cannot help, and arrange for the next try."""
         now = self.clock()
         if slot.state is GONE:
-            self.abandoned = max(0, self.abandoned - 1)
+            self.abandoned.discard(slot)
             self.notify()
             return
         fault = self.ports.classify(error)
         self.counts["failed"] += 1
         self.tell("open_failed", error=error, seconds=now - slot.opened_at)
+        error = replica(error)  # without its traceback, whose frames would keep what callers hold alive
         self.last_error, self.last_fault = error, fault
         self.rule.failed(now)
         if fault is Fault.CREDENTIALS:
@@ -556,7 +664,7 @@ class Ledger:
         """Whoever dialled was called away: that says nothing of the server, and concerns nobody else."""
         now = self.clock()
         if slot.state is GONE:
-            self.abandoned = max(0, self.abandoned - 1)
+            self.abandoned.discard(slot)
             self.notify()
             return
         self.counts["failed"] += 1
@@ -577,9 +685,14 @@ class Ledger:
                 self.dialing.pop(number)
                 continue
             self.counts["abandoned"] += 1
-            self.abandoned += number not in self.unanswered
+            self.abandon(slot)
             self.rule.failed(now)
-            self.forget(slot)
+
+    def abandon(self, slot: Slot) -> None:
+        """Give a dial up: its room is free at once, its driver's call may come back or not."""
+        if slot.number not in self.unanswered:
+            self.abandoned.add(slot)
+        self.forget(slot)
 
     # ------------------------------------------------------------------ time
     def tick(self) -> None:
@@ -587,7 +700,7 @@ class Ledger:
         now = self.clock()
         self.alarm_at = FOREVER
         self.recover(now)
-        for ticket in list(self.granted):
+        for ticket in list(itertools.islice(self.granted, ROUND)):
             self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal
         for number, slot in list(self.unanswered.items()):
             if now - self.dialing.get(number, now) >= START_ANSWER_S - TOLERANCE_S:
@@ -601,12 +714,15 @@ class Ledger:
         self.match(now)
         self.look(now)
         self.notify()
-        if self.slots or self.tickets:
-            waiting_for_something = (
-                self.tickets or self.granted or self.dialing or self.settling or self.untended or self.limits.min_idle
-            )
-            self.arm(now + HOUSEKEEPING_S if waiting_for_something else FOREVER)
-            self.arm(self.upkeep[0][0] if self.upkeep else FOREVER)
+        if not self.slots:
+            self.upkeep.clear()
+        in_progress = self.tickets or self.granted or self.watchers or self.dialing or self.settling or self.untended
+        if in_progress or self.lacks_idle(now):
+            self.arm(now + HOUSEKEEPING_S)
+        if self.upkeep:
+            self.arm(self.upkeep[0][0])
+        if self.tending_until > now:  # whoever tends may never come back
+            self.arm(self.tending_until)
         if self.lost.found:
             self.arm(now)
 
@@ -626,7 +742,9 @@ class Ledger:
             due_at = min(due_at, self.keepalive_at(slot), idle_at if idle_at > now else now + patience_s)
         else:
             due_at = min(due_at, now + min(max(self.limits.check_after_s, KEEPALIVE_S), patience_s))
-        return max(due_at, now + HOUSEKEEPING_S)  # whatever the limits are: a pool at rest must not keep a processor busy
+        return max(
+            due_at, now + HOUSEKEEPING_S
+        )  # whatever the limits are: a pool at rest must not keep a processor busy
 
     def keepalive_at(self, slot: Slot) -> float:
         """Return when an idle connection must prove its life although nobody asks for it."""
@@ -655,7 +773,7 @@ class Ledger:
             self.renew(slot, now)
         if slot.state is not IDLE:
             return
-        surplus = len(self.slots) - len(self.dialing) > self.limits.min_idle
+        surplus = self.resting > self.limits.min_idle
         if now >= slot.expires_at:
             self.retire_idle(slot, slot.reason)
         elif surplus and now >= slot.returned_at + self.limits.idle_timeout_s - TOLERANCE_S:
@@ -683,6 +801,7 @@ class Ledger:
         in_use = slot.state is not IDLE or now - slot.returned_at < self.limits.check_after_s
         needed = in_use or len(self.slots) - len(self.dialing) <= self.limits.min_idle
         slot.renewed = True
+        needed = needed and slot.reason is not Reason.SURPLUS
         if needed and not self.tickets and not self.callers_dial and self.may_dial(now):
             self.counts["renewed"] += 1
             self.dial(now)
@@ -724,7 +843,7 @@ class Ledger:
     def look_again(self, slot: Slot) -> None:
         """Put right what a shelving outside a step may have crossed: a new ticket, a drain, a close."""
         now = self.clock()
-        if now >= slot.expires_at:
+        if self.is_over(slot, now):
             self.retire_idle(slot, slot.reason)
         self.match(now)
 
@@ -733,13 +852,13 @@ class Ledger:
         for slot in self.live():
             slot.reason = reason
             slot.expires_at = RETIRED
-        while self.idle or self.settling:
+        while self.resting:
             self.give_up_oldest(reason)
         self.room_freed(self.clock())
 
     def give_up_oldest(self, reason: Reason) -> None:
         try:
-            slot = self.settling.popleft() if self.settling else self.idle.popleft()
+            slot = (self.settling or self.untended or self.idle).popleft()
         except IndexError:  # a shell was quicker; it will find the slot retired when it comes back
             return
         self.give_up(slot, reason)
@@ -748,11 +867,11 @@ class Ledger:
         """Obey other limits from now on; what is too many goes idle first, then as it comes back."""
         self.limits = limits
         now = self.clock()
-        while len(self.slots) > limits.max_size and (self.idle or self.settling):
+        while len(self.slots) > limits.max_size and self.resting:
             self.give_up_oldest(Reason.SURPLUS)
-        surplus = len(self.slots) - limits.max_size
-        for slot in sorted(self.live(), key=lambda slot: slot.expires_at)[: max(0, surplus)]:
-            slot.reason, slot.expires_at = Reason.SURPLUS, RETIRED
+        for slot in self.live() if len(self.slots) > limits.max_size else ():
+            if slot.expires_at > RETIRED:  # whichever come back first are given up, the others are pardoned
+                slot.reason, slot.expires_at = Reason.SURPLUS, RETIRED
         self.room_freed(now)
 
     def close(self) -> None:
@@ -764,9 +883,8 @@ class Ledger:
         self.fail_all(error)
         for number in list(self.dialing):
             slot = self.slots[number]()
-            self.abandoned += number not in self.unanswered
             if slot is not None:
-                self.forget(slot)
+                self.abandon(slot)
         self.drain(Reason.CLOSED)
         for watcher in self.watchers:
             watcher.error = watcher.error or error
@@ -799,6 +917,7 @@ class Ledger:
     # ------------------------------------------------------------------ watchers
     def watch(self, watcher: Watcher) -> None:
         self.watchers.append(watcher)
+        self.arm(self.clock() + HOUSEKEEPING_S)
 
     def unwatch(self, watcher: Watcher) -> None:
         if watcher in self.watchers:
@@ -822,27 +941,29 @@ class Ledger:
             in_hand: slots in IDLE that a shell holds this instant, outside of any step.
             crossing: a shell has shelved a slot outside of any step, and has not looked again yet.
         """
-        states = Counter(slot.state for slot in self.live())
+        lost = {slot.number for slot in self.lost.found if isinstance(slot, Slot)}
+        held = [slot for slot in self.live() if slot.number not in lost]
+        assert self.slots.keys() == lost.intersection(self.slots) | {slot.number for slot in held}, (
+            "bug: a slot is dead"
+        )
+        states = Counter([slot.state for slot in held])
         assert GONE not in states, "bug: a slot in the books is gone"
         self.audit_queue()
         self.audit_dials(states)
         self.audit_time()
-        lost = {slot.number for slot in self.lost.found}
-        assert all(slot() is not None or number in lost for number, slot in self.slots.items()), "bug: a slot is dead"
-        assert all((slot.conn is None) == (slot.state is OPENING) for slot in self.live()), "bug: a slot is half open"
+        assert all((slot.conn is None) == (slot.state is OPENING) for slot in held), "bug: a slot is half open"
         assert states[SETTLING] == len(self.settling), "bug: a settling slot is not where settling slots are"
         assert all(slot.state is SETTLING for slot in self.settling), "bug: something settling is not SETTLING"
         assert all(slot.state in (CHECKING, COLLECTING) for slot in self.untended), "bug: something untended is not"
-        kept = sum(slot.expires_at > RETIRED for slot in self.live())
+        kept = sum(slot.expires_at > RETIRED for slot in held)
         assert kept <= self.limits.max_size, "bug: more slots than max_size"
         if crossing:
             return
-        assert not (self.tickets and self.idle), "bug: somebody waits while a connection is idle"
-        assert not (self.tickets and self.settling), "bug: somebody waits while a connection could be collected"
+        assert not (self.tickets and self.resting), "bug: somebody waits while a connection is there"
         assert states[IDLE] == len(self.idle) + in_hand, "bug: an idle slot is not where idle slots are"
         assert all(slot.state is IDLE for slot in self.idle), "bug: something idle is not IDLE"
         assert not any(slot.expires_at == RETIRED for slot in self.idle), "bug: something retired is idle"
-        assert not (self.closed and (self.idle or self.settling)), "bug: a closed pool keeps connections"
+        assert not (self.closed and self.resting), "bug: a closed pool keeps connections"
 
     def audit_queue(self) -> None:
         assert self.tickets.keys() >= self.fresh.keys(), "bug: a fresh ticket is not in the queue"

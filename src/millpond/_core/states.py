@@ -102,7 +102,7 @@ class Reason(enum.Enum):
 
 
 class Lost:
-    """Where slots go that nobody holds any more.
+    """Where slots go that nobody holds any more, and the places of callers whose conversations were dropped.
 
     Finalizers run anywhere: in any thread, in the middle of any step.  So :meth:`take` takes no lock and calls nothing
     of ours but *nudge*, which must be safe in the same sense.
@@ -111,11 +111,11 @@ class Lost:
     __slots__ = ("found", "nudge")
 
     def __init__(self, nudge: Callable[[], None]) -> None:
-        self.found: deque[Slot] = deque()
+        self.found: deque[Slot | Ticket | Watcher] = deque()
         self.nudge = nudge
 
-    def take(self, slot: Slot) -> None:
-        self.found.append(slot)
+    def take(self, what: Slot | Ticket | Watcher) -> None:
+        self.found.append(what)
         self.nudge()
 
 
@@ -170,7 +170,7 @@ class Slot:
         self.thread_id = 0
 
     def __del__(self) -> None:
-        if self.state is not GONE:
+        if self.state is not GONE or self.conn is not None:
             self.lost.take(self)
 
     def heir(self) -> Slot:
@@ -178,7 +178,7 @@ class Slot:
         heir = Slot(self.number, self.lost, self.opened_at)
         for name in _INHERITED:
             setattr(heir, name, getattr(self, name))
-        self.state = GONE
+        self.state, self.conn = GONE, None
         return heir
 
     def __repr__(self) -> str:
