@@ -26,11 +26,10 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import conversations
-from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Ticket, Verb, Watcher
+from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Verb
 from ._shell import PARTING_S, QUIET_S, Shell, register
 from .aio_lease import NOTHING, AsyncLease
 from .drivers.aio import AsyncDriver, resolve
@@ -202,7 +201,7 @@ class AsyncPool(Shell[C]):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._dials: set[asyncio.Task[Any]] = set()  # those of them that connect
         self._timer: asyncio.TimerHandle | None = None
-        self._forsaken: deque[Ticket | Watcher] = deque()  # those parked there will never come back
+        self._left: deque[Slot] = deque()  # given back by coroutines that were dropped
         self._clock = self._clockwork.clock
         self._lay_ledger(
             clock=self._clock,
@@ -275,6 +274,7 @@ class AsyncPool(Shell[C]):
                     return lease
                 slot.best_before = RETIRED
         slot = await self._checkout(timeout, slot)
+        lease.__class__ = self._lease_kind  # what can be set on it was not known before the first connection
         lease._entry = None
         lease._slot = slot
         if self._tracks:
@@ -414,6 +414,10 @@ class AsyncPool(Shell[C]):
             raise self._refusal(error) from error.__cause__
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
+        if exc_type is GeneratorExit:  # dropped, perhaps by the garbage collector in the middle of a step
+            self._left.append(slot)
+            self._nudge()
+            return NOTHING
         conversation = self._take_back(slot, exc_type)
         return NOTHING if conversation is None else self._go_on(conversation)
 
@@ -456,9 +460,6 @@ class AsyncPool(Shell[C]):
             try:
                 step, answer = conversation.send, await self._perform[verb](subject, until)
             except GeneratorExit:  # dropped, perhaps by the garbage collector in another thread: touch nothing
-                if verb is Verb.PARK:
-                    self._forsaken.append(subject)
-                    self._nudge()
                 raise
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
                 step, answer = conversation.throw, error
@@ -597,9 +598,13 @@ class AsyncPool(Shell[C]):
             self._timer = self._loop.call_later(max(0.0, due_s), ring, self._myself)
 
     def _rang(self) -> None:
-        while self._forsaken:
-            parked = self._forsaken.popleft()
-            self._decide(partial(conversations.forsake, self._ledger, parked))
+        while self._left:
+            slot = self._left.popleft()
+            if slot in self._ledger.lost.found:  # it was in the same garbage: nobody's any more
+                continue
+            conversation = self._take_back(slot, GeneratorExit)
+            if conversation is not None:
+                _ = self._go_on(conversation)
         self._alarm_rang()
         self._arm()
 

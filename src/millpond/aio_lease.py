@@ -34,10 +34,10 @@ class Nothing:
 
     __slots__ = ()
 
-    __await__: Callable[[], Generator[Any, Any, None]] = ().__iter__  # an iterator that ends
+    __await__: Callable[[], Any] = ().__iter__  # an iterator that ends at once
 
 
-NOTHING: Awaitable[None] = Nothing()  # type: ignore[assignment]  # see __await__
+NOTHING: Awaitable[None] = Nothing()
 
 
 class AsyncLease(Loan[C]):

@@ -111,6 +111,9 @@ class BadPassword(sqlite3.OperationalError):
     """What a connect raises for wrong credentials."""
 
 
+FAULTS: dict[type[BaseException], Fault] = {ServerGone: Fault.REFUSED, BadPassword: Fault.CREDENTIALS}
+
+
 class ToldDriver(AsyncDriver[Connection]):
     """A driver that does as it is told; every operation takes a moment.
 
@@ -215,7 +218,7 @@ class ToldDriver(AsyncDriver[Connection]):
 
     def classify(self, error: BaseException) -> Fault:
         """Sort by class."""
-        return {ServerGone: Fault.REFUSED, BadPassword: Fault.CREDENTIALS}.get(type(error), Fault.GONE)
+        return FAULTS.get(type(error), Fault.GONE)
 
     @property
     def left_open(self) -> set[Connection]:

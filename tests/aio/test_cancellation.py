@@ -1,0 +1,362 @@
+"""A task is cancelled at each of its awaits, once and twice: nothing is lost or passed on, and it ends cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from millpond import AsyncPool
+
+from .cancelling import Scenario, Stage, explore
+from .doubles import Connection, ToldDriver, pool_of, run
+
+
+async def use(stage: Stage) -> None:
+    """Take a connection that has to be dialled, run a statement, give it back clean."""
+    async with stage.pool.connection() as conn:
+        await conn.work()
+
+
+async def use_dirtily(stage: Stage) -> None:
+    """Take a connection, leave dirt in its session, do something else, give it back: it has to be reset."""
+    async with stage.pool.connection() as conn:
+        await conn.work(dirties=True)
+        await asyncio.sleep(0.1)
+
+
+async def use_by_hand(stage: Stage) -> None:
+    """Take a connection and give it back by hand."""
+    conn = await stage.pool.connection()
+    try:
+        await conn.work(dirties=True)
+        await asyncio.sleep(0.1)
+    finally:
+        await conn.close()
+
+
+async def use_twice(stage: Stage) -> None:
+    """Use a connection again that was left dirty: its reset is under way."""
+    await use_dirtily(stage)
+    await use_dirtily(stage)
+
+
+async def wait_in_line(stage: Stage) -> None:
+    """Wait for a connection that another task holds, which gives it back meanwhile; a third waits behind."""
+
+    async def hold() -> None:
+        async with stage.pool.connection() as conn:
+            await conn.work(seconds=3.0, dirties=True)
+
+    async def come_later() -> None:
+        await asyncio.sleep(1.0)
+        async with stage.pool.connection() as conn:
+            await conn.work()
+
+    stage.beside(hold())
+    stage.beside(come_later())
+    await asyncio.sleep(0.5)
+    await use_dirtily(stage)
+
+
+async def be_checked(stage: Stage) -> None:
+    """Take a connection that was idle for so long that it is checked first; it is dead."""
+    async with stage.pool.connection():
+        pass
+    stage.driver.dead.update(stage.driver.opened)
+    await asyncio.sleep(20.0)
+    await use(stage)
+
+
+async def see_it_through(stage: Stage) -> None:
+    """Wait for the pool to be filled, drain it, use it, close it while a connection is out."""
+    await stage.pool.wait()
+    stage.pool.drain()
+    conn = await stage.pool.connection()
+    stage.beside(give_back_later(conn))
+    await stage.pool.close()
+
+
+async def give_back_later(conn: Any) -> None:
+    """Use a connection, and give it back."""
+    await conn.work(dirties=True)
+    await conn.close()
+
+
+async def use_a_pool_of_its_own(stage: Stage) -> None:
+    """Leave the block of a pool while a connection of it is out elsewhere."""
+    async with stage.pool:
+        conn = await stage.pool.connection()
+        stage.beside(give_back_later(conn))
+        await use_dirtily(stage)
+
+
+async def close_over_a_holder(stage: Stage) -> None:
+    """Close a pool whose connection is not given back in time: it is cut."""
+    conn = await stage.pool.connection()
+    stage.held.append(conn)
+    await stage.pool.close(timeout=1.0)
+
+
+async def time_out(stage: Stage) -> None:
+    """Run into ``asyncio.wait_for`` in the middle of a statement, and go on with another connection."""
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(use_dirtily(stage), 0.5)
+    await use(stage)
+
+
+SCENARIOS: dict[Scenario, dict[str, Any]] = {
+    use: {},
+    use_dirtily: {},
+    use_by_hand: {},
+    use_twice: {"max_size": 1},
+    wait_in_line: {"max_size": 1},
+    be_checked: {"max_size": 1, "check_after": 10.0},
+    see_it_through: {"min_idle": 1},
+    use_a_pool_of_its_own: {},
+    close_over_a_holder: {"max_size": 1},
+    time_out: {"max_size": 1},
+}
+
+
+@pytest.mark.parametrize("defers", [False, True], ids=["resets at return", "resets sent ahead"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_every_await_can_be_cancelled_twice(scenario: Scenario, defers: bool) -> None:
+    """At every await, and a second time at every later one: nothing is lost, and the task ends cancelled."""
+    if scenario is time_out and sys.version_info < (3, 12):
+        pytest.skip("asyncio.wait_for itself swallows cancellations before Python 3.12")
+    found = explore(scenario, told={"defers": defers}, **SCENARIOS[scenario])
+    assert found.awaits >= 2
+    assert found.plays > 10
+    print(f"{scenario.__name__}: {found}")  # noqa: T201  the figures are the point
+
+
+@pytest.mark.parametrize("scenario", [use, use_dirtily, wait_in_line], ids=lambda scenario: scenario.__name__)
+def test_a_driver_that_cannot_tell_is_cancelled_as_safely(scenario: Scenario) -> None:
+    """Where nothing is known of a connection, one that was cancelled is given up, and nothing else is lost."""
+    found = explore(scenario, told={"tells": False}, **SCENARIOS[scenario])
+    assert found.awaits >= 2
+
+
+def test_pairs_are_really_reached() -> None:
+    """The second cancellation meets a task that is giving its connection back."""
+    assert 0 < explore(use_dirtily).pairs
+
+
+def cancelled_in_block(work: Any, **told: Any) -> tuple[int, int, int]:
+    """Cancel a task inside its block; return the connections opened before and after another use, and the resets."""
+
+    async def main() -> tuple[int, int, int]:
+        driver = ToldDriver(**told)
+        async with pool_of(driver, max_size=1) as pool:
+            reached = asyncio.Event()
+
+            async def hold() -> None:
+                async with pool.connection() as conn:
+                    await conn.work(seconds=0.1)
+                    reached.set()
+                    await work(conn)
+
+            task = asyncio.get_running_loop().create_task(hold())
+            await reached.wait()
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            before = len(driver.opened)
+            async with pool.connection() as conn:
+                await conn.work()
+            return before, len(driver.opened), driver.resets
+
+    return run(main)
+
+
+def test_an_unrelated_cancellation_costs_no_connection() -> None:
+    """A connection with no command in flight is used again, after a reset at most."""
+    assert (1, 1, 0) == cancelled_in_block(lambda _: asyncio.sleep(10.0))
+
+
+def test_a_connection_in_the_middle_of_a_statement_is_never_used_again() -> None:
+    """It is closed, and the next caller gets another one."""
+    assert (1, 2, 0) == cancelled_in_block(lambda conn: conn.work(seconds=10.0))
+
+
+def test_a_return_that_is_cancelled_is_completed() -> None:
+    """Whoever is cancelled while the pool cleans a connection has given it back, and it is cleaned all the same."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        async with pool_of(driver, max_size=1) as pool:
+            conn = await pool.connection()
+            await conn.work(dirties=True)
+            left = conn.close()
+
+            async def await_it() -> None:
+                await left
+
+            task = asyncio.get_running_loop().create_task(await_it())
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            async with pool.connection() as conn:
+                assert not conn.dirty
+            assert (1, 1) == (len(driver.opened), driver.resets)
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup and asyncio.timeout are new in Python 3.11")
+def test_a_task_group_that_fails_gives_everything_back() -> None:
+    """The siblings of a task that fails are cancelled in all phases, and the pool is whole afterwards."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        async with pool_of(driver, max_size=2) as pool:
+
+            async def work(seconds: float) -> None:
+                async with pool.connection() as conn:
+                    await conn.work(seconds=seconds, dirties=True)
+
+            async def fail() -> None:
+                await asyncio.sleep(1.5)
+                raise ValueError("one of them fails")
+
+            with pytest.raises(ExceptionGroup) as caught:  # type: ignore[name-defined]  # noqa: F821  since 3.11
+                async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined]  # since 3.11
+                    for seconds in (1.0, 5.0, 5.0, 5.0):
+                        group.create_task(work(seconds))
+                    group.create_task(fail())
+            assert [ValueError] == [type(error) for error in caught.value.exceptions]
+            await is_whole(pool, driver)
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup and asyncio.timeout are new in Python 3.11")
+@pytest.mark.parametrize("after", [0.005, 0.015, 0.5, 1.015, 1.025])
+def test_a_timeout_around_a_block_is_told_as_a_timeout(after: float) -> None:
+    """``asyncio.timeout`` turns its own cancellation into TimeoutError, whatever the pool was doing."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        async with pool_of(driver, max_size=2) as pool:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(after):  # type: ignore[attr-defined]  # since 3.11
+                    async with pool.connection() as conn:
+                        await conn.work(dirties=True)
+            await asyncio.sleep(1.0)
+            await is_whole(pool, driver)
+
+    run(main)
+
+
+async def is_whole(pool: AsyncPool[Connection], driver: ToldDriver) -> None:
+    """Assert that the pool serves its full size, and that nothing was lost on the way."""
+    leases = [await pool.connection(timeout=5.0) for _ in range(pool.stats().max_size)]
+    assert len(leases) == len({lease.number for lease in leases})
+    for lease in leases:
+        await lease.work(seconds=0.01)
+        assert not lease.dirty
+        await lease.close()
+    pool._ledger.audit()
+    assert 0 == pool.stats().lost
+
+
+def test_cancelling_one_dial_concerns_nobody_else() -> None:
+    """A task that is cancelled while its dial is in flight leaves the dial to whoever is next in the queue."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        driver.open_s = 1.0
+        async with pool_of(driver, max_size=1) as pool:
+
+            async def work() -> int:
+                async with pool.connection() as conn:
+                    number: int = await conn.work(seconds=0.1)
+                    return number
+
+            first, second = (asyncio.get_running_loop().create_task(work()) for _ in range(2))
+            await asyncio.sleep(0.5)
+            first.cancel()
+            assert 1 == await second
+            assert (1, 1) == (driver.attempts, len(driver.opened))
+
+    run(main)
+
+
+def test_a_dialer_that_is_cancelled_is_no_error_of_others() -> None:
+    """Whoever cancels every task of the loop has cancelled dials too: callers who were not cancelled dial again."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        driver.open_s = 1.0
+        async with pool_of(driver, max_size=1) as pool:
+
+            async def work() -> int:
+                async with pool.connection() as conn:
+                    number: int = await conn.work(seconds=0.1)
+                    return number
+
+            task = asyncio.get_running_loop().create_task(work())
+            await asyncio.sleep(0.5)
+            for other in asyncio.all_tasks() - {task, asyncio.current_task()}:
+                other.cancel()
+            assert 1 == await task
+            assert 2 == driver.attempts
+
+    run(main)
+
+
+def test_a_connection_that_lands_after_its_dial_was_given_up_is_closed() -> None:
+    """A driver that does not let itself be cancelled leaves no connection behind."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        driver.open_s = 100.0
+        driver.stubborn = True
+        async with pool_of(driver, max_size=1, connect_timeout=1.0) as pool:
+            with pytest.raises(Exception, match=r"not done in time|no connection after"):
+                _ = await pool.connection(timeout=3.0)
+        assert driver.opened
+        assert not driver.left_open
+
+    run(main)
+
+
+def ended(work: Coroutine[Any, Any, None]) -> None:
+    """Run *work* until its loop ends, as it does in ``asyncio.run``: everything is cancelled, the loop is closed."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+    loop.run_until_complete(asyncio.sleep(0.05))
+    pending = asyncio.all_tasks(loop)
+    for one in pending:
+        one.cancel()
+    loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+    assert task.cancelled()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    left = asyncio.all_tasks(loop)
+    assert not left, f"tasks are left: {left}"
+    loop.close()
+
+
+@pytest.mark.parametrize("stage", ["dial", "statement", "queue", "return"])
+def test_a_loop_that_closes_takes_the_pool_with_it(stage: str) -> None:
+    """Whatever the pool was doing when its loop ended: nothing is left open, and nothing hangs."""
+    driver = ToldDriver()
+    driver.open_s = 30.0 if stage == "dial" else 0.0
+    pool = AsyncPool(driver, max_size=1)
+
+    async def main() -> None:
+        async with pool, pool.connection() as conn:
+            if stage == "queue":
+                _ = await pool.connection()
+            await conn.work(seconds=30.0 if stage == "statement" else 0.0, dirties=True)
+            driver.step_s = 30.0
+            await conn.close()
+
+    ended(main())
+    assert not driver.left_open
+    assert "closed" in repr(pool)
