@@ -20,7 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from . import diagnosis
 from ._core import conversations
@@ -47,9 +47,16 @@ from .sites import Site
 from .stats import PoolStats, snapshot
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from ._core.conversations import Request
 
-C = TypeVar("C")
+    C = TypeVar("C", default=Any)  # a URL does not tell what its connections are
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
+
 logger = logging.getLogger("millpond")
 _numbers = itertools.count(1)
 _pools: weakref.WeakSet[Shell[Any]] = weakref.WeakSet()

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import conversations
 from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Verb
-from ._shell import PARTING_S, QUIET_S, Shell, register
+from ._shell import PARTING_S, QUIET_S, C, Shell, register
 from .aio_lease import NOTHING, AsyncLease
 from .drivers.aio import AsyncDriver, resolve
 from .errors import Error, WrongEventLoop
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from ._core.conversations import Request
 
-C = TypeVar("C")
 T = TypeVar("T")
 _getframe = sys._getframe
 current_task = asyncio.current_task

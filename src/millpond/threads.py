@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._core import conversations
 from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Verb
 from ._crew import AlarmClock, Crew, LockLike, Runtime, Waiter
-from ._shell import PARTING_S, QUIET_S, Shell, register
+from ._shell import PARTING_S, QUIET_S, C, Shell, register
 from .drivers.base import Driver
 from .errors import Error
 from .lease import Lease
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from ._core.conversations import Request
 
-C = TypeVar("C")
 T = TypeVar("T")
 _getframe = sys._getframe
 
@@ -318,16 +317,27 @@ class Pool(Shell[C]):
         """Hold a conversation to its end."""
         step: Callable[[Any], Request] = conversation.send
         answer: Any = None
+        raised: BaseException | None = None
         while True:
             try:
                 with self._lock:
-                    verb, subject, until = step(answer)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+                    # Nothing is raised through the end of this block: between an exception and the release of the lock
+                    # Python 3.10 looks for signals, and a handler that raised there would leave the lock held for ever.
+                    try:
+                        verb, subject, until = step(answer)
+                    except BaseException as error:  # noqa: BLE001  raised again below
+                        raised = error
             finally:
                 if self._outbox:
                     self._deliver()
+            try:
+                if isinstance(raised, StopIteration):
+                    result: T = raised.value
+                    return result
+                if raised is not None:
+                    raise raised
+            finally:
+                raised = None  # its traceback holds this frame, which would hold it in turn
             try:
                 step, answer = conversation.send, self._perform[verb](subject, until)
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
