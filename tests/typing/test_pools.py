@@ -41,5 +41,5 @@ def test_a_pool_of_an_adapter_lends_its_connections() -> None:
     """An adapter says what its connections are."""
     with millpond.Pool(FakeDriver()) as pool, pool.connection() as conn:
         if TYPE_CHECKING:
-            assert_type(pool, "millpond.Pool[FakeConnection]")
+            assert_type(pool, millpond.Pool[FakeConnection])
         assert 1 == conn.driver_connection.number
