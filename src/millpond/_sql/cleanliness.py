@@ -64,6 +64,8 @@ def is_clean_statement(
     text = _in_capitals(sql, utf8=utf8)
     if text is None:
         return False
+    if "_TIME" in text:
+        text = _without_time_limit(text, brand)
     names = _HARMLESS[brand]
     if _looks_plain(text, text, names):
         return True
@@ -244,6 +246,25 @@ def _in_capitals(sql: Text, *, utf8: bool) -> str | None:
         data = sql.encode("utf-8", "surrogatepass") if isinstance(sql, str) else sql
         return data.upper().decode("latin-1")
     return sql.upper() if isinstance(sql, str) else sql.upper().decode("ascii")
+
+
+# A limit on the time of one statement ends with it, on the server that knows it: SET STATEMENT puts the variable back,
+# and a hint never touches it. What follows is judged as if it stood alone. docs/adr/036-time-limits.md has what was seen.
+_TIME_LIMIT: Final[dict[Brand, re.Pattern[str]]] = {
+    "mariadb": re.compile(
+        rf"[{_SPACE}]*SET STATEMENT MAX_STATEMENT_TIME=[0-9]+(?:\.[0-9]+)? FOR (?=(?:SELECT|INSERT|UPDATE|DELETE|REPLACE)\b)"
+    ),
+    "mysql": re.compile(rf"(?<=SELECT )/\*\+ MAX_EXECUTION_TIME\([0-9]+\) \*/[{_SPACE}]"),
+}
+
+
+def _without_time_limit(text: str, brand: Brand | None) -> str:
+    if brand == "mariadb":
+        limit = _TIME_LIMIT[brand].match(text)
+        return text if limit is None else text[limit.end() :]
+    if brand == "mysql" and text.startswith("SELECT /*+"):
+        return _TIME_LIMIT[brand].sub("", text, count=1)
+    return text
 
 
 # ---- the first and second look

@@ -38,12 +38,16 @@ COM_PING: Final = 0x0E
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
 CONTROL_LENGTH_MAX: Final = 128  # longer texts are not kept: they are no BEGIN, COMMIT or ROLLBACK
 
-# Statements that write nothing.  WITH may head an UPDATE or DELETE.
+# Statements that write nothing.  WITH may head an UPDATE or DELETE, and SET STATEMENT any statement.
 _READS: Final = re.compile(
-    rb"[\s(]*(?:SELECT|SHOW|EXPLAIN|DESC|DESCRIBE|VALUES|TABLE|BEGIN|START|COMMIT|ROLLBACK|SET|USE"
+    rb"(?:SET STATEMENT max_statement_time=[0-9.]+ FOR )?"
+    rb"[\s(]*(?:SELECT|SHOW|EXPLAIN|DESC|DESCRIBE|VALUES|TABLE|BEGIN|START|COMMIT|ROLLBACK|SET(?!\s+STATEMENT)|USE"
     rb"|WITH(?!.*\b(?:UPDATE|DELETE)\b))\b",
     re.IGNORECASE | re.DOTALL,
 )
+# MariaDB marks SET STATEMENT by the state-changed bit, though it puts the variable back (seen on 10.11).
+LIMITED_READ: Final = b"SET STATEMENT"
+_LIMITED_READ: Final = re.compile(rb"SET STATEMENT max_statement_time=[0-9.]+ FOR SELECT\b", re.IGNORECASE)
 _BEGINS: Final = re.compile(rb"\s*(?:BEGIN|START)\b", re.IGNORECASE)
 _MENTIONS_XA: Final = re.compile(rb"\bXA\b", re.IGNORECASE)
 
@@ -87,6 +91,7 @@ class Session:
         "dirt",
         "holder",
         "looks",
+        "limited",
         "lost",
         "owed",
         "pending",
@@ -123,6 +128,7 @@ class Session:
         self.pending = False
         self.role_suspect = False
         self.text: bytes = b""
+        self.limited = False  # the last statement was a read with a limit on its time, which MariaDB calls a change
 
     # -- what is sent
     def judge(self, command: int, text: bytes) -> None:
@@ -150,6 +156,7 @@ class Session:
     def sent(self, text: bytes) -> None:
         """Keep what the next reply is about; a longer text than any that matters is not kept alive."""
         self.text = text if len(text) <= CONTROL_LENGTH_MAX else b""
+        self.limited = text.startswith(LIMITED_READ) and _LIMITED_READ.match(text) is not None
 
     # -- what is told
     def note(self, status: int, warnings: int) -> None:
@@ -159,7 +166,7 @@ class Session:
             self.owed -= 1
         if not status & IN_TRANSACTION:
             self.wrote = False
-        if status & STATE_CHANGED and not is_transaction_control(self.text):
+        if status & STATE_CHANGED and not self.limited and not is_transaction_control(self.text):
             self.dirt = self.dirt or "changed session state"
         if warnings:  # MariaDB keeps them over a ROLLBACK for the next SHOW WARNINGS
             self.dirt = self.dirt or "warnings"
