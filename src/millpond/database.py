@@ -764,10 +764,6 @@ class _Hand:
                 raise
             cursor.close()
 
-    def has_unread(self) -> bool:
-        """Say whether something of a reply may still have to be read."""
-        return self._database.pool.driver.in_flight(self.conn) is not False
-
     def leave_stream(self, cursor: Any, _: str) -> None:
         """Give back the connection of a stream that was not read to its end: the pool reads no long reply."""
         in_flight = self._database.pool.driver.in_flight(self.conn)
@@ -788,12 +784,12 @@ class _Hand:
         except Exception:  # noqa: BLE001  no second connection was to be had
             return False
         with contextlib.suppress(Exception):  # that the statement was ended is what is expected
-            cursor.close()
-        return not self.has_unread()
+            getattr(self.conn, "consume_results", cursor.close)()  # mysql-connector's cursors refuse to be closed
+        return self._database.pool.driver.in_flight(self.conn) is not True
 
     def beginning(self, text: str) -> str:
-        """Return what a statement begins with, up to its first value."""
-        return text.partition(self.dialect.marks.place)[0]
+        """Return what a statement begins with, up to its first value; of a CALL the server shows what it calls."""
+        return "" if text.lstrip()[:4].upper() == "CALL" else text.partition(self.dialect.marks.place)[0]
 
 
 class _Open:
@@ -898,7 +894,7 @@ class _Open:
     def leave_stream(self, cursor: Any, text: str) -> None:
         """End a stream early: the connection is needed, and what is left is not read."""
         hand = self.hand
-        if not hand.has_unread():
+        if hand.dialect.brand not in ("mysql", "mariadb"):
             cursor.close()
         elif hand.end_stream(cursor, text):
             self.swallow()

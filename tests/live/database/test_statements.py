@@ -112,25 +112,23 @@ ERRORS: list[tuple[type[millpond.StatementFailed], str, tuple[object, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "sql", "params"), ERRORS, ids=lambda value: getattr(value, "__name__", ""))
-def test_errors_have_one_name_for_all_drivers_and_are_the_drivers_own(
-    three: Database, kind: type[millpond.StatementFailed], sql: str, params: tuple[object, ...]
-) -> None:
+def test_errors_have_one_name_for_all_drivers_and_are_the_drivers_own(three: Database) -> None:
     """An error is of our kind and of the driver's class, has the statement and not its values, and pickles."""
     three.execute(
-        "CREATE TABLE IF NOT EXISTS children (account INT, age INT DEFAULT 1 CHECK (age >= 0), "
+        "CREATE TABLE children (account INT, age INT DEFAULT 1 CHECK (age >= 0), "
         "FOREIGN KEY (account) REFERENCES accounts (id)) ENGINE=InnoDB"
     )
-    with pytest.raises(kind) as caught:
-        three.execute(sql, params)
-    error = caught.value
     base = three.pool.driver.family("Error")
     assert base is not None
-    assert isinstance(error, base)
-    assert sql == error.statement
-    assert sql in str(error)
-    copy = pickle.loads(pickle.dumps(error))
-    assert (kind, error.args, error.statement) == (type(copy), copy.args, copy.statement)
+    for kind, sql, params in ERRORS:
+        with pytest.raises(kind) as caught:
+            three.execute(sql, params)
+        error = caught.value
+        assert isinstance(error, base)
+        assert sql == error.statement
+        assert sql in str(error)
+        copy = pickle.loads(pickle.dumps(error))
+        assert (kind, error.args, error.statement) == (type(copy), copy.args, copy.statement)
 
 
 @pytest.fixture
@@ -208,3 +206,13 @@ def test_a_procedure_that_returns_rows_leaves_nothing_behind(db: Database) -> No
     with db.transaction():
         assert [(1,)] == db.select_rows("CALL twice()")
         assert 5 == db.select_value("SELECT 5")
+
+
+def test_a_time_limit_costs_nothing(proxy: FaultProxy, open_database: Callable[..., Database]) -> None:
+    """A limit that the server keeps is part of the one command, and leaves nothing that has to be cleaned."""
+    db = open_database(port=proxy.port)
+    db.select_value("SELECT 1")
+    proxy.reset_counts()
+    for n in range(3):
+        assert (n, "x") == db.select_row("SELECT %s, 'x'", (n,), timeout=5 + n)
+    assert 3 == len(proxy.commands), commands_of(proxy)
