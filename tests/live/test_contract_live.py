@@ -1,6 +1,7 @@
-"""The driver contract, over every adapter that needs a server, on both servers.
+"""The driver contract, over every adapter that needs a server, made by a URL as users make it, on both servers.
 
-To add an adapter: subclass ``ServerContract`` with the name of its driver, as in ``mysql+NAME://``.
+To add an adapter: subclass ``ServerContract`` with the name of its driver, as in ``mysql+NAME://``. Other ways to make
+one (by module, by callable, with parts hidden) are in the folder of each driver's own tests.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ServerContract(DriverContract):
 
     def connection_id(self, conn: Any) -> int:
         """Return the server's number for a connection, which every driver tells without asking."""
-        return int(conn.thread_id())
+        return int(conn.connection_id if self.driver_name == "mysqlconnector" else conn.thread_id())
 
     def driver_with_password(self, password: str) -> Driver[Any] | None:
         """Make an adapter that knows a password; it connects nowhere."""
@@ -69,9 +70,18 @@ class TestPyMySQL(ServerContract):
     driver_name = "pymysql"
 
 
-class TestPyMySQLOverTLS(TestPyMySQL):
-    """The same over TLS, with the server's certificate verified."""
+class TestMySQLClient(ServerContract):
+    """mysqlclient, as a URL makes it."""
 
+    __test__ = True
+    driver_name = "mysqlclient"
+
+
+class TestMySQLConnector(ServerContract):
+    """mysql-connector-python, as a URL makes it, over TLS."""
+
+    __test__ = True
+    driver_name = "mysqlconnector"
     tls = True
 
 
