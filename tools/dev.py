@@ -122,7 +122,7 @@ def simulate(seed: int | None, seconds: float) -> int:
 
 def simulation(python: Path, seed: int | None, seconds: float) -> list[str]:
     """Return the command that simulates."""
-    command = [str(python), "-m", "millpond.testing.simulator", "--seconds", str(seconds)]
+    command = [str(python), "-m", "millpond.testing.exploration", "--seconds", str(seconds)]
     return command if seed is None else [*command, "--seed", str(seed)]
 
 
