@@ -21,7 +21,6 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import operator
-import struct
 import threading
 import time
 import types
@@ -36,7 +35,7 @@ from pymysql.constants import COMMAND
 
 from millpond.errors import ConcurrentUse, joined
 
-from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session
+from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session, packet
 
 if TYPE_CHECKING:
     from ._pymysql_plan import Plan
@@ -64,11 +63,6 @@ PLAIN_VALUES: Final[frozenset[type[Any]]] = frozenset(
     (int, str, float, bool, type(None), Decimal, dt.date, dt.datetime, dt.time, dt.timedelta)
 )
 look_at: Final = operator.attrgetter(*LOOKS)
-
-
-def packet(command: int, payload: bytes = b"") -> bytes:
-    """Return a command as it goes over the wire; payloads here are far below the 16 MiB of one packet."""
-    return struct.pack("<iB", len(payload) + 1, command) + payload
 
 
 ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
@@ -257,6 +251,7 @@ class Listening(_Base):
         session.holder = get_ident()
         session.owed += 1
         session.text = b""
+        session.limited = False
         try:
             super()._execute_command(COM_QUERY, text.encode(self.encoding, "surrogateescape"))
             result = ListeningResult(self)  # type: ignore[arg-type]  # as above
@@ -432,7 +427,8 @@ def converted(conn: Any) -> bool:
 def hears(conn: Any) -> bool:
     """Say whether a connection that was set up has heard its replies: the proof that listening works here."""
     session: Session = conn._millpond  # noqa: SLF001  see the module's rules
-    return not session.dirt and set(dir(conn)) >= OBJECT_PARTS and conn.server_status == session.status
+    has_parts = all(hasattr(conn, name) for name in OBJECT_PARTS)
+    return not session.dirt and has_parts and conn.server_status == session.status
 
 
 # -- what a borrower may change without a word to the server -------------------------------------------------------

@@ -306,7 +306,11 @@ class PyMySQLDriver(DbapiDriver):
         """Finish the set-up under the dial's deadline; of a connection that listens most is done."""
         if self._listens and not isinstance(conn, Listening) and not self._dials:
             converted(conn)
+        if self.fileno(conn) is None:
+            self.is_readable = None
         if not isinstance(conn, Listening):
+            self._listens = False  # whoever makes these connections, nothing can be proved of them
+            self.is_clean = self.send_reset = None
             self._set_up_plainly(conn, until)
             return
         heard: Any = conn

@@ -7,6 +7,8 @@ connections go through ``Way.proxy``; ``Way.raw()`` connects as anybody would, p
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ import millpond
 from millpond.testing import FaultProxy, ScratchServer
 
 TABLE = "wire"
+TCP_ESTABLISHED = 1
 
 
 class Way:
@@ -64,6 +67,12 @@ class Way:
         wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
 
 
+def has_ended(sock: Any) -> bool:
+    """Say whether the other side's end of a TCP connection has arrived here, without reading anything."""
+    state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state != TCP_ESTABLISHED
+
+
 def close_if_open(conn: Any) -> None:
     """Close a connection that a test may have lost."""
     if conn.open:
@@ -88,8 +97,10 @@ def answer(conn: Any, statement: str) -> Any:
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait for something that a server or a thread does by itself."""
     until = time.monotonic() + seconds
+    pause = threading.Event()
     while not condition():
         assert time.monotonic() < until, f"{condition} has not come true"
+        pause.wait(0.0005)  # or this thread would keep the interpreter from those that it waits for
 
 
 def with_table(way: Way) -> Way:
