@@ -1,0 +1,313 @@
+"""The ways of the drop-in with drivers that are known: nothing is sent twice, and no transaction is cut in two.
+
+Why: these drivers tell enough to do better than to try again.  A dead link shows in its socket before anything is
+sent; an error's number says whether the link is lost or only the statement is wrong; and the driver, or what was
+sent, says whether a transaction may be open.
+
+The rules, in the order in which they are asked before a statement, a cursor or ``begin()``:
+1. A transaction was lost with its link: every statement is refused until the program gives it up by ``rollback()``.
+2. The connection is closed, outside of a transaction: it is opened anew.
+3. A transaction may be open: nothing is touched.
+4. It has run its ``maxusage``: it is replaced, if another can be had; the old one is healthy and goes on if not.
+5. Its socket says that it is dead: it is replaced.  If something was left in its session that a new one would not have
+   (a variable, a temporary table, a lock), that is an error instead, once: the program has to know.
+
+After an error nothing is sent again.  If the link is lost it is closed; what follows is told by the rules above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from millpond.drivers.base import Driver
+
+from ._errors import told
+from ._stubborn import answers_by
+
+if TYPE_CHECKING:
+    from .steady_db import SteadyDBConnection, SteadyDBCursor
+
+logger = logging.getLogger("millpond")
+
+QUIET_S: Final = 0.001  # a connection that answered so short a time ago is not looked at
+CHECK_AFTER_S: Final = (
+    30.0  # a ping that is asked for is sent only after so long without an answer; else the socket tells
+)
+CHECK_S: Final = 2.0  # and may take so long
+
+ON_CURSOR, ON_EXECUTE = 2, 4
+
+
+# -- what is known -----------------------------------------------------------------------------------------------------
+def adapter_of(con: SteadyDBConnection) -> Driver[Any]:
+    adapter = con._source.adapter
+    assert adapter is not None, "bug: the careful ways are for drivers that are known"
+    return adapter
+
+
+def in_transaction(con: SteadyDBConnection) -> bool:
+    if con._transaction:
+        return True
+    if con._closed or not con._activity.touched:
+        return False
+    outside = con._source.outside
+    assert outside is not None, "bug: a known driver has no witness"
+    try:
+        return not outside(con._con, con._activity)
+    except Exception as error:  # noqa: BLE001  it was closed under us, for one: nothing is known, so it may be open
+        logger.debug("a driver could not be asked whether a transaction is open: %r", error)
+        return True
+
+
+def touch(con: SteadyDBConnection) -> None:
+    con._activity.note("")
+
+
+def is_dead(con: SteadyDBConnection, bit: int) -> bool:
+    """Say whether the link is lost, by the socket's state where that tells, else by asking where that is wanted."""
+    asked = bool(con._ping & bit)
+    if asked and con._pinger is not None:
+        return not passes(con)
+    silent_s = time.monotonic() - con._answered_at
+    if silent_s < QUIET_S:
+        return False
+    adapter = adapter_of(con)
+    if adapter.is_readable is not None:
+        if adapter.is_readable(con._con):
+            return True
+        suspect = asked and silent_s >= CHECK_AFTER_S
+    else:
+        suspect = bool(con._ping) and silent_s >= CHECK_AFTER_S
+    if not suspect:
+        return False
+    return not is_alive(con)
+
+
+def is_alive(con: SteadyDBConnection) -> bool:
+    alive = adapter_of(con).is_alive(con._con, time.monotonic() + CHECK_S)
+    if alive:
+        con._answered_at = time.monotonic()
+    return alive
+
+
+def passes(con: SteadyDBConnection) -> bool:
+    """Check by the statement or the function that the program has given for that."""
+    try:
+        return answers_by(con._pinger, con._con)
+    except Exception as error:  # noqa: BLE001  whatever it is, the check has not passed
+        logger.debug("a connection did not pass the check of the program: %r", error)
+        return False
+
+
+# -- before anything is sent -------------------------------------------------------------------------------------------
+def prepare(con: SteadyDBConnection, bit: int) -> None:
+    """See to it that what is sent next has a live link to go over, if that can be had without cutting anything."""
+    if con._lost is not None:
+        raise lost(con, con._lost)
+    if con._closed:
+        open_anew(con)
+        return
+    if in_transaction(con):
+        return
+    if con._maxusage and con._usage >= con._due and not con._pooled:
+        replace_worn(con)
+    elif is_dead(con, bit):
+        replace_dead(con)
+
+
+def open_anew(con: SteadyDBConnection) -> None:
+    con._store(con._create())
+
+
+def replace_worn(con: SteadyDBConnection) -> None:
+    """Replace a connection that has run its number of statements, if another can be had."""
+    try:
+        fresh = con._create()
+    except Exception as error:  # noqa: BLE001  a worn connection works, and is better than none
+        con._due = con._usage + con._maxusage
+        logger.warning("a connection has run %d statements, and no other can be had for it: %r", con._usage, error)
+        return
+    old = con._con
+    con._store(fresh)
+    part(con, old)
+
+
+def replace_dead(con: SteadyDBConnection) -> None:
+    """Replace a connection whose link is lost; if its session had something, that is an error."""
+    had_traces = con._activity.traces
+    part(con, con._con)
+    con._closed = True
+    if not had_traces:
+        open_anew(con)
+        return
+    con._activity.traces = False
+    text = "the connection was lost, and with it what the program had left in its session: run again what sets that up"
+    raise told(error_kind(), text, con._dbapi)
+
+
+def error_kind() -> Any:
+    from .steady_db import TransactionLostError
+
+    return TransactionLostError
+
+
+def lost(con: SteadyDBConnection, cause: BaseException) -> BaseException:
+    """Return the error for who goes on with a transaction that is not there any more."""
+    text = (
+        f"the link was lost in the middle of a transaction ({cause}): nothing of it was kept. Call rollback() to go on"
+    )
+    error: BaseException = told(error_kind(), text, con._dbapi)
+    error.__cause__ = cause
+    return error
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
+    cursor._check_held(name)
+    con = cursor._con
+    prepare(con, ON_EXECUTE)
+    own = cursor_for(cursor)
+    was_in_transaction = in_transaction(con)
+    con._activity.note(args[0] if args and name.startswith("execute") else "")
+    is_execute = name.startswith("execute")
+    if is_execute and (cursor._inputsizes or cursor._outputsizes):
+        cursor._setsizes(own)
+    try:
+        result = getattr(own, name)(*args, **kwargs)
+    except BaseException as error:
+        failed(con, error, was_in_transaction=was_in_transaction)
+        raise
+    if is_execute:
+        cursor._clearsizes()
+    con._activity.unsure = False
+    con._usage += 1
+    con._answered_at = time.monotonic()
+    # Drivers return their own cursor, for chains of calls; the program's is this one.
+    return cursor if result is own else result
+
+
+def cursor_for(cursor: SteadyDBCursor) -> Any:
+    """Return the driver's cursor behind one of ours; a new one if it was closed, or its connection replaced."""
+    con = cursor._con
+    if cursor._of is con._con and not cursor._closed:
+        return cursor._cursor
+    made = con._con.cursor(*cursor._args, **cursor._kwargs)
+    cursor._renew(made, closed=False)
+    return made
+
+
+def cursor(con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    prepare(con, ON_CURSOR)
+    return con._con.cursor(*args, **kwargs)
+
+
+def failed(con: SteadyDBConnection, error: BaseException, *, was_in_transaction: bool) -> None:
+    """Draw the conclusions from an error; it is raised to the program in any case."""
+    con._activity.unsure = True
+    if not is_link_lost(con, error):
+        return
+    if was_in_transaction:
+        con._lost = error
+    give_up(con)
+
+
+def is_link_lost(con: SteadyDBConnection, error: BaseException) -> bool:
+    """Say whether a connection is of no use any more after an error."""
+    if not isinstance(error, Exception):
+        return True  # interrupted in the middle of a reply
+    if adapter_of(con).classify(error).name != "GONE":
+        return False
+    # It is lost for the driver; the program may have said that some of its errors do not mean that.
+    return not (con._isfatal is not None and isinstance(error, con._failures) and not con._isfatal(error))
+
+
+def give_up(con: SteadyDBConnection) -> None:
+    """Close a connection that is lost; what comes next decides whether there is another."""
+    part(con, con._con)
+    con._closed = True
+    con._transaction = False
+    con._activity.ended()
+
+
+# -- transactions ------------------------------------------------------------------------------------------------------
+def begin(con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    con._lost = None  # whoever begins anew has given the old one up
+    prepare(con, 0)
+    own = getattr(con._con, "begin", None)
+    if own is not None:
+        try:
+            own(*args, **kwargs)
+        except BaseException as error:
+            failed(con, error, was_in_transaction=False)
+            raise
+    con._transaction = True
+
+
+def commit(con: SteadyDBConnection) -> None:
+    if con._lost is not None:
+        cause, con._lost = con._lost, None
+        raise lost(con, cause)
+    if not con._closed:
+        end(con, "commit")
+
+
+def rollback(con: SteadyDBConnection) -> None:
+    con._lost = None
+    if not con._closed:  # what was not committed on a link that is lost was rolled back with it
+        end(con, "rollback")
+
+
+def end(con: SteadyDBConnection, how: str) -> None:
+    try:
+        getattr(con._con, how)()
+    except BaseException as error:
+        con._transaction = False
+        failed(con, error, was_in_transaction=False)
+        raise
+    con._transaction = False
+    con._activity.ended()
+    con._answered_at = time.monotonic()
+
+
+def leave(con: SteadyDBConnection) -> None:
+    """End what is open when a connection that stays is left: else its next user reads what is old, and locks stay."""
+    con._lost = None
+    if con._closed or not in_transaction(con):
+        return
+    try:
+        end(con, "rollback")
+    except Exception as error:  # noqa: BLE001  then the link is lost, and everything on it is rolled back
+        logger.debug("a connection that was left could not be rolled back: %r", error)
+        give_up(con)
+
+
+def part(con: SteadyDBConnection, driver_connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        adapter_of(con).close(driver_connection)
+
+
+def ping_check(con: SteadyDBConnection, ping: int, reconnect: bool) -> bool | None:
+    if not con._ping & ping:
+        return None
+    if con._lost is not None or in_transaction(con):
+        return con._lost is None
+    if not con._closed and not is_dead(con, ping):
+        return True
+    if not reconnect:
+        return False
+    try:
+        open_anew_quietly(con)
+    except Exception as error:  # noqa: BLE001  it is raised where the connection is used
+        logger.debug("a dead connection could not be replaced: %r", error)
+        return False
+    return True
+
+
+def open_anew_quietly(con: SteadyDBConnection) -> None:
+    """Replace a dead connection between two uses, where nobody can have counted on what its session had."""
+    if not con._closed:
+        give_up(con)
+    open_anew(con)

@@ -1,0 +1,50 @@
+"""One checkout of a pooled connection: what its cursors ask whether they may still be used.
+
+Why: in DBUtils a cursor outlives its checkout, and runs its statements on a connection that is somebody else's by then.
+Here a cursor knows the checkout that it was made in.  Its rows may still be fetched after the return, where the
+client has them already; nothing is sent any more.
+
+It must not hold the connection, or its pool: cursors outlive both.
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import CodeType
+from typing import Any, Final
+
+from millpond.sites import Site
+
+CURSORS: Final = 64  # noted before those that are gone are weeded out
+
+
+class Checkout:
+    """Whether a connection is still with who took it, and which cursors were made meanwhile."""
+
+    __slots__ = ("_code", "_cursors", "_instruction", "open")
+
+    def __init__(self) -> None:
+        self.open = True
+        self._cursors: list[weakref.ref[Any]] = []
+        self._code: CodeType | None = None
+        self._instruction = 0
+
+    def note(self, cursor: Any) -> None:
+        """Remember a cursor, weakly."""
+        kept = self._cursors
+        if len(kept) >= CURSORS and not len(kept) & (len(kept) - 1):  # at each power of two
+            kept[:] = [reference for reference in kept if reference() is not None]
+        kept.append(weakref.ref(cursor))
+
+    def end(self, code: CodeType | None, instruction: int) -> list[Any]:
+        """The connection goes back, at this place of the program; return the cursors that are left."""
+        self.open = False
+        self._code, self._instruction = code, instruction
+        kept, self._cursors = self._cursors, []
+        return [cursor for cursor in (reference() for reference in kept) if cursor is not None]
+
+    @property
+    def ended_at(self) -> str:
+        """Say where it was given back."""
+        site = Site.of(self._code, self._instruction)
+        return f" at {site}" if site else ""

@@ -1,0 +1,261 @@
+"""What a caller of a pool holds: a connection for one use, its own or shared; and how it goes back.
+
+Rules: a connection goes back once, whoever closes its proxy how often, from how many threads, or drops it.  A
+finalizer may run in the middle of anything, so that it gives back by itself only where no lock of ours can be held
+below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from millpond.errors import ConnectionReturned
+
+from ._checkout import Checkout
+from ._engine import runs_engine_code
+from ._errors import DropInError, told
+from .steady_db import SteadyDBConnection, SteadyDBCursor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from millpond import Lease
+
+    from .pooled_db import PooledDB
+
+_getframe = sys._getframe
+
+
+class PooledDBError(DropInError):
+    """The base of the errors of this module."""
+
+
+class InvalidConnectionError(PooledDBError):
+    """A connection was used after it was given back, or after its pool was closed."""
+
+    family = "InterfaceError"
+
+
+class NotSupportedError(PooledDBError):
+    """Connections of this kind cannot be handed from thread to thread."""
+
+    family = "NotSupportedError"
+
+
+class TooManyConnectionsError(PooledDBError):
+    """All connections are out, and none came back in time; the text says who holds them."""
+
+    family = "OperationalError"
+
+
+class Proxy:
+    """What both kinds of proxies do: pass everything on to the steady connection, until it is given back."""
+
+    _con: SteadyDBConnection | None
+    _pool: PooledDB
+    _checkout: Checkout
+
+    def close(self) -> None:
+        """Give the connection back; the second time does nothing."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def cursor(self, *args: Any, **kwargs: Any) -> SteadyDBCursor:
+        """Return a steady cursor; while it is open, the connection is not given back by dropping this."""
+        cursor = self._steady().cursor(*args, **kwargs)
+        cursor.__dict__.update(_holder=self, _checkout=self._checkout)
+        return cursor
+
+    def _steady(self) -> SteadyDBConnection:
+        con: SteadyDBConnection | None = self.__dict__.get("_con")
+        if con is None:
+            raise returned_error(self)
+        return con
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._steady(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            self.__dict__[name] = value
+        else:
+            setattr(self._steady(), name, value)
+
+    def __del__(self) -> None:
+        drop(self)
+
+
+class PooledDedicatedDBConnection(Proxy):
+    """A connection of a pool, until ``close()``, the end of a ``with`` block, or until it is dropped."""
+
+    def __init__(self, pool: PooledDB, lease: Lease[SteadyDBConnection]) -> None:
+        steady = lease.driver_connection
+        steady._checkout = checkout = Checkout()
+        steady._holder = weakref.ref(self)
+        self.__dict__.update(_con=steady, _pool=pool, _lease=lease, _checkout=checkout)
+
+    def close(
+        self,
+        kind: type[BaseException] | None = None,
+        _error: BaseException | None = None,
+        _traceback: types.TracebackType | None = None,
+    ) -> None:
+        """Give the connection back; the second time does nothing.
+
+        What was not committed is rolled back, and told of once for each place that does so.  The arguments are those of
+        ``__exit__``.
+        """
+        lease: Lease[SteadyDBConnection] | None = self.__dict__.pop("_lease", None)  # one of two threads gets it
+        if lease is None:
+            return
+        frame = _getframe(1)
+        self.__dict__["_con"] = None
+        give_back(lease, self._checkout, frame, kind)
+
+    __exit__ = close
+
+
+class PooledSharedDBConnection(Proxy):
+    """A connection of a pool that several threads may use at the same time.
+
+    Transactions that are marked by ``begin()`` keep others from being given a share; whoever has one already shares
+    them.
+    """
+
+    def __init__(self, pool: PooledDB, shared: SharedDBConnection) -> None:
+        if shared.con.threadsafety() <= 1:
+            raise told(
+                NotSupportedError, "this driver's connections cannot be shared between threads", pool._source.module
+            )
+        checkout = Checkout()
+        self.__dict__.update(_con=shared.con, _shared_con=shared, _pool=pool, _lease=shared, _checkout=checkout)
+
+    def close(self, *_: object) -> None:
+        """Give the share back; the second time does nothing."""
+        shared: SharedDBConnection | None = self.__dict__.pop("_lease", None)
+        if shared is None:
+            return
+        frame = _getframe(1)
+        self.__dict__.update(_con=None, _shared_con=None)
+        self._checkout.end(frame.f_code, frame.f_lasti)
+        self._pool.unshare(shared)
+
+    __exit__ = close
+
+    def commit(self) -> None:
+        """Commit the transaction; it can be shared again."""
+        self._ended(self._steady().commit)
+
+    def rollback(self) -> None:
+        """Roll the transaction back; it can be shared again."""
+        self._ended(self._steady().rollback)
+
+    def cancel(self) -> None:
+        """Give the transaction up; it can be shared again."""
+        self._ended(self._steady().cancel)
+
+    def _ended(self, how: Callable[[], None]) -> None:
+        try:
+            how()
+        finally:
+            self._pool._sharing.changed()
+
+
+class SharedDBConnection:
+    """How often a connection is shared, and whether it may be; the one shared least is the first in order."""
+
+    def __init__(self, con: Any) -> None:
+        self.con = con
+        self.shared = 1
+        self._lease: Lease[SteadyDBConnection] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a transaction keeps it from being shared."""
+        return bool(getattr(self.con, "_busy", self.con._transaction))
+
+    @property
+    def _rank(self) -> tuple[bool, int]:
+        return self.busy, self.shared
+
+    def __lt__(self, other: SharedDBConnection) -> bool:
+        return self._rank < other._rank
+
+    def __le__(self, other: SharedDBConnection) -> bool:
+        return self._rank <= other._rank
+
+    def __gt__(self, other: SharedDBConnection) -> bool:
+        return self._rank > other._rank
+
+    def __ge__(self, other: SharedDBConnection) -> bool:
+        return self._rank >= other._rank
+
+    def share(self) -> None:
+        """Count one more."""
+        self.shared += 1
+
+    def unshare(self) -> None:
+        """Count one less."""
+        self.shared -= 1
+
+
+def holder_of(con: SteadyDBConnection) -> PooledDedicatedDBConnection | None:
+    """Return the proxy of whoever has a connection."""
+    reference: Callable[[], PooledDedicatedDBConnection | None] | None = con._holder
+    return None if reference is None else reference()
+
+
+def give_back(
+    lease: Lease[SteadyDBConnection], checkout: Checkout, frame: types.FrameType, kind: type[BaseException] | None
+) -> None:
+    """Cut the cursors off that were made meanwhile, and give the connection back."""
+    cursors = checkout.end(frame.f_code, frame.f_lasti)
+    if cursors:
+        steady = lease.driver_connection
+        adapter = steady._source.adapter
+        # What is left unread costs the connection; reading it to its end might take long.
+        if adapter is not None and not steady._closed and not adapter.in_flight(steady._con):
+            for cursor in cursors:
+                cut_off(cursor)
+    lease.close(kind)
+
+
+def cut_off(cursor: SteadyDBCursor) -> None:
+    """Close a cursor that would go on to fetch from the connection; one that has its rows may keep them."""
+    cursor.__dict__["_holder"] = None
+    kinds = {kind.__name__ for kind in type(cursor._cursor).__mro__}
+    if not kinds & HAVE_THEIR_ROWS or kinds & FETCH_THEIR_ROWS or getattr(cursor._cursor, "name", None):
+        cursor.close()
+
+
+#: Classes of drivers' cursors: those that have read all rows when ``execute`` returns, and their exceptions.
+HAVE_THEIR_ROWS: Final = frozenset({"Cursor", "CursorStoreResultMixIn", "ClientCursor", "cursor"})
+FETCH_THEIR_ROWS: Final = frozenset({"SSCursor", "ServerCursor", "CursorUseResultMixIn", "MySQLCursorAbstract"})
+
+
+def returned_error(proxy: Any) -> InvalidConnectionError:
+    """Make the error of who uses a connection that was given back."""
+    text = f"this connection was given back{proxy._checkout.ended_at}; take a new one from the pool"
+    return told(InvalidConnectionError, text, proxy._pool._source.module)
+
+
+def drop(proxy: Any) -> None:
+    """Give back what was dropped and not closed, where a finalizer may; else the engine finds it, and closes it."""
+    values = proxy.__dict__
+    if "_lease" not in values or sys.is_finalizing():
+        return
+    if not runs_engine_code(3):  # past this and __del__
+        with contextlib.suppress(ConnectionReturned):
+            proxy.close()
+        return
+    lease = values.pop("_lease")
+    proxy._checkout.end(None, 0)
+    if isinstance(lease, SharedDBConnection):
+        proxy._pool._sharing.dropped.append(lease)

@@ -1,0 +1,147 @@
+"""Where steady connections come from: a creator, and the adapter of its driver where that is known.
+
+Why: one pool has one source.  It shares what is dear (a TLS context, what the server told of itself), bounds each
+connect in time, and knows what the driver tells.  A driver that nobody knows is asked as DBUtils asks it.
+
+Rules: a source opens and cleans; it keeps no connection.  The driver of a plain function is seen in its first
+connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from millpond.drivers import adapter_named
+from millpond.drivers.base import Driver
+from millpond.drivers.dbapi import module_of
+
+from . import _parameters as parameters
+from ._errors import refuse_unless
+from ._witness import WITNESSES, Outside, name_of
+
+CONNECT_S: Final = 10.0  # for a connect, where neither the program nor its arguments say
+LIBPQ: Final = ("psycopg", "psycopg2")
+
+
+class Source:
+    """What one pool, or one steady connection, is connected by.
+
+    Args:
+        creator: a DB-API module, something with a ``connect``, or a function that connects.
+        args: given to it by position.
+        kwargs: given to it by name.
+        setsession: statements for each new session.
+        reset: as for :class:`~millpond.dbutils.pooled_db.PooledDB`.
+
+    Attributes:
+        adapter: of the driver; None while it is not known.
+        outside: tells whether no transaction is open, for known drivers.
+        module: the driver's DB-API module, as far as it is known.
+    """
+
+    def __init__(
+        self, creator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], setsession: Any, reset: Any = True
+    ) -> None:
+        self.creator = creator
+        self.args = args
+        self.kwargs = kwargs
+        self.setsession = parameters.setsession_of(setsession)
+        self.reset: Any = "auto" if reset is True else reset or "rollback"
+        self.adapter: Driver[Any] | None = None
+        self.outside: Outside | None = None
+        self.name: str | None = None
+        self.module = module_behind(creator)
+        self._learning = threading.Lock()
+        name = None if self.module is None else name_of(self.module)
+        if name is not None:
+            self._know(name)
+
+    @property
+    def connect_s(self) -> float:
+        """Return the seconds that a connect may take."""
+        asked = self.kwargs.get("connect_timeout")
+        return float(asked) if isinstance(asked, (int, float)) and asked > 0 else CONNECT_S
+
+    def open(self) -> Any:
+        """Connect by the adapter; the session is set up."""
+        assert self.adapter is not None, "bug: a driver that is not known has no adapter"
+        return self.adapter.open(time.monotonic() + self.connect_s)
+
+    def learn(self, con: Any) -> bool:
+        """See by a first connection which driver it is; True if that is known, and the session is set up."""
+        module = module_of(con)
+        name = None if module is None else name_of(module)
+        if module is None or name is None:
+            return False
+        with self._learning:
+            if self.adapter is None:
+                self.module = module
+                self._know(name)
+        assert self.adapter is not None, "bug: it was made a line above"
+        set_up: Callable[..., Any] = self.adapter.set_up  # type: ignore[attr-defined]  # all adapters made here have it
+        set_up(con, time.monotonic() + self.connect_s)
+        return True
+
+    def _know(self, name: str) -> None:
+        """Make the adapter for the driver of that name."""
+        source: Any = self.module
+        direct = parameters.module_behind(self.creator) is self.module
+        given = parameters.connect_args_of(name, self.args, self.kwargs) if direct else None
+        if given is None:  # a function of the program's own, or arguments whose places we do not know
+            source, given = functools.partial(connect_of(self.creator), *self.args, **self.kwargs), {}
+        reset: Any = self.reset
+        if name in LIBPQ and reset in ("auto", "always"):
+            reset = functools.partial(discard_all, statements=self.setsession or ())
+        adapter: Any = adapter_named("dbapi" if name in LIBPQ else name)
+        self.adapter = adapter(source, connect_args=given, reset=reset, on_connect=on_connect_of(self.setsession))
+        self.outside = WITNESSES[name]
+        self.name = name
+
+
+def module_behind(creator: Any) -> types.ModuleType | None:
+    """Return the DB-API module behind a creator: itself, what it names as its ``dbapi``, or whose ``connect`` it is."""
+    named = getattr(creator, "dbapi", None)
+    return named if isinstance(named, types.ModuleType) else parameters.module_behind(creator)
+
+
+def connect_of(creator: Any) -> Callable[..., Any]:
+    """Return the function that connects."""
+    connect: Any = getattr(creator, "connect", None)
+    found: Any = connect if callable(connect) else creator
+    refuse_unless(callable(found), "creator", creator, "a DB-API 2 module, or a function that connects")
+    function: Callable[..., Any] = found
+    return function
+
+
+def on_connect_of(statements: tuple[Any, ...] | None) -> tuple[str, ...] | Callable[[Any], None] | None:
+    """Return what an adapter runs for each new session, and again after each reset that forgets it."""
+    if not statements:
+        return None
+    if all(isinstance(statement, str) and statement.strip() for statement in statements):
+        return statements
+    return functools.partial(run_each, statements=statements)
+
+
+def run_each(con: Any, statements: tuple[Any, ...]) -> None:
+    """Run statements that are not plain strings, as composed ones of psycopg are not."""
+    cursor = con.cursor()
+    try:
+        for statement in statements:
+            cursor.execute(statement)
+    finally:
+        cursor.close()
+
+
+def discard_all(con: Any, statements: tuple[Any, ...]) -> bool:
+    """Make a PostgreSQL session as good as new; what it forgets of the program's own is set again."""
+    con.rollback()
+    own: bool = con.autocommit
+    con.autocommit = True
+    run_each(con, ("DISCARD ALL", *statements))
+    con.autocommit = own
+    return True

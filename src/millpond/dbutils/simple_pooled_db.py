@@ -1,0 +1,162 @@
+"""The simplest pool: ``dbutils.simple_pooled_db``, with all its connections opened at once.
+
+Why: DBUtils has it to show the principle, and programs use it.  Where connections go to one thread at a time they are
+pooled by :class:`millpond.Pool`, as everywhere here; where the driver lets threads share them they are handed round
+in turn.
+
+Rules: a proxy gives its connection back once.  Nothing else of a connection is watched: no statement is counted or
+tried again.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._engine import Engine, runs_engine_code
+from ._errors import DropInError, told
+from ._plain import GivenDriver
+from ._version import DBUTILS_VERSION
+
+if TYPE_CHECKING:
+    from millpond import Lease
+
+__all__ = ["NotSupportedError", "PooledDB", "PooledDBConnection", "PooledDBError"]
+
+__version__ = DBUTILS_VERSION
+_getframe = sys._getframe
+
+
+class PooledDBError(DropInError):
+    """The base of the errors of this module."""
+
+
+class NotSupportedError(PooledDBError):
+    """The driver does not say how threads may use its connections, or forbids it."""
+
+    family = "NotSupportedError"
+
+
+class PooledDBConnection:
+    """A connection of a pool, until it is closed or dropped."""
+
+    _con: Any
+
+    def __init__(self, pool: PooledDB, con: Any, lease: Lease[Any] | None = None) -> None:
+        self._con = con
+        self._pool = pool
+        self._lease = lease
+
+    def close(self) -> None:
+        """Give the connection back; the second time does nothing."""
+        self._con = None
+        lease: Lease[Any] | None = self.__dict__.pop("_lease", None)
+        if lease is not None:
+            lease.close()
+
+    def __getattr__(self, name: str) -> Any:
+        # AttributeError after close(), of None, as in DBUtils.
+        return getattr(self.__dict__.get("_con"), name)
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        if self.__dict__.get("_lease") is not None and not runs_engine_code(2):
+            self.close()
+
+
+class PooledDB:
+    """A pool of as many connections as it says, opened at once.
+
+    Args:
+        dbapi: a DB-API 2 module.
+        maxconnections: how many, 1 or more.
+        args: given to its ``connect``.
+        kwargs: given to it as well.
+
+    Attributes:
+        connection: a function that returns a connection, waiting for one where they are not shared.
+        addConnection: a function that adds one more of the driver's connections.
+        returnConnection: a function that gives one back; the proxy's ``close()`` does the same.
+
+    Raises:
+        NotSupportedError: the driver does not say how threads may use its connections, or forbids it.
+    """
+
+    version = __version__
+    connection: Callable[[], PooledDBConnection]
+    addConnection: Callable[[Any], None]  # noqa: N815  DBUtils' name
+    returnConnection: Callable[[Any], None]  # noqa: N815  as above
+
+    def __init__(self, dbapi: Any, maxconnections: int, *args: Any, **kwargs: Any) -> None:
+        threadsafety: Any = getattr(dbapi, "threadsafety", None)
+        self._connections: deque[Any] = deque()  # where they are shared
+        self._lock = threading.Lock()
+        if threadsafety == 1:
+            self._pool_them(dbapi, maxconnections, args, kwargs)
+        elif threadsafety in (2, 3):
+            self._share_them(dbapi, maxconnections, args, kwargs)
+        else:
+            text = f"threadsafety={threadsafety!r}: this driver does not let threads use its connections"
+            raise told(NotSupportedError, text, dbapi)
+
+    # ------------------------------------------------------------------ one thread at a time
+    def _pool_them(self, dbapi: Any, maxconnections: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._driver = GivenDriver(dbapi, args, kwargs)
+        self._holders: weakref.WeakValueDictionary[int, PooledDBConnection] = weakref.WeakValueDictionary()
+        self._engine = Engine(
+            self._driver,
+            max_idle=None,
+            max_size=maxconnections,
+            timeout=None,
+            connect_timeout=86_400.0,
+            max_lifetime=None,
+            idle_timeout=None,
+            check_after=None,
+            idle_order="fifo",
+        )
+        self.connection = self._take
+        self.addConnection = self._add
+        self.returnConnection = self._give_back
+        for proxy in [self._take() for _ in range(maxconnections)]:
+            proxy.close()
+
+    def _take(self) -> PooledDBConnection:
+        lease = self._engine.lend(_getframe(1), None, queues=True)
+        con: Any = lease if self._driver.is_known else lease.driver_connection
+        proxy = PooledDBConnection(self, con, lease)
+        self._holders[id(con)] = proxy
+        return proxy
+
+    def _add(self, con: Any) -> None:
+        """Take in one more connection, which somebody else has made."""
+        self._engine.take_in(con, self._driver.given.append)
+
+    def _give_back(self, con: Any) -> None:
+        """Give back what is behind a proxy; what is behind none is taken in, as DBUtils makes no difference."""
+        proxy = self._holders.pop(id(con), None)
+        if proxy is None:
+            self._add(con)
+        else:
+            proxy.close()
+
+    # ------------------------------------------------------------------ several threads at a time
+    def _share_them(self, dbapi: Any, maxconnections: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.connection = self._next
+        self.addConnection = self._connections.append
+        self.returnConnection = forget
+        for _ in range(maxconnections):
+            self._connections.append(dbapi.connect(*args, **kwargs))
+
+    def _next(self) -> PooledDBConnection:
+        with self._lock:
+            self._connections.rotate(-1)
+            return PooledDBConnection(self, self._connections[-1])
+
+
+def forget(_: Any) -> None:
+    """Do nothing: a shared connection stays where it is."""

@@ -1,0 +1,565 @@
+"""Connections and cursors that mend themselves: ``dbutils.steady_db``, safe wherever the driver tells.
+
+Why: a connection that is kept for long is found dead one day, and a program wants to go on.  DBUtils goes on by
+sending a statement again, on another connection if need be; so a statement may run three times, and half of a
+transaction may be committed.  With a driver that is known here a dead connection is replaced *before* something is
+sent, outside of transactions, and nothing is ever sent twice (:mod:`._careful`).  With any other, DBUtils' ways hold
+(:mod:`._stubborn`).
+
+Rules: names that begin with an underscore are DBUtils' where programs and tests look at them (``_con``, ``_usage``,
+``_transaction`` and others); they stay.  Nothing in here knows a pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import time
+import types
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from . import _careful, _stubborn
+from . import _parameters as parameters
+from ._checkout import Checkout
+from ._errors import DropInError, told
+from ._parameters import UNSET
+from ._source import Source, connect_of
+from ._version import DBUTILS_VERSION
+from ._witness import Activity
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._policy import Policy
+
+__all__ = [
+    "InvalidCursor",
+    "InvalidCursorError",
+    "SteadyDBConnection",
+    "SteadyDBCursor",
+    "SteadyDBError",
+    "TransactionLostError",
+    "connect",
+]
+
+__version__ = DBUTILS_VERSION
+logger = logging.getLogger("millpond")
+
+FAILURES: Final = ("OperationalError", "InterfaceError", "InternalError")
+#: What a cursor may still be asked when its connection was given back: what it has got already.
+LOCAL: Final = frozenset(
+    {
+        *("fetchone", "fetchmany", "fetchall", "scroll", "rowcount", "description", "lastrowid", "rownumber"),
+        *("arraysize", "close", "messages", "statusmessage", "statement", "query"),
+    }
+)
+
+
+class SteadyDBError(DropInError):
+    """The base of the errors of this module."""
+
+
+class InvalidCursorError(SteadyDBError):
+    """A cursor cannot be used: it has no driver's cursor, or its connection was given back."""
+
+    family = "InterfaceError"
+
+
+class TransactionLostError(SteadyDBError):
+    """The link was lost in a transaction, of which nothing was kept; ``rollback()`` lets the program go on."""
+
+    family = "OperationalError"
+
+
+InvalidCursor = InvalidCursorError
+
+
+def connect(
+    creator: Any,
+    maxusage: int | None = None,
+    setsession: Any = None,
+    failures: Any = None,
+    ping: Any = 1,
+    closeable: bool = True,
+    *args: Any,
+    isfatal: Any = UNSET,
+    **kwargs: Any,
+) -> SteadyDBConnection:
+    """Return a steady connection.
+
+    Args:
+        creator: a DB-API 2 module, or a function that returns a connection.
+        maxusage: statements after which it is replaced, outside of transactions; 0 or None for no limit.
+        setsession: statements to be run on each new connection.
+        failures: exceptions that may mean a lost connection; None for the driver's three.
+        ping: when it is checked: bits 1 (when asked for), 2 (at ``cursor()``), 4 (at ``execute()``); or what to
+            check it by, a statement or a function that gets the connection; or a pair of both.
+        closeable: whether ``close()`` closes it; else it ends a transaction at most.
+        args: given to *creator*; the first may be *isfatal*, as in DBUtils 3.2, unless it is a string.
+        isfatal: a callable that gets an exception and says whether its connection is lost.
+        kwargs: given to *creator*.
+
+    Raises:
+        WrongKind: a parameter is of a kind that it does not take (a TypeError).
+        Exception: the driver's own.
+    """
+    return SteadyDBConnection(
+        creator, maxusage, setsession, failures, ping, closeable, *args, isfatal=isfatal, **kwargs
+    )
+
+
+class SteadyDBConnection:
+    """A connection that is replaced when it is lost or worn out.
+
+    Args: as for :func:`connect`.
+    """
+
+    version = __version__
+
+    _con: Any = None
+    _closed = True
+    _transaction = False
+    _usage = 0
+    _dbapi: types.ModuleType | None = None
+    _threadsafety: int | None = None
+    _lost: BaseException | None = None  # the link was lost in a transaction that the program has not given up yet
+    _checkout: Checkout | None = None  # which use of a pool this is; None for a connection that no pool has
+    _pooled = False  # a pool replaces it, between two checkouts
+    _fetched = False  # it was handed out before
+    _holder: Any = None  # weak reference to the pool's proxy that has it
+
+    def __init__(
+        self,
+        creator: Any,
+        maxusage: int | None = None,
+        setsession: Any = None,
+        failures: Any = None,
+        ping: Any = 1,
+        closeable: bool = True,
+        *args: Any,
+        isfatal: Any = UNSET,
+        **kwargs: Any,
+    ) -> None:
+        isfatal, args = parameters.isfatal_and_args(isfatal, args)
+        source = Source(creator, args, kwargs, setsession)
+        self._set_up(source, maxusage, setsession, failures, ping, closeable, isfatal)
+
+    @classmethod
+    def of_source(
+        cls, source: Source, *, maxusage: Any, setsession: Any, failures: Any, ping: Any, closeable: bool, isfatal: Any
+    ) -> Self:
+        """Make one of the connections that a pool has from one source."""
+        made = cls.__new__(cls)
+        made._set_up(source, maxusage, setsession, failures, ping, closeable, isfatal)
+        return made
+
+    def _set_up(
+        self, source: Source, maxusage: Any, setsession: Any, failures: Any, ping: Any, closeable: bool, isfatal: Any
+    ) -> None:
+        self._creator = connect_of(source.creator)
+        self._source = source
+        self._maxusage = parameters.maxusage_of(maxusage)
+        self._due = self._maxusage
+        self._setsession_sql = setsession
+        self._failures: Any = parameters.failures_of(failures)
+        self._isfatal = isfatal
+        self._ping, self._pinger = parameters.ping_of(ping)
+        self._closeable = closeable
+        self._args, self._kwargs = source.args, source.kwargs
+        self._activity = Activity()
+        self._answered_at = 0.0
+        self._altered: dict[str, Any] = {}  # attributes of the driver's connection that were set: how they were
+        self._policy: Policy = _stubborn if source.adapter is None else _careful
+        self._store(self._create())
+        _alive.add(self)
+
+    # ------------------------------------------------------------------ what it is
+    def dbapi(self) -> types.ModuleType:
+        """Return the DB-API module of the driver.
+
+        Raises:
+            AttributeError: it cannot be told; name it as ``creator.dbapi``.
+        """
+        if self._dbapi is None:
+            raise AttributeError("the DB-API module cannot be told: set creator.dbapi")
+        return self._dbapi
+
+    @property
+    def dbapi_connection(self) -> Any:
+        """The driver's own connection, as it is now; what is done by it is neither counted nor mended."""
+        return self._con
+
+    def threadsafety(self) -> int:
+        """Return how the driver's connections may be shared between threads.
+
+        Raises:
+            AttributeError: it cannot be told; name it as ``creator.threadsafety``.
+        """
+        if self._threadsafety is not None:
+            return self._threadsafety
+        if self._dbapi is None:
+            raise AttributeError("the threadsafety cannot be told: set creator.dbapi or creator.threadsafety")
+        return 0
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a transaction is, or may be, open."""
+        return self._policy.in_transaction(self)
+
+    # ------------------------------------------------------------------ connecting
+    def _create(self) -> Any:
+        """Return a new connection of the driver's, whose session is set up."""
+        source = self._source
+        con = self._creator(*self._args, **self._kwargs) if source.adapter is None else source.open()
+        try:
+            if source.adapter is None and not source.learn(con):
+                self._identify(con)
+                if source.setsession:
+                    _stubborn.run_each(con, source.setsession)
+            else:
+                self._policy = _careful
+                self._dbapi = source.module
+                self._threadsafety = getattr(source.module, "threadsafety", 1)
+                if self._failures is None:
+                    self._failures = tuple(getattr(source.module, name) for name in FAILURES)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                con.close()
+            raise
+        return con
+
+    def _identify(self, con: Any) -> None:
+        """Find out what a connection of an unknown driver is."""
+        if self._dbapi is None:
+            self._dbapi = _stubborn.module_of(self._creator, self._source.creator, con)
+        if self._threadsafety is None:
+            owner = con if self._dbapi is None else self._dbapi
+            self._threadsafety = getattr(owner, "threadsafety", None)
+        if self._failures is None:
+            self._failures = _stubborn.failures_of((self._dbapi, self._creator, con), FAILURES)
+
+    def _store(self, con: Any) -> None:
+        """Take a new connection of the driver's as the one to be used."""
+        self._con = con
+        self._closed = False
+        self._transaction = False
+        self._usage = 0
+        self._due = self._maxusage
+        self._activity = Activity()
+        self._altered.clear()
+        self._answered_at = time.monotonic()
+
+    def _close(self) -> None:
+        """Close, whatever ``closeable`` says; twice is harmless."""
+        if not self._closed:
+            self._policy.part(self, self._con)
+            self._transaction = False
+            self._closed = True
+
+    def close(self) -> None:
+        """Close it, if it may be closed; else end the transaction that is open."""
+        if self._closeable:
+            self._close()
+        else:
+            self._policy.leave(self)
+
+    # ------------------------------------------------------------------ using
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.rollback()
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        """Begin a transaction: until it has ended the connection is not replaced, and every error is raised.
+
+        The arguments are for the driver's own ``begin``, if it has one.
+        """
+        self._policy.begin(self, args, kwargs)
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._policy.commit(self)
+
+    def rollback(self) -> None:
+        """Roll the transaction back."""
+        self._policy.rollback(self)
+
+    def cancel(self) -> None:
+        """Give the transaction up, by the driver's own ``cancel`` if it has one."""
+        self._transaction = False
+        cancel = getattr(self._con, "cancel", None)
+        if cancel is not None:
+            cancel()
+
+    def ping(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the driver's own ``ping``."""
+        return self._con.ping(*args, **kwargs)
+
+    def cursor(self, *args: Any, **kwargs: Any) -> SteadyDBCursor:
+        """Return a steady cursor; the arguments are for the driver's own ``cursor``."""
+        return SteadyDBCursor(self, *args, **kwargs)
+
+    def _cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a cursor of the driver's."""
+        return self._policy.cursor(self, args, kwargs)
+
+    def _ping_check(self, ping: int = 1, reconnect: bool = True) -> bool | None:
+        """Check whether it is alive, if that is asked for now, and replace it if it is not.
+
+        Returns:
+            Whether it is alive; None if nobody asked, or it cannot be told.
+        """
+        return self._policy.ping_check(self, ping, reconnect)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what a steady connection has not itself: insert_id(), server_status, autocommit and the like.
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        found = getattr(self._con, name)
+        if callable(found):
+            self._policy.touch(self)
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in METHODS:
+            object.__setattr__(self, name, value)
+        else:
+            self._alter(name, value)
+
+    def _alter(self, name: str, value: Any) -> None:
+        """Set an attribute of the driver's connection, and remember how it was."""
+        con = self._con
+        was = getattr(con, name, UNSET)
+        if callable(was) and not callable(value):
+            raise AttributeError(  # noqa: TRY004  what setting an attribute that cannot be set raises
+                f"{name} is a method of this driver's connections: call {name}({value!r}) instead of setting it"
+            )
+        setattr(con, name, value)
+        self._altered.setdefault(name, was)
+
+    def _restore(self) -> None:
+        """Set the attributes of the driver's connection back."""
+        altered, self._altered = self._altered, {}
+        for name, was in altered.items():
+            if was is UNSET:
+                delattr(self._con, name)
+            else:
+                setattr(self._con, name, was)
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        with contextlib.suppress(Exception):  # half made, or its driver is on its way out
+            self._close()
+
+
+class SteadyDBCursor:
+    """A cursor of a steady connection.
+
+    Everything that a cursor of the driver has, it has too.  Closed, it comes back to life when a statement is run by
+    it.
+
+    Args:
+        con: a steady connection.
+        args: given to the driver's own ``cursor``.
+        kwargs: given to it as well.
+
+    Raises:
+        TypeError: *con* is no steady connection.
+    """
+
+    _cursor: Any = None
+    _closed = True
+    _no_failover = 0
+    _holder: Any = None  # keeps a pooled connection from going back while this is in use
+
+    def __init__(self, con: SteadyDBConnection, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(con, SteadyDBConnection):  # pyright: ignore[reportUnnecessaryIsInstance]  # from programs
+            raise TypeError(f"{con!r} is no SteadyDBConnection")
+        values = self.__dict__  # past __setattr__, which is for the driver's cursor
+        values.update(_con=con, _args=args, _kwargs=kwargs, _inputsizes=[], _outputsizes={}, _set={})
+        checkout = con._checkout
+        values["_checkout"] = checkout
+        values["_cursor"] = con._cursor(*args, **kwargs)
+        values["_of"] = con._con  # the driver's connection that it belongs to
+        values["_closed"] = False
+        if checkout is not None:
+            checkout.note(self)
+
+    # ------------------------------------------------------------------ running statements
+    @property
+    def execute(self) -> Callable[..., Any]:
+        """Run a statement: ``execute(statement, parameters)``, and whatever else the driver's takes."""
+        return self._runner("execute")
+
+    @property
+    def executemany(self) -> Callable[..., Any]:
+        """Run a statement for each of several sets of parameters."""
+        return self._runner("executemany")
+
+    @property
+    def callproc(self) -> Callable[..., Any]:
+        """Call a stored procedure."""
+        return self._runner("callproc")
+
+    def _runner(self, name: str) -> Callable[..., Any]:
+        if self._cursor is None:
+            raise told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
+        return functools.partial(self._con._policy.run, self, name)
+
+    @contextlib.contextmanager
+    def no_failover(self) -> Generator[Self]:
+        """Let errors of statements that are run in this block be raised at once; blocks may be nested."""
+        self._no_failover += 1
+        try:
+            yield self
+        finally:
+            self._no_failover -= 1
+
+    def _check_held(self, name: str) -> None:
+        """Make sure that the connection is still with who made this cursor."""
+        checkout: Checkout | None = self._checkout
+        if checkout is not None and not checkout.open and name not in LOCAL:
+            raise told(
+                InvalidCursorError,
+                f"{name}() of a cursor whose connection was given back{checkout.ended_at}; take a new one",
+                self._con._dbapi,
+            )
+
+    def _renew(self, cursor: Any, *, closed: bool | None = None) -> None:
+        """Go on with another cursor of the driver's."""
+        self.__dict__.update(_cursor=cursor, _of=self._con._con)
+        if closed is not None:
+            self.__dict__["_closed"] = closed
+        for name, value in self._set.items():
+            setattr(cursor, name, value)
+
+    # ------------------------------------------------------------------ sizes
+    def setinputsizes(self, sizes: Any) -> None:
+        """Keep the sizes of parameters for the next statement."""
+        self.__dict__["_inputsizes"] = sizes
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Keep the size of large columns for the next statement."""
+        self._outputsizes[column] = size
+
+    def _setsizes(self, cursor: Any) -> None:
+        """Tell a cursor of the driver's the sizes that were kept."""
+        if self._inputsizes:
+            cursor.setinputsizes(self._inputsizes)
+        for column, size in self._outputsizes.items():
+            if column is None:
+                cursor.setoutputsize(size)
+            else:
+                cursor.setoutputsize(size, column)
+
+    def _clearsizes(self) -> None:
+        """Forget the sizes: they were for one statement."""
+        self.__dict__.update(_inputsizes=[], _outputsizes={})
+
+    # ------------------------------------------------------------------ the rest is the driver's
+    @property
+    def dbapi_cursor(self) -> Any:
+        """The driver's own cursor.
+
+        Raises:
+            InvalidCursorError: there is none.
+        """
+        if self._cursor is None:
+            raise told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
+        self._check_held("dbapi_cursor")
+        return self._cursor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        cursor = self.dbapi_cursor
+        try:
+            rows: Iterator[Any] = iter(cursor)
+        except TypeError:
+            return iter(cursor.fetchone, None)
+        return rows
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("execute", "call")):
+            return self._runner(name)
+        cursor = self._cursor
+        if cursor is None:
+            raise told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
+        checkout: Checkout | None = self._checkout
+        if checkout is not None and not checkout.open:
+            self._check_held(name)
+        return getattr(cursor, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            self.__dict__[name] = value
+            return
+        setattr(self.dbapi_cursor, name, value)
+        self._set[name] = value
+
+    def close(self) -> None:
+        """Close the driver's cursor; what it says to that does not matter."""
+        if not self._closed:
+            self.__dict__["_closed"] = True
+            try:
+                self._cursor.close()
+            except Exception as error:  # noqa: BLE001  dead, or closed already: it is gone either way
+                logger.debug("a cursor could not be closed: %r", error)
+        self.__dict__["_holder"] = None  # the last of them may give the connection back just here
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            with contextlib.suppress(Exception):  # half made
+                self.close()
+
+
+#: What is a connection's own, though it can be set on an instance.
+METHODS: Final = frozenset(name for name in vars(SteadyDBConnection) if not name.startswith("__"))
+_alive: weakref.WeakSet[SteadyDBConnection] = weakref.WeakSet()
+_inherited: list[Any] = []  # a fork's: never closed, or their destructors would end the parent's sessions
+
+
+def _after_fork_in_child() -> None:
+    """Let go of the parent's connections without a word to its server."""
+    for steady in list(_alive):
+        if steady._closed:
+            continue
+        _inherited.append(steady._con)
+        silence(steady)
+        steady._closed = True
+        if steady._busy:
+            steady._lost = ConnectionAbortedError("this process was forked in the middle of the transaction")
+        steady._transaction = False
+
+
+def silence(steady: SteadyDBConnection) -> None:
+    """Point the descriptor of an inherited connection at nothing."""
+    adapter = steady._source.adapter
+    try:
+        fd = steady._con.fileno() if adapter is None else adapter.fileno(steady._con)
+    except Exception as error:  # noqa: BLE001  this driver has no descriptor that can be seen
+        logger.debug("an inherited connection has no descriptor: %r", error)
+        return
+    if fd is None:
+        return
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
