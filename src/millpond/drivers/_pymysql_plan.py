@@ -8,22 +8,22 @@ Rules:
 - One write and one wait, for both.  Nothing sent depends on an answer, but for the first connection's questions.
 - Any step that is answered by an error costs the connection; nobody gets a session that is nearly right.
 - What is learned of a server is asked anew at a dial when it is a minute old: servers change behind their addresses.
+- What has several steps is told as a generator of commands that is sent their replies: threads and tasks hold the same.
 
 It must not decide when, and it must not poll or wait without a deadline: that is the adapter's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-from pymysql import err
-from pymysql.constants import COMMAND
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 from millpond._sql import tokens
 
-from ._pymysql_session import packet
-from ._session import COM_QUERY, IN_TRANSACTION, UTF8, Session, Way, brand_of
+from ._session import COM_INIT_DB, COM_QUERY, IN_TRANSACTION, UTF8, Session, Way, brand_of, packet
+
+T = TypeVar("T")
+Steps: TypeAlias = "Generator[Sequence[bytes], Sequence[Any], T]"  # commands to send, and the replies to them
 
 CLIENT_SESSION_TRACK: Final = 1 << 23
 COM_RESET_CONNECTION: Final = 0x1F  # PyMySQL has no name for it
@@ -105,20 +105,24 @@ class Plan:
     # -- a new session ---------------------------------------------------------------------------------------------
     def set_up(self, conn: Any) -> None:
         """Set up the session of a connection that has just shaken hands."""
+        self.hold(conn, self.setting_up(conn))
+
+    def setting_up(self, conn: Any) -> Steps[None]:
+        """Tell the steps of that."""
         session = self.introduce(conn)
         asks = self.facts_are_due
         tracking = self.tracking_works and bool(conn.client_flag & conn.server_capabilities & CLIENT_SESSION_TRACK)
         own = self.own_statements(conn, tracking=tracking)
         questions = (ASK_FACTS, ASK_ROLE) if asks else ()
-        replies = self.converse(conn, queries((*own, *questions)))
+        replies = list((yield queries((*own, *questions))))
         if tracking and is_error(replies[0], UNKNOWN_VARIABLE):
             self.tracking_works = tracking = False
             own = self.own_statements(conn, tracking=False)
-            replies[: len(own)] = self.converse(conn, queries(own))
+            replies[: len(own)] = yield queries(own)
         raise_first(replies[: len(own)])
         if asks:
-            self.learn(conn, replies[-2], replies[-1])
-        self.begin(conn, session, tracking=tracking)
+            yield from self.learning(conn, replies[-2], replies[-1])
+        yield from self.beginning(conn, session, tracking=tracking)
 
     def adopt(self, conn: Any, another: Callable[[], Any]) -> None:
         """Learn about the session of a connection that somebody else has made, and run the caller's statements in it.
@@ -129,7 +133,7 @@ class Plan:
         """
         session = self.introduce(conn)
         if self.facts_are_due:
-            self.learn(conn, *self.converse(conn, queries([ASK_FACTS, ASK_ROLE])))
+            self.hold(conn, self.learning(conn, *self.converse(conn, queries([ASK_FACTS, ASK_ROLE]))))
             if self.told is None:
                 spare = another()
                 self.told = spare is not None and self.is_told_by_attributes(spare)
@@ -155,8 +159,12 @@ class Plan:
 
     def begin(self, conn: Any, session: Session, *, tracking: bool) -> None:
         """Take the session as it is for a new one."""
+        self.hold(conn, self.beginning(conn, session, tracking=tracking))
+
+    def beginning(self, conn: Any, session: Session, *, tracking: bool) -> Steps[None]:
+        """Tell the steps of that."""
         if conn.server_status & IN_TRANSACTION:  # what somebody's statements began is theirs to keep
-            raise_first(self.converse(conn, [COMMIT]))
+            raise_first((yield [COMMIT]))
         session.way = self.facts.way if self.facts is not None else Way.RENEWAL
         session.tracked = tracking and session.way is not Way.ROLLBACK
         session.renew(conn.server_status)
@@ -181,7 +189,7 @@ class Plan:
         return f"SET {', '.join(parts)}".encode(conn.encoding)
 
     # -- what the server is ----------------------------------------------------------------------------------------
-    def learn(self, conn: Any, about: Any, role: Any) -> None:
+    def learning(self, conn: Any, about: Any, role: Any) -> Steps[None]:
         """Read the facts out of the two replies; a server that does not know about roles has none."""
         facts = Facts(self.clock())
         self.proved = False
@@ -193,17 +201,12 @@ class Plan:
         self.was_writable = self.was_writable or not is_on(read_only)
         if int(thread) & THREAD_ID_MASK != conn.server_thread_id[0]:
             facts.way = Way.ROLLBACK  # who greeted is not who answers
-        if init_connect and not self.is_spared(conn):
+        if init_connect and not is_spared((yield queries([ASK_SPARED]))):
             facts.init_connect = tuple(part.encode(conn.encoding) for part in split(as_text(init_connect)))
         if not isinstance(role, Exception):
             active = as_text(role.rows[0][0] or "NONE")
             facts.role = set_role(active, brand_of(conn.server_version)).encode(conn.encoding)
         self.facts = facts
-
-    def is_spared(self, conn: Any) -> bool:
-        """Ask whether this user has a privilege that spares it ``init_connect``."""
-        (reply,) = self.converse(conn, queries([ASK_SPARED]))
-        return isinstance(reply, Exception) or bool(reply.rows[0][0])
 
     def is_read_only(self, conn: Any) -> bool:
         """Ask whether the server takes no writes; False where this adapter has never been on one that did."""
@@ -232,13 +235,17 @@ class Plan:
             steps.append(packet(COM_QUERY, facts.role))
         if conn.db:
             schema = conn.db.encode(conn.encoding) if isinstance(conn.db, str) else conn.db
-            steps.append(packet(COMMAND.COM_INIT_DB, schema))
+            steps.append(packet(COM_INIT_DB, schema))
         if facts is not None and facts.init_connect:  # the server runs them first of all, and ours win
             steps += [*queries(facts.init_connect), settings]
         return steps
 
     def is_restored(self, conn: Any, replies: Sequence[Any]) -> bool:
         """Judge the answers to :meth:`commands`, and begin the session anew; False if it has to be given up."""
+        return self.hold(conn, self.judging(conn, replies))
+
+    def judging(self, conn: Any, replies: Sequence[Any]) -> Steps[bool]:
+        """Tell the steps of that."""
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
         if isinstance(replies[0], Exception) and not self.proved and self.facts is not None:
             self.facts.way = Way.RENEWAL  # this server has never done it
@@ -247,8 +254,18 @@ class Plan:
         self.proved = True
         if not conn.db and replies[-1].rows[0][0] is not None:
             return False  # its borrower chose a schema; there is no way back to none
-        self.begin(conn, session, tracking=session.tracked)
+        yield from self.beginning(conn, session, tracking=session.tracked)
         return True
+
+    def hold(self, conn: Any, steps: Steps[T]) -> T:
+        """Send what the steps ask for, and tell them the replies."""
+        try:
+            commands = next(steps)
+            while True:
+                commands = steps.send(self.converse(conn, commands))
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     def converse(self, conn: Any, commands: Sequence[bytes]) -> list[Any]:
         """Send commands and read their replies, each a result or the error that was answered."""
@@ -264,6 +281,8 @@ class Plan:
 
 def read_or_error(conn: Any) -> Any:
     """Return a reply, or the error that it was; a link that broke is raised."""
+    from pymysql import err
+
     try:
         return conn.read_reply()
     except err.MySQLError as error:
@@ -286,7 +305,13 @@ def raise_first(replies: Sequence[Any]) -> None:
 
 def is_error(reply: Any, number: int) -> bool:
     """Say whether a reply is the error of that number."""
-    return isinstance(reply, err.MySQLError) and reply.args[0] == number
+    return isinstance(reply, Exception) and reply.args[:1] == (number,)
+
+
+def is_spared(replies: Sequence[Any]) -> bool:
+    """Say whether this user has a privilege that spares it ``init_connect``; where that was not told, it has."""
+    (reply,) = replies
+    return isinstance(reply, Exception) or bool(reply.rows[0][0])
 
 
 def is_on(value: Any) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import re
+import struct
 from typing import Any, Final
 
 from millpond._core.states import Fault
@@ -32,6 +33,7 @@ MORE_RESULTS: Final = 0x0008  # SERVER_MORE_RESULTS_EXISTS
 NO_BACKSLASH_ESCAPES: Final = 0x0200  # SERVER_STATUS_NO_BACKSLASH_ESCAPES
 STATE_CHANGED: Final = 0x4000  # SERVER_SESSION_STATE_CHANGED
 
+COM_INIT_DB: Final = 0x02
 COM_QUERY: Final = 0x03
 COM_PING: Final = 0x0E
 
@@ -59,6 +61,11 @@ class Way(enum.Enum):
     RENEWAL = "ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here"
     DEAF = "ROLLBACK at every return: this version of PyMySQL cannot be listened to"
     ROLLBACK = "ROLLBACK at every return: a proxy stands between, and no word about sessions can be trusted"
+
+
+def packet(command: int, payload: bytes = b"") -> bytes:
+    """Return a command as it goes over the wire; payloads here are far below the 16 MiB of one packet."""
+    return struct.pack("<iB", len(payload) + 1, command) + payload
 
 
 class Session:
