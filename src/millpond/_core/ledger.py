@@ -48,6 +48,7 @@ from .states import (
 SPREAD = 0.2  # each connection's lifetime is its own, shorter by up to this share
 RENEW_S = 10.0  # a replacement is dialled this long before the end of a lifetime ...
 RENEW_SHARE = 0.05  # ... or this share of it, whichever is less
+CENSUS = 256  # slots counted in one tick; a signal would have to strike in a finalizer for one to be missing
 ROUND = 32  # connections looked after in one tick; the rest follow in the next, at once
 COLLECT_S = 1.0  # an answer that nobody asked for is read within so long: behind it, row locks may be held
 HOUSEKEEPING_S = 1.0  # the longest time between two ticks while something could have been lost
@@ -80,6 +81,7 @@ class Ledger:
         self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
         self.abandoned: weakref.WeakSet[Slot] = weakref.WeakSet()  # of dials given up whose driver call is still out
         self.upkeep: list[tuple[float, int]] = []  # heap: when to look at which slot; one entry a slot
+        self.uncounted: deque[int] = deque()  # slots that this census has still to look at
         self.untended: deque[Slot] = deque()  # taken out of idle, to be checked by the tend conversation
         self.tending_until = RETIRED  # until then somebody is expected to be at it
         self.watchers: list[Watcher] = []
@@ -199,9 +201,9 @@ class Ledger:
             self.suspect(now)
             self.discard(slot, Reason.DEAD)
             return
-            if not self.tickets and len(self.idle) + len(self.settling) >= self.limits.max_idle:
-                self.discard(slot, Reason.SURPLUS)
-                return
+        if not self.tickets and len(self.idle) + len(self.settling) >= self.limits.max_idle:
+            self.discard(slot, Reason.SURPLUS)
+            return
         self.move(slot, SETTLING)
         self.settling.append(slot)
         self.arm(now + COLLECT_S)
@@ -296,10 +298,13 @@ class Ledger:
     def forget(self, slot: Slot) -> None:
         """Take a slot out of the books; its holder, if it still has one, finds it GONE."""
         slot.state = GONE
-        self.slots.pop(slot.number, None)
-        self.dialing.pop(slot.number, None)
-        self.young.pop(slot.number, None)
-        self.unanswered.pop(slot.number, None)
+        self.strike_off(slot.number)
+
+    def strike_off(self, number: int) -> None:
+        self.slots.pop(number, None)
+        self.dialing.pop(number, None)
+        self.young.pop(number, None)
+        self.unanswered.pop(number, None)
         self.notify()
 
     def room_freed(self, now: float) -> None:
@@ -347,6 +352,25 @@ class Ledger:
             self.report("dropped", slot=slot, held_s=now - slot.leased_at)
         # Nobody can say what its last holder left in it, and a finalizer cannot wait for a reset: it is given up.
         self.discard(slot, Reason.UNCLEAN)
+
+    def count_slots(self, now: float) -> None:
+        """Free the room of slots that died without a word; so many a tick, all of them in turn.
+
+        That takes a signal handler that raises in a finalizer, where Python drops what is raised.
+        """
+        if self.lost.found:  # one that died in a cycle has lost its references as well, and is in there
+            return
+        if not self.uncounted:
+            self.uncounted.extend(self.slots)
+        for _ in range(min(len(self.uncounted), CENSUS)):
+            number = self.uncounted.popleft()
+            reference = self.slots.get(number)
+            if reference is None or reference() is not None:
+                continue
+            self.counts["lost"] += 1
+            self.retired[Reason.UNCLEAN] += number not in self.dialing
+            self.strike_off(number)
+            self.room_freed(now)
 
     def used(self, slot: Slot, held_s: float) -> None:
         slot.uses += 1
@@ -700,6 +724,7 @@ class Ledger:
         now = self.clock()
         self.alarm_at = FOREVER
         self.recover(now)
+        self.count_slots(now)
         for ticket in list(itertools.islice(self.granted, ROUND)):
             self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal
         for number, slot in list(self.unanswered.items()):
