@@ -1,0 +1,629 @@
+"""What the adapters of asyncio's MySQL drivers share: connections that listen, and sessions made as good as new.
+
+Why: asyncmy and aiomysql descend from PyMySQL and have kept its inner names.  So one mixin makes the connections of both
+keep what every reply says (:class:`~millpond.drivers._session.Session`), and the steps of
+:class:`~millpond.drivers._pymysql_plan.Plan` are held by tasks as they are by threads.
+
+Rules:
+- A connection that was cancelled while it waited for a reply owes that reply, and is never used again.
+- Nothing is written behind a command whose answer is out: a session that was reset ahead waits for its answers first.
+- A session whose driver does not tell how a result ended is never proved clean: it is rolled back at every return.
+- A statement that nobody waits for any more is ended by a side connection, one at a time and outside the pool's size;
+  never the session of a server that has begun to count anew (its own number would be the lower one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import operator
+import select
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from millpond.errors import ConcurrentUse, InvalidSetting, joined
+from millpond.url import MYSQL_OPTIONS, SSL_MODES, Parser
+
+from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, Steps
+from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session, Way, packet
+from .aio import AiodbDriver, answer_of
+from .dbapi import OnConnect, Reset, shut_down
+
+T = TypeVar("T")
+COM_QUIT: Final = packet(0x01)
+ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
+UNHEARD: Final = frozenset({0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0xFA})  # prepared statements read by themselves
+SILENT: Final = frozenset({0x18, 0x19})  # of these, those that are not answered
+ANSWER_S: Final = 2.0  # the rest of an answer that has begun to come
+FAREWELL_S: Final = 0.5
+KILLS_MAX: Final = 1000  # statements waiting to be ended; more than that is an outage, and they end by themselves
+CONNECTING: Final = "connecting"
+CLIENT_SSL: Final = 1 << 11
+TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
+TLS_FILES: Final = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
+
+if TYPE_CHECKING:
+
+    class _Base:
+        """What the mixin needs of a driver's connection, private parts included."""
+
+        server_status: int
+        server_capabilities: int
+        _result: Any
+        _affected_rows: Any
+        _next_seq_id: int
+
+        async def _execute_command(self, command: int, sql: Any) -> None: ...
+        async def _read_ok_packet(self) -> Any: ...
+        async def _request_authentication(self) -> Any: ...
+        async def set_charset(self, charset: str) -> None: ...
+        def _write_bytes(self, data: bytes) -> Any: ...
+
+else:
+    _Base = object
+
+
+class AsyncListening(_Base):
+    """What a connection class gains by listening; a driver's adapter completes it."""
+
+    _millpond: Session
+    _millpond_poll: Any = None
+    _millpond_unread: Any = None  # a result whose end was not seen yet: an unbuffered one
+    _millpond_tls_required = False
+    collation: str | None = None
+
+    # -- what an adapter's class says of its driver ------------------------------------------------------------------
+    @property
+    def link(self) -> Any:
+        """The transport; None once it was closed."""
+        raise NotImplementedError
+
+    def has_news(self) -> bool:
+        """Say whether anything was received and not read, the end of the link included."""
+        raise NotImplementedError
+
+    async def await_news(self) -> None:
+        """Wait until there is; reads nothing."""
+        raise NotImplementedError
+
+    def new_result(self) -> Any:
+        """Return an empty result that keeps the status word of its last packet."""
+        raise NotImplementedError
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+    async def _execute_command(self, command: int, sql: Any) -> None:
+        session = self._millpond
+        me = id(asyncio.current_task())
+        if session.holder and session.holder != me:
+            raise used_by_two(self)
+        self.hear_unread()
+        session.holder = me
+        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)  # type: ignore[attr-defined]
+        try:
+            session.judge(command, text)
+            await super()._execute_command(command, text)
+        except BaseException:
+            session.holder = 0
+            raise
+        session.sent(text)
+        if command in UNHEARD:
+            session.owed -= 1
+            session.holder = 0
+
+    # -- hearing ---------------------------------------------------------------------------------------------------
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        session = self._millpond
+        self._result = None
+        result = self.new_result()
+        try:
+            if unbuffered:
+                await start_unbuffered(result)
+            else:
+                await result.read()
+        except Exception as error:
+            self.hear_error(error)
+            raise
+        finally:
+            session.holder = 0
+        self._result = result
+        self._affected_rows = result.affected_rows
+        if unbuffered and result.unbuffered_active:
+            self._millpond_unread = result
+        else:
+            self.hear(result)
+
+    async def _read_ok_packet(self) -> Any:
+        session = self._millpond
+        try:
+            ok = await super()._read_ok_packet()
+        except Exception as error:
+            self.hear_error(error)
+            raise
+        finally:
+            session.holder = 0
+        session.note(ok.server_status, ok.warning_count)
+        return ok
+
+    async def set_charset(self, charset: str) -> None:
+        """Set the character set; the driver reads the answer by itself."""
+        session = self._millpond
+        try:
+            await super().set_charset(charset)
+            session.owed -= 1
+        except Exception as error:
+            self.hear_error(error)
+            raise
+        finally:
+            session.holder = 0
+
+    async def show_warnings(self) -> Any:
+        """Ask for the warnings of the last statement."""
+        await self._execute_command(COM_QUERY, "SHOW WARNINGS")
+        await self._read_query_result()
+        return self._result.rows
+
+    def hear(self, result: Any) -> None:
+        """Take in what the last packet of a result said."""
+        if result.server_status:
+            self.server_status = result.server_status
+        else:  # this server's results end in a way that the driver does not tell of
+            self._millpond.dirt = self._millpond.dirt or "a result whose end was not told"
+        self._millpond.note(result.server_status or self.server_status, result.warning_count)
+
+    def hear_unread(self) -> None:
+        """Take in how an unbuffered result has ended, if it has."""
+        result = self._millpond_unread
+        if result is not None and not result.unbuffered_active:
+            self._millpond_unread = None
+            self.hear(result)
+
+    def hear_error(self, error: Exception) -> None:
+        """Take in an error; an ERR packet ends a reply, anything else leaves it where it was."""
+        self._millpond.failed(error, answered=is_of_driver(error) and self.link is not None)
+
+    # -- sending ahead ---------------------------------------------------------------------------------------------
+    def write_all(self, commands: Sequence[bytes]) -> None:
+        """Send commands in one write; :meth:`read_reply` reads as many replies."""
+        self._result = self._millpond_unread = None
+        self._write_bytes(b"".join(commands))
+
+    async def read_reply(self) -> Any:
+        """Read one reply to its end, further results included; return its first, with the last status word.
+
+        Raises:
+            Exception: what the server answered, as the driver's own error.
+        """
+        self._next_seq_id = 1
+        result = first = self.new_result()
+        await result.read()
+        while (result.server_status or 0) & MORE_RESULTS:
+            result = self.new_result()
+            await result.read()
+        self.server_status = first.server_status = result.server_status or 0
+        return first
+
+    async def _request_authentication(self) -> Any:
+        if self._millpond_tls_required and not self.server_capabilities & CLIENT_SSL:
+            kind = operational(self)
+            raise kind(TLS_FAILED, "TLS is required, and this server has none")
+        return await super()._request_authentication()
+
+
+async def start_unbuffered(result: Any) -> None:
+    """Begin to read an unbuffered result; one that could not be begun is not to be read by its finalizer."""
+    try:
+        await result.init_unbuffered_query()
+    except BaseException:
+        result.unbuffered_active = False
+        result.connection = None
+        raise
+
+
+def is_of_driver(error: BaseException) -> bool:
+    """Say whether an error is one of the driver's own, by the classes of PEP 249."""
+    return any(kind.__name__ == "MySQLError" for kind in type(error).__mro__)
+
+
+def operational(conn: Any) -> Any:
+    """Return the driver's class of operational errors."""
+    return next(
+        (kind.OperationalError for kind in type(conn).__mro__ if hasattr(kind, "OperationalError")), ConnectionError
+    )
+
+
+def used_by_two(conn: Any) -> ConcurrentUse:
+    """Return the error that names both tasks."""
+    names = {id(task): task.get_name() for task in asyncio.all_tasks()}
+    session: Session = conn._millpond  # noqa: SLF001  our own
+    task = asyncio.current_task()
+    this = task.get_name() if task is not None else "a callback"
+    other = names.get(session.holder, "a task that has ended")
+    text = (
+        f"two tasks used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
+        "command. Let each task take its own connection from the pool."
+    )
+    kind = getattr(type(conn), "InterfaceError", None)
+    return joined(ConcurrentUse, kind)(text)
+
+
+class Killer:
+    """Ends statements that nobody waits for any more, over one side connection that lives while there are any."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
+        self._connect = connect
+        self._victims: deque[int] = deque(maxlen=KILLS_MAX)
+        self._works = False
+
+    async def kill(self, thread_id: int) -> None:
+        """End a session; best effort, whoever calls second leaves it to the first."""
+        self._victims.append(thread_id)
+        if self._works:
+            return
+        self._works = True
+        try:
+            conn = await self._connect()
+            try:
+                while self._victims:
+                    await self._kill_one(conn, self._victims.popleft())
+            finally:
+                conn.close()
+        finally:
+            self._works = False
+
+    @staticmethod
+    async def _kill_one(conn: Any, victim: int) -> None:
+        if victim >= conn.thread_id():  # this server has been started since, and counts anew
+            return
+        with contextlib.suppress(Exception):  # it has ended meanwhile
+            await conn.query(f"KILL {victim}")
+
+
+class AsyncMySQLDriver(AiodbDriver[Any]):
+    """What the adapters of asyncmy and aiomysql have in common."""
+
+    options: ClassVar[Mapping[str, Parser]] = {
+        name: read for name, read in MYSQL_OPTIONS.items() if name not in ("bind_address", "write_timeout")
+    }
+    tracks_cursors = True
+    #: What a borrower can change on the connection object without a word to the server.
+    looks: ClassVar[tuple[str, ...]] = ()
+    #: Our names of what is set at connect -> the driver's; set aside while it connects.
+    set_aside: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(
+        self,
+        source: Any = None,
+        *,
+        connect_args: Mapping[str, Any] | None = None,
+        reset: Reset = "auto",
+        on_connect: OnConnect = None,
+        described: str = "",
+    ) -> None:
+        super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
+        arguments = self._connect_args
+        self._dials = self._connect is getattr(self.module, "connect", None)
+        self._time_zone: str | None = arguments.pop("time_zone", None) if self._dials else None
+        self._tls: ssl.SSLContext | None = None
+        self._tls_required = False
+        if self._dials:
+            self._take_tls(arguments)
+        statements = self._on_connect if isinstance(self._on_connect, tuple) else ()
+        self._plan = Plan(time_zone=self._time_zone, statements=statements, ahead=True, clock=time.monotonic)
+        self._killer = Killer(self._connect_beside)
+        self._look_at: Callable[[Any], Any] = operator.attrgetter(*self.looks)
+        self._new_poll = getattr(select, "poll", None)
+        self.is_readable = self._is_readable
+        if self._dials and not callable(self._reset):
+            self.send_reset = self._send_reset if self._reset != "none" else None
+            self.is_clean = self._is_clean if self._reset in ("auto", "rollback") else None
+
+    @classmethod
+    def connection_class(cls) -> type[Any]:
+        """Return the class of connections that listen."""
+        raise NotImplementedError
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+    def _take_tls(self, arguments: dict[str, Any]) -> None:
+        """Make one TLS context for all connections: making one costs some 50 ms of CPU, a connect a few."""
+        mode = arguments.get("ssl")
+        if arguments.pop("ssl_disabled", False) or mode == "disabled":
+            arguments.pop("ssl", None)
+        elif isinstance(mode, str) or any(arguments.get(name) for name in TLS_FILES):
+            if isinstance(mode, str) and mode not in SSL_MODES:
+                raise InvalidSetting("ssl", mode, f"one of {', '.join(SSL_MODES)}, or what the driver's connect takes")
+            self._tls = context_of(arguments, str(mode or "verify-ca"))
+            self._tls_required = mode != "preferred"
+            arguments["ssl"] = self._tls
+        elif mode is not None:
+            self._tls_required = True
+        for name in (*TLS_FILES, "ssl_verify_cert", "ssl_verify_identity"):
+            arguments.pop(name, None)
+
+    async def open(self, until: float) -> Any:
+        """Connect, and set the session up in one write and one wait."""
+        arguments = await self.fresh_arguments()
+        if not self._dials:
+            conn = await answer_of(self._connect(**arguments))
+            await self._set_up_plainly(conn)
+            return conn
+        conn = self.connection_class()(**arguments)
+        conn._millpond_tls_required = self._tls_required  # noqa: SLF001  our own
+        try:
+            await self._dial(conn)
+        except BaseException:
+            self.close(conn)
+            raise
+        return conn
+
+    async def _dial(self, conn: Any) -> None:
+        session = conn._millpond = Session()  # noqa: SLF001  our own
+        session.dirt = CONNECTING
+        held = {name: getattr(conn, name) for name in self.set_aside}
+        for name, nothing in self.set_aside.items():
+            setattr(conn, name, nothing)
+        self.add_flags(conn, CLIENT_SESSION_TRACK)
+        await self.shake_hands(conn)
+        session.owed = session.holder = 0
+        for name, value in held.items():
+            setattr(conn, name, value)
+        await self._hold(conn, self._plan.setting_up(conn))
+        if callable(self._on_connect):
+            await answer_of(self._on_connect(conn))
+            await self._hold(conn, self._plan.beginning(conn, session, tracking=session.tracked))
+        if not self.tells_ends(conn):
+            session.way = Way.DEAF
+            session.renew(session.status)
+        session.looks = self._look_at(conn)
+
+    def add_flags(self, conn: Any, flags: int) -> None:
+        """Ask the server for more, before the handshake."""
+        raise NotImplementedError
+
+    async def shake_hands(self, conn: Any) -> None:
+        """Connect as the driver does."""
+        raise NotImplementedError
+
+    def tells_ends(self, conn: Any) -> bool:
+        """Say whether the driver tells how each result ends."""
+        return True
+
+    async def _set_up_plainly(self, conn: Any) -> None:
+        """Run what is to be run on a connection that somebody else has made."""
+        if callable(self._on_connect):
+            await answer_of(self._on_connect(conn))
+        elif self._on_connect is not None:
+            for statement in self._on_connect:
+                await conn.query(statement)
+            await conn.commit()
+
+    async def _connect_beside(self) -> Any:
+        """Open a plain connection beside the pool's."""
+        return await answer_of(self._connect(**await self.fresh_arguments()))
+
+    async def _hold(self, conn: Any, steps: Steps[T]) -> T:
+        """Send what the steps ask for, and tell them the replies."""
+        try:
+            commands = next(steps)
+            while True:
+                conn.write_all(commands)
+                commands = steps.send([await read_or_error(conn) for _ in commands])
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    # -- using -----------------------------------------------------------------------------------------------------
+    async def is_alive(self, conn: Any, until: float) -> bool:
+        """Ping, without reconnecting."""
+        try:
+            await conn.ping(reconnect=False)
+        except Exception:  # noqa: BLE001  whatever it is, this connection has not answered
+            return False
+        return True
+
+    def _is_clean(self, conn: Any) -> bool:
+        """Say whether the session is proved to be as good as new; without I/O, at every return."""
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        if conn._millpond_unread is not None:  # noqa: SLF001
+            conn.hear_unread()
+        return (
+            not (session.dirt or session.owed or session.status & IN_TRANSACTION)
+            and self._look_at(conn) == session.looks
+        )
+
+    async def clean(self, conn: Any, until: float) -> bool:
+        """Make the session as good as new."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:  # nothing is known of it
+            await conn.rollback()
+            return True
+        commands = self._cleaning(conn, session)
+        if isinstance(commands, bool):
+            return commands
+        conn.write_all(commands)
+        return await self._is_good(conn, session, [await read_or_error(conn) for _ in commands])
+
+    def _send_reset(self, conn: Any) -> bool | None:
+        """Send what makes the session as good as new; :meth:`collect` reads the answers."""
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        commands = self._cleaning(conn, session)
+        if isinstance(commands, bool):
+            return commands
+        try:
+            conn.write_all(commands)
+        except Exception:  # noqa: BLE001  the link is gone
+            session.lost = True
+            return False
+        session.answers = len(commands)
+        session.sent_at = time.monotonic()
+        return None
+
+    def _cleaning(self, conn: Any, session: Session) -> list[bytes] | bool:
+        """Return what is to be sent; True if nothing, False if nothing would help."""
+        if session.is_hopeless or conn.link is None:
+            return False
+        if self._reset != "always" and self._is_clean(conn):
+            return True
+        if self._reset == "rollback" or session.way in (Way.DEAF, Way.ROLLBACK):
+            return [ROLLBACK]
+        if self._reset != "always" and not session.dirt and self._look_at(conn) == session.looks:
+            return [ROLLBACK]  # a transaction is all that was left
+        if session.way is Way.RENEWAL:
+            return False
+        for name, value in zip(self.looks, session.looks, strict=True):
+            if getattr(conn, name) is not value:
+                setattr(conn, name, value)
+        self.forget_statements(conn)
+        return self._plan.commands(conn)
+
+    def forget_statements(self, conn: Any) -> None:
+        """Forget what a reset takes from the server's side of the connection."""
+
+    async def collect(self, conn: Any, until: float) -> bool | None:
+        """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        if not await self._comes(conn, until):
+            return None
+        try:
+            good = await self._is_good(conn, session, [await read_or_error(conn) for _ in range(session.answers)])
+        except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
+            session.lost = True
+            return False
+        return good and not self._is_readable(conn)
+
+    async def _comes(self, conn: Any, until: float) -> bool:
+        """Wait until something has come; a wait that is cancelled has read nothing."""
+        if conn.has_news():
+            return True
+        waiting = asyncio.get_running_loop().create_task(conn.await_news())
+        try:
+            await asyncio.wait((waiting,), timeout=max(0.0, until - time.monotonic()))
+        finally:
+            waiting.cancel()
+        return bool(conn.has_news())
+
+    async def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
+        """Judge the answers, and begin the session anew."""
+        if len(replies) == 1:
+            (answer,) = replies
+            if isinstance(answer, Exception) or conn.server_status & IN_TRANSACTION:
+                return False
+            session.renew(conn.server_status)
+            return True
+        return await self._hold(conn, self._plan.judging(conn, replies))
+
+    def close(self, conn: Any) -> Awaitable[object] | None:
+        """Say goodbye without waiting, and close; what runs on the server for nobody any more is ended there."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        runs = session is not None and session.owed > 0 and session.dirt != CONNECTING and not session.lost
+        thread_id = conn.thread_id() if runs else 0
+        link = conn.link if session is not None else None
+        if link is not None and not runs and not link.is_closing():
+            with contextlib.suppress(Exception):
+                link.write(COM_QUIT)
+        conn.close()
+        return self._see_off(link, thread_id) if link is not None or runs else None
+
+    async def _see_off(self, link: Any, thread_id: int) -> None:
+        """Wait until what was written has gone, and end what runs."""
+        if thread_id:
+            await self._killer.kill(thread_id)
+        if link is None:
+            return
+        began_at = time.monotonic()
+        while not is_gone(link) and time.monotonic() - began_at < FAREWELL_S:
+            await asyncio.sleep(0.005)
+        link.abort()
+
+    # -- capabilities ----------------------------------------------------------------------------------------------
+    def fileno(self, conn: Any) -> int | None:
+        """Return the socket's descriptor."""
+        link = getattr(conn, "link", None)
+        sock = None if link is None else link.get_extra_info("socket")
+        try:
+            fd = -1 if sock is None else sock.fileno()
+        except (OSError, AttributeError):
+            return None
+        return fd if fd >= 0 else None
+
+    def _is_readable(self, conn: Any) -> bool:
+        """Look at what the loop has received, then poll the descriptor: an idle server says nothing."""
+        if not isinstance(conn, AsyncListening):
+            return bool(getattr(conn, "closed", False))
+        if conn.link is None or conn.link.is_closing() or conn.has_news():
+            return True
+        poll = conn._millpond_poll  # noqa: SLF001  our own
+        if poll is None:
+            fd = self.fileno(conn)
+            if fd is None or self._new_poll is None:
+                return False
+            poll = conn._millpond_poll = self._new_poll()  # noqa: SLF001
+            poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def in_flight(self, conn: Any) -> bool | None:
+        """Say whether a command waits for its reply, or a reply for a reader."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:
+            return None
+        conn.hear_unread()
+        return session.owed > 0 or conn.link is None
+
+    def uncommitted(self, conn: Any) -> bool:
+        """Say whether writes would be lost by a rollback now."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is None:  # the last OK packet's word: after writes it is right
+            return bool(getattr(conn, "server_status", 0) & IN_TRANSACTION)
+        return session.uncommitted and conn.link is not None
+
+    def is_broken(self, conn: Any) -> bool:
+        """Say whether the link was seen to break while it was used; not if its borrower has closed it."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        return session is not None and session.lost
+
+    def reset_way(self) -> str:
+        """Return how sessions are made as good as new, as far as this is known yet; for people."""
+        if callable(self._reset) or self._reset in ("none", "rollback"):
+            return ""
+        if not self._dials:
+            return Way.DEAF.value
+        return "" if self._plan.facts is None else self._plan.facts.way.value
+
+    def cut(self, conn: Any) -> bool:
+        """Shut the socket down under whoever reads from it."""
+        fd = self.fileno(conn)
+        return fd is not None and shut_down(fd)
+
+
+async def read_or_error(conn: Any) -> Any:
+    """Return a reply, or the error that it was; a link that broke is raised."""
+    try:
+        return await conn.read_reply()
+    except Exception as error:
+        if not is_of_driver(error) or conn.link is None or conn.link.is_closing():
+            raise
+        return error
+
+
+def is_gone(link: Any) -> bool:
+    """Say whether a transport has let go of its socket."""
+    sock = link.get_extra_info("socket")
+    try:
+        return sock is None or sock.fileno() < 0
+    except OSError:
+        return True
+
+
+def context_of(arguments: Mapping[str, Any], mode: str) -> ssl.SSLContext:
+    """Return the TLS context for one of our modes."""
+    context = ssl.create_default_context(cafile=arguments.get("ssl_ca"))
+    # Python 3.13 made this the default, and the certificates that servers make for themselves do not pass it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.check_hostname = mode == "verify-identity" or bool(arguments.get("ssl_verify_identity"))
+    if mode in ("preferred", "required"):
+        context.verify_mode = ssl.CERT_NONE
+    if arguments.get("ssl_cert") is not None:
+        context.load_cert_chain(arguments["ssl_cert"], arguments.get("ssl_key"), arguments.get("ssl_key_password"))
+    return context

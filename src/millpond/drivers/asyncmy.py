@@ -1,0 +1,180 @@
+"""asyncmy: a driver in Cython, whose connections can be listened to all the same.
+
+What it exposes (0.2.18): its ``Connection`` is a class that can be extended, and its compiled code calls
+``_execute_command``, ``_read_query_result``, ``_read_ok_packet`` and ``_write_bytes`` by name.  Its results tell their
+status word where they end with an OK packet (MySQL 5.7.5, MariaDB 10.2 and later).  Prepared statements read their replies by
+themselves; a session with one is reset.  A read that is cancelled closes the connection.
+
+Cursors are of compiled classes with a shortcut for their own exact class, so they are lent as they are, and cut off at
+return by taking their connection away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from millpond.errors import DriverMissing, InvalidSetting
+
+from ._aio_session import AsyncListening, AsyncMySQLDriver
+from .aio import AiodbDriver
+
+LOOKS = (
+    *("autocommit_mode", "_charset", "_encoding", "_encoders", "_decoders", "_cursor_cls", "_use_unicode", "_echo"),
+    *("_query_callback", "_read_timeout", "_sql_mode", "_init_command", "_db", "_local_infile", "_stmt_cache_size"),
+)
+PARTS = frozenset({"_execute_command", "_read_query_result", "_read_ok_packet", "_write_bytes", "_request_authentication"})
+
+
+class AsyncmyDriver(AsyncMySQLDriver):
+    """Adapter for asyncmy 0.2.18 and later.
+
+    Args: as for :class:`~millpond.drivers.aio.AiodbDriver`; ``connect_args`` are those of ``asyncmy.connect``, where
+        ``ssl`` may also be one of "disabled", "required", "verify-ca" and "verify-identity", and ``time_zone`` sets
+        the session's.
+    """
+
+    name = "asyncmy"
+    capabilities: ClassVar[dict[str, str]] = {
+        "deadline": "yes: every operation is cancelled",
+        "alive": "poll of the descriptor, and what the loop has received; COM_PING",
+        "clean": "yes, where results end with an OK packet (MySQL 5.7.5, MariaDB 10.2)",
+        "reset": "COM_RESET_CONNECTION and what it forgets, sent at return and read later",
+        "in flight": "yes; what runs for nobody any more is killed",
+        "cut": "its descriptor is shut down",
+        "errors": "by number",
+    }
+    looks = LOOKS
+    set_aside: ClassVar[Mapping[str, Any]] = {"autocommit_mode": None, "_sql_mode": None, "_init_command": None}
+    _class: ClassVar[type[Any] | None] = None
+
+    @classmethod
+    def import_module(cls) -> types.ModuleType:
+        """Import asyncmy."""
+        try:
+            return importlib.import_module("asyncmy")
+        except ImportError as error:
+            text = 'asyncmy is not installed; install it with: pip install "millpond[asyncmy]"'
+            raise DriverMissing(text) from error
+
+    @classmethod
+    def arguments_of(cls, url: Any) -> dict[str, Any]:
+        """Return the arguments of ``asyncmy.connect``."""
+        arguments = super().arguments_of(url)
+        if "collation" in arguments:
+            raise InvalidSetting("collation", arguments["collation"], "charset alone", "asyncmy has none")
+        return arguments
+
+    def _take_tls(self, arguments: dict[str, Any]) -> None:
+        if arguments.get("ssl") == "preferred":
+            allowed = "disabled, required, verify-ca, verify-identity"
+            raise InvalidSetting("ssl", "preferred", allowed, "asyncmy does not look whether a server has TLS")
+        super()._take_tls(arguments)
+
+    @classmethod
+    def connection_class(cls) -> type[Any]:
+        """Return the class of asyncmy's connections that listen."""
+        if cls._class is None:
+            connection: Any = importlib.import_module("asyncmy.connection")
+            missing = PARTS - set(dir(connection.Connection))
+            assert not missing, f"this asyncmy lacks {sorted(missing)}"
+            members = {"new_result": lambda self: connection.MySQLResult(self)}
+            cls._class = type("Connection", (ListeningAsyncmy, connection.Connection), members)
+        return cls._class
+
+    def add_flags(self, conn: Any, flags: int) -> None:
+        """Ask the server for more, before the handshake."""
+        conn._client_flag |= flags  # noqa: SLF001  see the module's text
+
+    async def shake_hands(self, conn: Any) -> None:
+        """Connect."""
+        await conn.connect()
+
+    def tells_ends(self, conn: Any) -> bool:
+        """Say whether results end with an OK packet, the only one that asyncmy keeps the status word of."""
+        return bool(conn._deprecate_eof)  # noqa: SLF001  see the module's text
+
+    def forget_statements(self, conn: Any) -> None:
+        """Prepared statements do not survive a reset."""
+        conn._stmt_cache.clear()  # noqa: SLF001  see the module's text
+
+    def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a cursor of the user's own class; it is cut off when the lease is given back."""
+        cursor = conn.cursor(*args, **kwargs)
+        lease._track(Severed(cursor))  # noqa: SLF001  the lease's side of the same machinery
+        return cursor
+
+
+class Severed:
+    """What is tracked of a cursor: closing it takes its connection away, without waiting for anything."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def close(self) -> None:
+        """Let the cursor say that it is closed."""
+        self._cursor.connection = None
+
+
+class ListeningAsyncmy(AsyncListening):
+    """asyncmy's names for what the mixin needs."""
+
+    _transport: Any
+    _proto: Any
+    _charset: str
+    _encoding: str
+    _db: Any
+    _init_command: str | None
+    _sql_mode: str | None
+    _client_flag: int
+
+    @property
+    def link(self) -> Any:
+        """The transport; None once it was closed."""
+        return self._transport
+
+    def has_news(self) -> bool:
+        """Say whether anything was received and not read."""
+        proto = self._proto
+        return proto is None or proto.eof or proto.exc is not None or proto.length > proto.pos
+
+    async def await_news(self) -> None:
+        """Wait until there is."""
+        await self._proto.wait_for_data(1)
+
+    @property
+    def charset(self) -> str:
+        """The character set's name."""
+        return self._charset
+
+    @property
+    def encoding(self) -> str:
+        """Python's name of it."""
+        return self._encoding
+
+    @property
+    def db(self) -> Any:
+        """The schema chosen at connect."""
+        return self._db
+
+    @property
+    def init_command(self) -> str | None:
+        """The statement to run at connect."""
+        return self._init_command
+
+    @property
+    def sql_mode(self) -> str | None:
+        """The mode to set at connect."""
+        return self._sql_mode
+
+    @property
+    def client_flag(self) -> int:
+        """What was asked of the server."""
+        return self._client_flag
+
+
+__all__ = ["AiodbDriver", "AsyncmyDriver"]
