@@ -168,7 +168,7 @@ class Listening(_Base):
     # -- results
     def store_result(self) -> Any:
         """Read the result that was announced to its end."""
-        session = self._millpond
+        session = self._mine()
         try:
             result = super().store_result()
         except BaseException as error:
@@ -182,7 +182,7 @@ class Listening(_Base):
 
     def use_result(self) -> Any:
         """Begin to read the result that was announced."""
-        session = self._millpond
+        session = self._mine()
         try:
             result = super().use_result()
         except BaseException as error:
@@ -195,7 +195,7 @@ class Listening(_Base):
 
     def next_result(self) -> int:
         """Go on to the next result of the same statement."""
-        session = self._millpond
+        session = self._mine()
         self._end_unread(session)
         try:
             answer = super().next_result()
@@ -221,14 +221,19 @@ class Listening(_Base):
         super().close()
 
     # -- inside
-    def _enter(self, command: int, text: bytes) -> None:
+    def _mine(self) -> Session:
+        """Return what is known of the session, unless another thread waits for a reply."""
         session = self._millpond
         me = get_ident()
         if session.holder and session.holder != me:
             raise used_by_two(session.holder, me, self.InterfaceError)
+        return session
+
+    def _enter(self, command: int, text: bytes) -> None:
+        session = self._mine()
         self._end_unread(session)
         session.judge(command, text)
-        session.holder = me
+        session.holder = get_ident()
         session.sent(text)
 
     def _end_unread(self, session: Session) -> None:

@@ -16,6 +16,7 @@ It must not decide when a session is cleaned.
 
 from __future__ import annotations
 
+import abc
 import functools
 import importlib
 import struct
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
         def _do_auth(self, *args: Any, **kwargs: Any) -> Any: ...
 
 else:
-    _Base = object
+    _Base = abc.ABC  # as the driver's own: only then may a connection be given the class made of both
 
 
 class Listening(_Base):

@@ -32,6 +32,7 @@ from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, WatchedDriver, together
 from .faults import number_of
 
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
+CLIENT_SSL: Final = 1 << 11
 TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR: of a dial, and of any link under TLS that breaks
 BROKEN: Final = ("unexpected eof", "reset by peer", "broken pipe", "error in the", "not properly terminated")
 MODES = {
@@ -106,6 +107,27 @@ class MySQLClientDriver(WatchedDriver):
         cursors = importlib.import_module("MySQLdb.cursors")
         unbuffered: type[Any] = cursors.CursorUseResultMixIn
         return CursorClasses(sever=detach, tracked=lambda kind: issubclass(kind, unbuffered))
+
+    def dial(self, arguments: dict[str, Any], until: float) -> Any:
+        """Connect by the next whole second, and see that TLS is what was asked for."""
+        if not self._dials:
+            return super().dial(arguments, until)
+        mode = arguments.get("ssl_mode")
+        if mode == "PREFERRED" and self._is_mariadbs():
+            arguments["ssl_mode"] = "REQUIRED"  # what that library takes for it: TLS where the server has it
+        limit_s = arguments.pop("connect_timeout", None) or float("inf")
+        arguments["connect_timeout"] = max(1, int(min(limit_s, until - time.monotonic())))
+        conn = super().dial(arguments, until)
+        if (mode == "REQUIRED" or arguments.get("ssl") is True) and not conn.server_capabilities & CLIENT_SSL:
+            conn.close()  # nothing tells before: MariaDB's library goes on without
+            kind: Any = self.family("OperationalError") or ConnectionError
+            raise kind(TLS_FAILED, "TLS is required, and this server has none; ssl=preferred would go on without")
+        return conn
+
+    @staticmethod
+    def _is_mariadbs() -> bool:
+        """Say whether the library is MariaDB's: its versions are 3.x, those of MySQL's began at 4."""
+        return str(importlib.import_module("MySQLdb._mysql").get_client_info()).startswith("3.")
 
     # -- how it is asked
     def watch(self, conn: Any) -> Session | None:

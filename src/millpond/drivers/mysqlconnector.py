@@ -230,8 +230,9 @@ class MySQLConnectorDriver(WatchedDriver):
         if isinstance(conn, ListeningPure):
             session_module.reset_pure(conn)
             return True
-        cmysql: Any = getattr(conn, "_cmysql", None)
-        return cmysql is not None and bool(cmysql.reset_connection())
+        if isinstance(conn, ListeningC):
+            return bool(conn._cmysql.reset_connection())  # noqa: SLF001  one body with its session module
+        return bool(conn.cmd_reset_connection())
 
     def is_unread(self, conn: Any) -> bool:
         """Say whether a part of a reply is left."""

@@ -34,3 +34,10 @@ def tls_road(server: ScratchServer, request: pytest.FixtureRequest) -> Iterator[
     """Return each driver to each server, under TLS."""
     with contextlib.ExitStack() as closing:
         yield furnished(Road(request.param, server, closing, tls=True))
+
+
+@pytest.fixture
+def client_road(server: ScratchServer) -> Iterator[Road]:
+    """Return mysqlclient to each server, in the clear."""
+    with contextlib.ExitStack() as closing:
+        yield furnished(Road("mysqlclient", server, closing))

@@ -19,8 +19,15 @@ from millpond.drivers import adapter_named
 from millpond.drivers.base import Driver
 from millpond.testing import FaultProxy, ScratchServer
 
-DRIVERS = ("mysqlclient", "mysqlconnector")
 TABLE = "road"
+
+
+def has_c_library() -> bool:
+    """Say whether mysql-connector-python's C library loads here: a wheel's may want a newer system."""
+    return bool(importlib.import_module("mysql.connector").HAVE_CEXT)
+
+
+DRIVERS = ("mysqlclient", "mysqlconnector", *(["mysqlconnector-c"] if has_c_library() else []))
 
 
 class Road:
@@ -64,14 +71,18 @@ class Road:
         if self.driver == "mysqlclient":
             found["ssl_mode"] = "REQUIRED" if self.tls else "DISABLED"
         else:
-            found["ssl_disabled"] = not self.tls
-            if self.is_c:
-                found["use_pure"] = False
+            found |= {"ssl_disabled": not self.tls, "use_pure": not self.is_c}
         return found | {"autocommit": True} | changes
 
-    def adapter(self, *, connect_args: dict[str, Any] | None = None, **settings: Any) -> Driver[Any]:
-        """Return a new adapter."""
-        made: Driver[Any] = adapter_named(self.driver)(connect_args=self.arguments() | (connect_args or {}), **settings)
+    def adapter(
+        self, *, connect_args: dict[str, Any] | None = None, hidden: str = "", **settings: Any
+    ) -> Driver[Any]:
+        """Return a new adapter; *hidden*: "library", where it is not to be reached, or "all" that is private."""
+        kind = adapter_named(self.driver)
+        if hidden:
+            parts: dict[str, Any] = {"find_native": staticmethod(lambda: None)}
+            kind = type("Hidden", (kind,), parts | ({"watch": lambda *_: None} if hidden == "all" else {}))
+        made: Driver[Any] = kind(connect_args=self.arguments() | (connect_args or {}), **settings)
         return made
 
     def pool(self, *, connect_args: dict[str, Any] | None = None, **settings: Any) -> millpond.Pool[Any]:
@@ -126,8 +137,3 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"{condition} has not come true"
-
-
-def has_c_library() -> bool:
-    """Say whether mysql-connector-python's C library loads here: a wheel's may want a newer system."""
-    return bool(importlib.import_module("mysql.connector").HAVE_CEXT)
