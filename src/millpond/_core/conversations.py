@@ -74,9 +74,14 @@ def begin(ledger: Ledger, slot: Slot | None) -> Slot | None:
         if slot is not None:
             ledger.discard(slot, Reason.CLOSED)
         raise ledger.ports.closed()
+    size = len(ledger.slots)
     if slot is not None:
-        return take_popped(ledger, slot, now)
-    return None if ledger.tickets else ledger.claim(now)  # no barging past the queue
+        slot = take_popped(ledger, slot, now)
+    elif not ledger.tickets:  # no barging past the queue
+        slot = ledger.claim(now)
+    if len(ledger.slots) < size:  # some were too old to be handed out
+        ledger.look(now)
+    return slot
 
 
 def take_popped(ledger: Ledger, slot: Slot, now: float) -> Slot | None:

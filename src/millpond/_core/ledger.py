@@ -767,9 +767,8 @@ class Ledger:
             due_at = min(due_at, self.keepalive_at(slot), idle_at if idle_at > now else now + patience_s)
         else:
             due_at = min(due_at, now + min(max(self.limits.check_after_s, KEEPALIVE_S), patience_s))
-        return max(
-            due_at, now + HOUSEKEEPING_S
-        )  # whatever the limits are: a pool at rest must not keep a processor busy
+        # Whatever the limits are: a pool at rest must not keep a processor busy.
+        return max(due_at, now + HOUSEKEEPING_S)
 
     def keepalive_at(self, slot: Slot) -> float:
         """Return when an idle connection must prove its life although nobody asks for it."""

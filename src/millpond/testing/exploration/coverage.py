@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from millpond._core.states import LEGAL, Reason
+from millpond._core.states import LEGAL, Reason, State
 
 # "late": the answer comes after its time; "never": it does not come while anybody waits for it; "cancel": a
 # BaseException is thrown in instead; "drop": the conversation is forgotten (GeneratorExit).
@@ -79,11 +79,11 @@ SITUATIONS = (
 )  # fmt: skip
 
 
-def moves() -> Iterator[tuple[str, str]]:
+def moves() -> Iterator[tuple[State, State]]:
     """Yield every legal change of state."""
     for before, afters in LEGAL.items():
-        for after in afters:
-            yield before.value, after.value
+        for after in sorted(afters, key=lambda state: state.value):
+            yield before, after
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Seen:
     """How often everything was seen."""
 
     answers: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
-    moves: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    moves: Counter[tuple[State, State]] = field(default_factory=Counter[tuple[State, State]])
     situations: Counter[str] = field(default_factory=Counter[str])
     reasons: Counter[str] = field(default_factory=Counter[str])
     steps: int = 0
@@ -102,7 +102,7 @@ class Seen:
         wanted = ((kind, verb, how) for (kind, verb), answers in ANSWERS.items() for how in answers)
         return [
             *(f"{kind}: {verb} answered {how!r}" for kind, verb, how in wanted if not self.answers[kind, verb, how]),
-            *(f"a slot that is {before} becomes {after}" for before, after in moves() if not self.moves[before, after]),
+            *(f"a slot that is {before.value} becomes {after.value}" for before, after in moves() if not self.moves[before, after]),
             *(situation for situation in SITUATIONS if not self.situations[situation]),
             *(f"a connection given up: {why.value}" for why in Reason if not self.reasons[why.value]),
         ]
@@ -114,7 +114,7 @@ class Seen:
             told = "  ".join(f"{how} {self.answers[kind, verb, how]:,}" for how in answers)
             lines.append(f"  {kind + ': ' + verb:<18} {told}")
         lines += ["changes of state:"]
-        lines += [f"  {before + ' -> ' + after:<26} {self.moves[before, after]:,}" for before, after in moves()]
+        lines += [f"  {before.value + ' -> ' + after.value:<26} {self.moves[before, after]:,}" for before, after in moves()]
         lines += ["situations:"]
         lines += [f"  {situation:<72} {self.situations[situation]:,}" for situation in SITUATIONS]
         lines += ["connections given up:"]

@@ -14,6 +14,7 @@ from .world import Violation, World, must
 ROUNDS = 3_000  # more than enough; a pool that has not come to rest by then goes round in circles
 PATIENCE_S = 30.0  # who may wait so long must be served: an overdue dial, then the longest pause between probes
 QUIET_FOR_S = 5.0  # housekeeping happens once a second: after so long, nothing is left undone
+PROMPT_S = 3.0  # a notice that was lost is made good within so long
 DIAL_S = 0.01
 LONG_S = 100.0  # longer than any finite wait
 
@@ -46,6 +47,7 @@ def everybody_can_be_served(world: World) -> bool:
 def settle_down(world: World) -> None:
     """Let time pass until nothing happens any more."""
     quiet_after = world.now + QUIET_FOR_S
+    prompt_until = world.now + PROMPT_S
     in_vain_after = world.now + LONG_S
     for _ in range(ROUNDS):
         if play_on(world):
@@ -63,8 +65,20 @@ def settle_down(world: World) -> None:
         if next_at == FOREVER:
             waiting = ", ".join(f"{talk.kind}: {talk.verb}" for talk in world.talks)
             raise Violation(f"nothing will ever happen again, and somebody waits ({waiting})")
+        if world.now > prompt_until:
+            check_nobody_oversleeps(world)
         world.now = max(world.now, next_at)
     raise Violation(f"the pool does not come to rest: {[(talk.kind, talk.verb) for talk in world.talks]}")
+
+
+def check_nobody_oversleeps(world: World) -> None:
+    """What was lost on the way to somebody is made good by one of the next ticks."""
+    for ticket in list(world.ledger.granted):
+        asleep = not ticket.waiter.woken and any(talk.subject is ticket for talk in world.talks)
+        must(not asleep, "somebody was served and sleeps on")
+    for number in world.ledger.unanswered:
+        waits_s = world.now - world.ledger.dialing[number]
+        must(waits_s < PROMPT_S, "a dial was decided and nobody was asked for it again")
 
 
 def play_on(world: World) -> bool:
@@ -152,8 +166,10 @@ def check_end(world: World) -> None:
     must(ledger.counts["opened"] == len(world.conns), "not every connection that was opened was counted")
     retired = sum(ledger.retired.values())
     must(retired == len(world.conns), f"{len(world.conns)} connections were opened, {retired} counted out")
+    world.saw("a replacement was dialled before the end of a lifetime", ledger.counts["renewed"])
     for reason, count in ledger.retired.items():
         world.seen.reasons[reason.value] += count
+    must(ledger.counts["lost"] <= world.drops, "a slot was lost that nobody had dropped")
     hung = {talk.subject.number for talk in world.hung}
     must(hung == {slot.number for slot in ledger.abandoned}, "the count of abandoned dials is wrong")
     must(not (ledger.dialing or ledger.young or ledger.unanswered), "a dial is left in the books")

@@ -21,8 +21,9 @@ from .rest import close_down, come_to_rest
 from .world import World
 
 CROWD = 12  # conversations at the same time, at most
-TIMEOUTS = (0.0, 0.01, 0.5, 5.0, 60.0, 60.0, FOREVER)
+TIMEOUTS = (0.0, 0.01, 0.5, 5.0, 60.0, 60.0, 60.0, FOREVER)
 LIKELY = {"ok": 30, "late": 4, "false": 5, "none": 8, "error": 4, "cancel": 4, "spurious": 2, "drop": 1, "never": 1}
+SELDOM = {"tend": 0.3, "checkin": 0.15}  # not many of these are held, and each answer has to be seen: so often, any
 FAULTS = tuple(Fault)
 
 
@@ -79,6 +80,7 @@ def draw_limits(draw: random.Random) -> Limits:
         connect_timeout_s=pick((10.0, 10.0, 1.0)),
         fail_after_s=pick((FOREVER, FOREVER, FOREVER, 3.0, 0.0)),
         max_uses=pick((FOREVER, FOREVER, FOREVER, 1, 3)),
+        max_idle=pick((FOREVER, FOREVER, FOREVER, FOREVER, max_size)),
         max_waiting=pick((FOREVER, FOREVER, FOREVER, 0, 2)),
         max_dialing=pick((64, 64, 2, 1)),
         lifo=draw.random() < 0.85,
@@ -97,27 +99,30 @@ class Explorer:
             seen,
             draw.random,
             core=core,
-            defers=draw.random() < 0.35,
+            defers=draw.random() < 0.4,
             polls=draw.random() < 0.4,
             note=note,
         )
-        self.luck = draw.choice((0.3, 0.6, 0.6, 0.9))  # how often an answer is a good one
+        self.luck = draw.choice((0.4, 0.7, 0.9))  # how often an answer is a good one
         self.punctual = draw.choice((0.6, 0.9, 1.0))  # how often notices are delivered at once
         self.troubled = draw.random() < 0.4  # notices are lost and repeated, threads do not start
+        self.quiet = draw.random() < (0.6 if self.world.ledger.ports.defers else 0.2)  # few callers and much time: most of what happens is housekeeping
         self.steps = draw.randrange(30, 170)
         self.moves, self.weights = self.draw_moves()
 
     def draw_moves(self) -> tuple[list[Callable[[], bool]], list[float]]:
         """Return what may happen in this history, and how likely each is."""
         likely = {
-            self.ask: 4.0, self.pop: 6.0, self.pop_on: 12.0, self.give_back: 8.0, self.push_on: 14.0, self.answer: 24.0,
+            self.ask: 2.0, self.pop: 5.0, self.pop_on: 12.0, self.give_back: 8.0, self.push_on: 14.0, self.answer: 24.0,
             self.begin_job: 10.0, self.pass_time: 6.0, self.tick: 5.0, self.haunt: 2.0, self.drain: 0.4,
             self.resize: 0.6, self.close: 0.15, self.cut: 0.5, self.watch: 0.8, self.break_links: 0.4,
         }  # fmt: skip
-        moves = list(likely)
-        factors = (0.0, 0.3, 1.0, 1.0, 1.0, 3.0)
+        if self.quiet:
+            likely |= {self.ask: 1.0, self.pop: 2.0, self.pass_time: 12.0, self.tick: 12.0, self.answer: 16.0}
         vital = (self.ask, self.pop_on, self.push_on, self.answer, self.begin_job)
-        weights = [likely[move] * (1.0 if move in vital else self.draw.choice(factors)) for move in moves]
+        factors = (0.0, 0.3, 1.0, 1.0, 1.0, 3.0)
+        moves = list(likely)
+        weights = [likely[move] * (1.0 if move in vital or self.quiet else self.draw.choice(factors)) for move in moves]
         return moves, list(accumulate(weights))
 
     def run(self) -> None:
@@ -174,7 +179,8 @@ class Explorer:
         if not world.leases:
             return False
         index = self.index([*world.leases])
-        (how,) = self.draw.choices(("push", "dirty", "reject", "drop"), (60, 30, 6, 4))
+        likely = (20, 72, 4, 4) if world.ledger.ports.defers else (60, 30, 6, 4)
+        (how,) = self.draw.choices(("push", "dirty", "reject", "drop"), likely)
         self.world.tell("somebody gives back:", world.leases[index].slot, how)
         world.give_back(index, how)
         return True
@@ -197,12 +203,12 @@ class Explorer:
         index = self.index([*world.talks])
         talk = world.talks[index]
         possible = list(world.possible(talk))
-        if "ok" in possible and self.draw.random() < self.luck:
-            how = "ok"
-        elif talk.verb == "park" and self.draw.random() < 0.6:
-            return False  # sleepers mostly sleep on
+        if talk.verb == "park" and getattr(talk.subject, "slot", None) is not None and self.draw.random() < 0.2:
+            how = self.draw.choice(("cancel", "error", "drop", "never"))  # just when it has been served
         else:
-            (how,) = self.draw.choices(possible, [LIKELY[how] for how in possible])
+            how = self.draw_answer(talk.kind, talk.verb, possible)
+        if not how:
+            return False
         fault = self.draw.choice(FAULTS) if how == "error" else Fault.GONE
         self.world.tell(
             f"{talk.kind}: {talk.verb}", talk.subject, "is answered", how, fault.value if how == "error" else ""
@@ -210,6 +216,22 @@ class Explorer:
         del talk
         world.answer(index, how, fault)
         return True
+
+    def draw_answer(self, kind: str, verb: str, possible: list[str]) -> str:
+        """Return the answer that somebody gets now; nothing if none comes yet."""
+        draw = self.draw
+        if draw.random() < SELDOM.get(kind, 0.0):
+            return draw.choice(possible)
+        if verb == "collect" and draw.random() < 0.5:
+            return draw.choice(possible)
+        if verb == "defer" and draw.random() < 0.7:
+            return "none"  # a server takes its time for a reset
+        if "ok" in possible and draw.random() < self.luck:
+            return "ok"
+        if verb == "park" and draw.random() < 0.6:
+            return ""  # sleepers mostly sleep on
+        (how,) = draw.choices(possible, [LIKELY[how] for how in possible])
+        return how
 
     def begin_job(self) -> bool:
         world = self.world
@@ -227,7 +249,7 @@ class Explorer:
             seconds = draw.random() * 0.02
         elif how < 0.6:
             seconds = draw.random() * 2.0
-        elif how < 0.85 and world.alarm_at < FOREVER:
+        elif how < (0.95 if self.quiet else 0.85) and world.alarm_at < FOREVER:
             seconds = max(0.0, world.alarm_at - world.now)
         else:
             seconds = draw.random() * 40.0
@@ -272,7 +294,7 @@ class Explorer:
 
     def resize(self) -> bool:
         max_size = self.draw.choice((1, 2, 3, 4))
-        min_idle = self.draw.choice((0, 0, 1, max_size))
+        min_idle = int(min(self.draw.choice((0, 0, 1, max_size)), self.world.limits.max_idle))
         self.world.tell("resize to", max_size, min_idle)
         self.world.resize(max_size, min_idle)
         return True

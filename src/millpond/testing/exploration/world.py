@@ -174,6 +174,7 @@ class World:
         self.conversations = core.conversations
         self.note = note
         self.polls = polls
+        self.inlined = limits.lifo and limits.max_uses == limits.max_idle == FOREVER  # returns may take the fast path
         self.conns: list[Conn] = []
         self.open: dict[int, Conn] = {}  # those without a notice to close them
         self.talks: list[Talk] = []  # stopped at a yield, waiting for an answer
@@ -187,7 +188,7 @@ class World:
         self.alarm_at = FOREVER  # as far as the alarm clock knows
         self.nudged = False
         self.circles = 0  # ticks that wanted another one at once
-        self.uses = 0
+        self.drops = 0  # times that something was dropped that held a slot, or might have
         self.settling_down = False  # nothing goes wrong any more: everybody must be served now
         self.served_after = FOREVER  # who may still wait at this instant must not time out
         self.notices = {notice: notice.name for notice in core.states.Notice}
@@ -344,6 +345,7 @@ class World:
         held = self.pops[index]
         if drop:
             del self.pops[index]
+            self.drops += 1
             self.saw("dropped between two bytecodes of a checkout", held.slot is not None)
         elif held.stage == "look":
             self.pop_slot(index, held)
@@ -387,16 +389,16 @@ class World:
                 conn.proved_at = self.now
             self.saw("returned after being cut", slot.state is self.states.GONE)
         if how == "drop":
+            self.drops += 1
             self.saw("a lease was dropped")
             return
-        self.uses += 1
         if how == "reject":
             self.ledger.reject(slot, self.now)
         elif conn is not None and conn.dead:
             self.ledger.reject_broken(slot, self.now)
         elif how == "dirty":
             self.start(Talk("checkin", self.conversations.checkin(self.ledger, slot, self.now + 10.0)))
-        elif self.ledger.tickets or self.now >= slot.expires_at or self.limits.max_uses < FOREVER:
+        elif self.ledger.tickets or self.now >= slot.expires_at or not self.inlined:
             self.ledger.take_back(slot, self.now)
         else:
             slot.uses += 1
@@ -408,6 +410,7 @@ class World:
         slot = held.slot
         if drop and held.stage != "look":
             del self.pushes[index]
+            self.drops += 1
             self.saw("dropped between two bytecodes of a return")
         elif held.stage == "decided":
             slot.returned_at = held.now
@@ -451,6 +454,7 @@ class World:
         talk = self.talks.pop(index)
         self.seen.answers[talk.kind, talk.verb, how] += 1
         self.saw_end(talk, how)
+        granted = self.granted_to(talk)
         if how == "never":
             self.hung.append(talk)
         elif how == "drop":
@@ -466,6 +470,24 @@ class World:
             if how == "late":
                 self.now = max(self.now, talk.until + OVERDUE_S)
             self.send(talk, how)
+        if granted is not None and how in ("cancel", "error"):
+            self.check_passed_on(granted)
+
+    def granted_to(self, talk: Talk) -> Conn | None:
+        """Return the connection that a parked caller was granted, if it is as good as any."""
+        slot = getattr(talk.subject, "slot", None) if talk.verb == "park" else None
+        if slot is None or slot.state in (self.states.GONE, self.states.COLLECTING):
+            return None
+        if self.ledger.closed or self.now >= slot.expires_at:
+            return None
+        conn: Conn | None = slot.conn
+        return conn
+
+    def check_passed_on(self, conn: Conn) -> None:
+        """Whoever is called away loses nothing."""
+        closing = any(subject is conn for _, subject in self.ledger.outbox)
+        lost = any(getattr(found, "conn", None) is conn for found in self.ledger.lost.found)
+        must(not closing and not lost, "a caller was called away, and the connection is lost that it had been granted")
 
     def send(self, talk: Talk, how: str) -> None:
         if talk.verb == "park":
@@ -499,6 +521,7 @@ class World:
 
     def drop(self, talk: Talk) -> None:
         """Forget a conversation: a GeneratorExit, and nothing holds any more what it held."""
+        self.drops += 1
         subject, talk.subject = talk.subject, None
         if talk.verb not in ("park", "open") and subject.conn is not None:
             subject.conn.user = None
@@ -542,20 +565,14 @@ class World:
             if lose and name in _LOSABLE:
                 lose = False
                 self.saw(_LOSABLE[name])
-                self.seen_lost(name)
+                asleep = notice[1] in self.ledger.granted if name == "WAKE" else False
+                must(not asleep or self.ledger.alarm_at < FOREVER, "no tick is due that could repeat a lost wake-up")
             else:
                 self.perform(name, notice, refuse=refuse)
                 if twice and name != "ALARM":
                     twice = False
                     self.ghosts.append(notice)
             outbox.popleft()
-
-    def seen_lost(self, name: str) -> None:
-        """Let the alarm clock look again: what is lost is derived again by a tick."""
-        must(
-            name != "WAKE" or self.ledger.alarm_at < FOREVER,
-            "a wake-up was lost, and no tick is due that could repeat it",
-        )
 
     def haunt(self, index: int, *, refuse: bool = False) -> None:
         """Perform a notice for the second time."""
