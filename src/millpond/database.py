@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -731,6 +732,12 @@ class _Hand:
             with contextlib.suppress(Exception):  # of a link that is gone; what went wrong is raised already
                 cursor.close()
 
+    def refuse_dead_link(self, sql: str) -> None:
+        """Look whether the server has closed the link: what is not sent has a known outcome."""
+        driver = self._database.pool.driver
+        if driver.is_readable is not None and driver.is_readable(self.conn):
+            raise self.knowledge.gone(sql)
+
     def end(self, text: str | None, method: str) -> None:
         """Send COMMIT or ROLLBACK in the driver's own way."""
         if text is None:
@@ -755,10 +762,8 @@ class _Hand:
             try:
                 cursor.execute(text_sent, values)
                 maker = rows.maker_of(into, cursor.description, statement.sql)
-                if maker is None:
-                    yield from cursor
-                else:
-                    yield from map(maker, cursor)
+                # Never the cursor itself: closing a generator closes what it yields from, and that reads all rows.
+                yield from itertools.chain(cursor) if maker is None else map(maker, cursor)
             except BaseException:
                 leave(cursor, text_sent)  # here, where the cursor is: its finalizer would read all that is left
                 raise
@@ -783,9 +788,11 @@ class _Hand:
             self._database._kill(number, self.beginning(text))  # noqa: SLF001  one body
         except Exception:  # noqa: BLE001  no second connection was to be had
             return False
-        with contextlib.suppress(Exception):  # that the statement was ended is what is expected
+        try:
             getattr(self.conn, "consume_results", cursor.close)()  # mysql-connector's cursors refuse to be closed
-        return self._database.pool.driver.in_flight(self.conn) is not True
+        except Exception as error:  # noqa: BLE001  that it was ended is what is expected
+            return isinstance(self.knowledge.failure(error, text, commits=False), errors.StatementKilled)
+        return True
 
     def beginning(self, text: str) -> str:
         """Return what a statement begins with, up to its first value; of a CALL the server shows what it calls."""
@@ -906,6 +913,7 @@ class _Open:
         hand = self.hand
         self.admit("COMMIT")
         try:
+            hand.refuse_dead_link("COMMIT")
             hand.end(hand.dialect.commit, "commit")
         except BaseException as error:
             ours = hand.knowledge.failure(error, "COMMIT", commits=True)

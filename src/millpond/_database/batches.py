@@ -81,5 +81,5 @@ def is_running(processes: Sequence[Sequence[Any]], columns: Sequence[Any], numbe
         if int(process[id_at]) == number:
             text = process[text_at]
             shown = text.decode("utf-8", "replace") if isinstance(text, (bytes, bytearray)) else str(text or "")
-            return shown.startswith(beginning.strip())
+            return shown.strip().startswith(beginning.strip())
     return False

@@ -97,6 +97,11 @@ class Knowledge:
         kind = joined(e.StatementTimeout, self.driver.family("OperationalError"))
         return kind(f"not done within {timeout:g} s", sql)
 
+    def gone(self, sql: str) -> e.ServerGone:
+        """Make the error for a link that was found dead before a statement was sent."""
+        kind = joined(e.ServerGone, self.driver.family("OperationalError"))
+        return kind("the server has closed the link before this was sent", sql)
+
     def bytes_max(self) -> int:
         """Return how many bytes a statement of a batch may have."""
         return min(STATEMENT_BYTES_MAX, max(1, (self.packet_max or 0) - PACKET_SLACK))

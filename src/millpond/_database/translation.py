@@ -23,7 +23,8 @@ KINDS_BY_NUMBER: Final[dict[int, type[e.StatementFailed]]] = {
     **dict.fromkeys((1216, 1217, 1451, 1452, 1761, 1762), e.ForeignKeyViolation),
     **dict.fromkeys((1048, 1364, 1263), e.NotNullViolation),
     **dict.fromkeys((3819, 4025), e.CheckViolation),
-    **dict.fromkeys((1264, 1265, 1292, 1366, 1406, 1411, 1367, 1441, 1690), e.InvalidValue),
+    # 1153: longer than max_allowed_packet; the server has not run it, though it closes the connection.
+    **dict.fromkeys((1153, 1264, 1265, 1292, 1366, 1406, 1411, 1367, 1441, 1690), e.InvalidValue),
     1213: e.Deadlock,
     **dict.fromkeys((1205, 3572), e.LockTimeout),
     **dict.fromkeys((1969, 3024), e.StatementTimeout),
@@ -109,19 +110,23 @@ def kind_of(error: BaseException, driver: Any) -> type[e.StatementFailed] | None
     base = driver.family("Error")
     if isinstance(error, Error) or not isinstance(error, (*((base,) if base else ()), OSError)):
         return None
+    found = of_family(error)
+    if found is not None:
+        return found
     fault = driver.classify(error)
     if fault in (Fault.GONE, Fault.REFUSED):
         return e.ServerGone
+    return e.ReadOnlyServer if fault is Fault.READ_ONLY else e.StatementFailed
+
+
+def of_family(error: BaseException) -> type[e.StatementFailed] | None:
+    """Sort an exception by what its driver's family has for that: numbers, codes or states."""
     families = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if "sqlite3" in families:
-        found = of_sqlite(error)
-    elif families & faults.MYSQL_FAMILY:
-        found = KINDS_BY_NUMBER.get(faults.number_of(error))
-    else:
-        found = of_state(error)
-    if found is None and fault is Fault.READ_ONLY:
-        return e.ReadOnlyServer
-    return found or e.StatementFailed
+        return of_sqlite(error)
+    if families & faults.MYSQL_FAMILY:
+        return KINDS_BY_NUMBER.get(faults.number_of(error))
+    return of_state(error)
 
 
 def of_sqlite(error: BaseException) -> type[e.StatementFailed] | None:

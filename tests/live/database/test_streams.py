@@ -1,0 +1,106 @@
+"""Rows as they come: in constant memory, from wherever, and left early at the price of what was read."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import pytest
+
+import millpond
+from millpond.database import Database
+
+ROWS = 100_000
+SQL = """
+    SELECT a.i + 10 * b.i + 100 * c.i + 1000 * d.i + 10000 * e.i AS n, REPEAT('x', 200) AS filling
+    FROM digits a, digits b, digits c, digits d, digits e
+"""
+# Ten million rows, which take a minute to read.
+ENDLESS = f"{SQL}, digits f, digits g"
+ENOUGH_S = 15.0
+
+
+@pytest.fixture
+def digits(db: Database) -> Database:
+    """Return a database with what a long stream is made of."""
+    db.execute("CREATE TABLE digits (i INT PRIMARY KEY)")
+    db.insert_many("digits", [{"i": i} for i in range(10)])
+    return db
+
+
+def test_a_long_stream_is_never_in_memory(digits: Database) -> None:
+    """A hundred thousand rows of 200 bytes pass through a few hundred kilobytes."""
+    tracemalloc.start()
+    try:
+        with digits.stream(SQL, into=dict) as found:
+            total = sum(row["n"] for row in found)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(range(ROWS)) == total
+    assert peak < 3_000_000
+    stats = digits.pool.stats()
+    assert (0, 1) == (stats.leased, stats.opened)
+
+
+def test_a_stream_left_early_reads_no_more(digits: Database) -> None:
+    """Whoever breaks off costs the connection, and not the rest of the rows."""
+    began_at = time.monotonic()
+    for row in digits.stream(ENDLESS):
+        assert 2 == len(row)
+        break
+    assert 0 == digits.pool.stats().leased
+    assert 10 == digits.select_value("SELECT COUNT(*) FROM digits")
+    assert time.monotonic() - began_at < ENOUGH_S
+    assert 2 == digits.pool.stats().opened
+
+
+def test_a_short_stream_left_early_keeps_its_connection(digits: Database) -> None:
+    """What is left of a short reply is read, which costs less than a new connection."""
+    with digits.stream("SELECT i FROM digits ORDER BY i") as found:
+        assert (0,) == next(found)
+    assert 10 == digits.select_value("SELECT COUNT(*) FROM digits")
+    assert 1 == digits.pool.stats().opened
+
+
+def test_a_stream_in_a_transaction_left_early_is_ended_and_the_transaction_goes_on(digits: Database) -> None:
+    """The server is told to stop, what was on its way is read, and what comes next is not hit by that."""
+    began_at = time.monotonic()
+    with digits.transaction():
+        digits.insert("accounts", {"id": 1, "owner": "one"})
+        for _ in digits.stream(ENDLESS):
+            break
+        with digits.stream("SELECT i FROM digits") as found:
+            next(found)
+        digits.insert("accounts", {"id": 2, "owner": "two"})
+    assert 2 == digits.select_value("SELECT COUNT(*) FROM accounts")
+    assert time.monotonic() - began_at < ENOUGH_S
+
+
+def test_while_a_stream_is_read_a_transaction_takes_no_other_statement(digits: Database) -> None:
+    """Its connection is busy; outside a transaction another one is taken."""
+    with digits.transaction(), digits.stream(ENDLESS) as found:
+        next(found)
+        with pytest.raises(millpond.TransactionMisuse, match="stream"):
+            digits.select_value("SELECT 1")
+    with digits.stream(ENDLESS) as found:
+        next(found)
+        assert 1 == digits.select_value("SELECT 1")
+
+
+def test_a_stream_that_takes_too_long_is_ended(digits: Database) -> None:
+    """A time-out holds for the whole of a stream, whichever way it is kept."""
+    began = digits.stream("SELECT a.i, SLEEP(0.2) FROM digits a, digits b, digits c, digits d, digits e", timeout=0.5)
+    with pytest.raises(millpond.StatementTimeout):
+        for _ in began:
+            continue
+    assert 1 == digits.select_value("SELECT 1")
+
+
+def test_a_stream_that_fails_says_why(digits: Database) -> None:
+    """Errors of a stream have the same names as those of any other statement, and give the connection back."""
+    with pytest.raises(millpond.InvalidStatement):
+        next(digits.stream("SELECT * FROM nowhere"))
+    with pytest.raises(millpond.RowMismatch):
+        next(digits.stream("SELECT i, i FROM digits", into=dict))
+    assert 0 == digits.pool.stats().leased
