@@ -121,7 +121,7 @@ class Runner:
             answer = step.call()
         except Exception as error:  # noqa: BLE001  whatever it is, it is this step's failure, and is shown whole
             log.write_text(f"{type(error).__name__}: {error}\n")
-            return Outcome(step, ok=False, seconds=0, log=log)
+            return Outcome(step, ok=False, seconds=0, log=log, said=str(error).partition("\n")[0])
         return Outcome(step, ok=True, seconds=0, said="" if answer is None else str(answer))
 
     def _commanded(self, step: Step) -> Outcome:
