@@ -79,6 +79,7 @@ class Plan:
         was_writable: this adapter has been on a server that took writes.
         told: what makers of connections set can be read off their attributes; None until it was tried.
         tracking_works: no server has refused to tell of changed state.
+        tracks: the last server that was met tells of it.
         proved: some reset has been answered as it should be since the facts were asked.
     """
 
@@ -95,6 +96,7 @@ class Plan:
         self.was_writable = False
         self.told: bool | None = None
         self.tracking_works = True
+        self.tracks = False
         self.proved = False
 
     @property
@@ -122,6 +124,7 @@ class Plan:
         raise_first(replies[: len(own)])
         if asks:
             yield from self.learning(conn, replies[-2], replies[-1])
+        self.tracks = tracking
         yield from self.beginning(conn, session, tracking=tracking)
 
     def adopt(self, conn: Any, another: Callable[[], Any]) -> None:
@@ -247,8 +250,8 @@ class Plan:
     def judging(self, conn: Any, replies: Sequence[Any]) -> Steps[bool]:
         """Tell the steps of that."""
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
-        if isinstance(replies[0], Exception) and not self.proved and self.facts is not None:
-            self.facts.way = Way.RENEWAL  # this server has never done it
+        if isinstance(replies[0], Exception):
+            self.reset_failed()
         if any(isinstance(reply, Exception) for reply in replies):
             return False
         self.proved = True
@@ -256,6 +259,11 @@ class Plan:
             return False  # its borrower chose a schema; there is no way back to none
         yield from self.beginning(conn, session, tracking=session.tracked)
         return True
+
+    def reset_failed(self) -> None:
+        """Take in that a reset was refused, or not answered: if none ever was here, there are to be no more."""
+        if not self.proved and self.facts is not None:
+            self.facts.way = Way.RENEWAL
 
     def hold(self, conn: Any, steps: Steps[T]) -> T:
         """Send what the steps ask for, and tell them the replies."""

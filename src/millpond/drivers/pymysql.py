@@ -453,6 +453,9 @@ class PyMySQLDriver(DbapiDriver):
         result = getattr(conn, "_result", None)
         if getattr(result, "unbuffered_active", False):
             result.unbuffered_active = False  # type: ignore[union-attr]  # or its finalizer would read what is left
+        session: Session | None = getattr(conn, "_millpond", None)
+        if session is not None and session.answers > 1:  # it was given up waiting for them
+            self._plan.reset_failed()
         with contextlib.suppress(Exception), within(conn, time.monotonic() + FAREWELL_S):
             conn.close()
 
@@ -465,7 +468,7 @@ class PyMySQLDriver(DbapiDriver):
         facts = self._plan.facts
         if facts is None:
             return ""
-        tracked = "" if self._plan.tracking_works and self._dials else ", after every write: changes are not told"
+        tracked = "" if self._plan.tracks else ", after every write too: changes are not told"
         return facts.way.value + (tracked if facts.way is Way.RESET else "")
 
     # -- capabilities ----------------------------------------------------------------------------------------------
