@@ -94,8 +94,7 @@ class Shell(abc.ABC, Generic[C]):
         self._limits = Limits.of(**numbers)
         if observer is not None and not callable(observer):
             raise InvalidSetting("observer", observer, "a callable that takes an event, or None")
-        given_name: object = name
-        if given_name is not None and not isinstance(given_name, str):
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # from users
             raise InvalidSetting("name", name, "text, or None for a number")
         self._driver = self._resolve(
             source,
