@@ -1,7 +1,7 @@
 """What the adapters of asyncio's MySQL drivers share: connections that listen, and sessions made as good as new.
 
-Why: asyncmy and aiomysql descend from PyMySQL and have kept its inner names.  So one mixin makes the connections of both
-keep what every reply says (:class:`~millpond.drivers._session.Session`), and the steps of
+Why: asyncmy and aiomysql descend from PyMySQL and have kept its inner names.  So one mixin makes the connections of
+both keep what every reply says (:class:`~millpond.drivers._session.Session`), and the steps of
 :class:`~millpond.drivers._pymysql_plan.Plan` are held by tasks as they are by threads.
 
 Rules:
@@ -74,6 +74,7 @@ class AsyncListening(_Base):
     _millpond_unread: Any = None  # a result whose end was not seen yet: an unbuffered one
     _millpond_tls_required = False
     collation: str | None = None
+    new_result: ClassVar[Any]  # makes an empty result that keeps the status word of its last packet
 
     # -- what an adapter's class says of its driver ------------------------------------------------------------------
     @property
@@ -89,8 +90,9 @@ class AsyncListening(_Base):
         """Wait until there is; reads nothing."""
         raise NotImplementedError
 
-    def new_result(self) -> Any:
-        """Return an empty result that keeps the status word of its last packet."""
+    @property
+    def wait_gone(self) -> Callable[[], Awaitable[None]]:
+        """What waits until the socket was let go of, once the connection was closed."""
         raise NotImplementedError
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ class AsyncListening(_Base):
     async def _read_query_result(self, unbuffered: bool = False) -> None:
         session = self._millpond
         self._result = None
-        result = self.new_result()
+        result = self.new_result(self)
         try:
             if unbuffered:
                 await start_unbuffered(result)
@@ -197,10 +199,10 @@ class AsyncListening(_Base):
             Exception: what the server answered, as the driver's own error.
         """
         self._next_seq_id = 1
-        result = first = self.new_result()
+        result = first = self.new_result(self)
         await result.read()
         while (result.server_status or 0) & MORE_RESULTS:
-            result = self.new_result()
+            result = self.new_result(self)
             await result.read()
         self.server_status = first.server_status = result.server_status or 0
         return first
@@ -229,9 +231,7 @@ def is_of_driver(error: BaseException) -> bool:
 
 def operational(conn: Any) -> Any:
     """Return the driver's class of operational errors."""
-    return next(
-        (kind.OperationalError for kind in type(conn).__mro__ if hasattr(kind, "OperationalError")), ConnectionError
-    )
+    return getattr(conn, "OperationalError", ConnectionError)
 
 
 def used_by_two(conn: Any) -> ConcurrentUse:
@@ -245,8 +245,7 @@ def used_by_two(conn: Any) -> ConcurrentUse:
         f"two tasks used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
         "command. Let each task take its own connection from the pool."
     )
-    kind = getattr(type(conn), "InterfaceError", None)
-    return joined(ConcurrentUse, kind)(text)
+    return joined(ConcurrentUse, getattr(conn, "InterfaceError", None))(text)
 
 
 class Killer:
@@ -310,7 +309,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         self._tls_required = False
         if self._dials:
             self._take_tls(arguments)
-        statements = self._on_connect if isinstance(self._on_connect, tuple) else ()
+        statements: tuple[str, ...] = () if callable(self._on_connect) else self._on_connect or ()
         self._plan = Plan(time_zone=self._time_zone, statements=statements, ahead=True, clock=time.monotonic)
         self._killer = Killer(self._connect_beside)
         self._look_at: Callable[[Any], Any] = operator.attrgetter(*self.looks)
@@ -502,6 +501,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             await asyncio.wait((waiting,), timeout=max(0.0, until - time.monotonic()))
         finally:
             waiting.cancel()
+            await asyncio.wait((waiting,))  # or it would still be in the way of the next who reads
         return bool(conn.has_news())
 
     async def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
@@ -520,22 +520,23 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         runs = session is not None and session.owed > 0 and session.dirt != CONNECTING and not session.lost
         thread_id = conn.thread_id() if runs else 0
         link = conn.link if session is not None else None
+        wait_gone = conn.wait_gone if link is not None else None
         if link is not None and not runs and not link.is_closing():
             with contextlib.suppress(Exception):
                 link.write(COM_QUIT)
         conn.close()
-        return self._see_off(link, thread_id) if link is not None or runs else None
+        return self._see_off(link, wait_gone, thread_id) if link is not None or runs else None
 
-    async def _see_off(self, link: Any, thread_id: int) -> None:
+    async def _see_off(self, link: Any, wait_gone: Callable[[], Awaitable[None]] | None, thread_id: int) -> None:
         """Wait until what was written has gone, and end what runs."""
         if thread_id:
             await self._killer.kill(thread_id)
-        if link is None:
-            return
-        began_at = time.monotonic()
-        while not is_gone(link) and time.monotonic() - began_at < FAREWELL_S:
-            await asyncio.sleep(0.005)
-        link.abort()
+        if wait_gone is not None:
+            going = asyncio.ensure_future(wait_gone())
+            await asyncio.wait((going,), timeout=FAREWELL_S)
+            if not going.done():
+                going.cancel()
+                link.abort()
 
     # -- capabilities ----------------------------------------------------------------------------------------------
     def fileno(self, conn: Any) -> int | None:
@@ -605,15 +606,6 @@ async def read_or_error(conn: Any) -> Any:
         if not is_of_driver(error) or conn.link is None or conn.link.is_closing():
             raise
         return error
-
-
-def is_gone(link: Any) -> bool:
-    """Say whether a transport has let go of its socket."""
-    sock = link.get_extra_info("socket")
-    try:
-        return sock is None or sock.fileno() < 0
-    except OSError:
-        return True
 
 
 def context_of(arguments: Mapping[str, Any], mode: str) -> ssl.SSLContext:

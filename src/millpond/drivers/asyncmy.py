@@ -2,8 +2,8 @@
 
 What it exposes (0.2.18): its ``Connection`` is a class that can be extended, and its compiled code calls
 ``_execute_command``, ``_read_query_result``, ``_read_ok_packet`` and ``_write_bytes`` by name.  Its results tell their
-status word where they end with an OK packet (MySQL 5.7.5, MariaDB 10.2 and later).  Prepared statements read their replies by
-themselves; a session with one is reset.  A read that is cancelled closes the connection.
+status word where they end with an OK packet (MySQL 5.7.5, MariaDB 10.2 and later).  Prepared statements read their
+replies by themselves; a session with one is reset.  A read that is cancelled closes the connection.
 
 Cursors are of compiled classes with a shortcut for their own exact class, so they are lent as they are, and cut off at
 return by taking their connection away.
@@ -25,7 +25,9 @@ LOOKS = (
     *("autocommit_mode", "_charset", "_encoding", "_encoders", "_decoders", "_cursor_cls", "_use_unicode", "_echo"),
     *("_query_callback", "_read_timeout", "_sql_mode", "_init_command", "_db", "_local_infile", "_stmt_cache_size"),
 )
-PARTS = frozenset({"_execute_command", "_read_query_result", "_read_ok_packet", "_write_bytes", "_request_authentication"})
+PARTS = frozenset(
+    {"_execute_command", "_read_query_result", "_read_ok_packet", "_write_bytes", "_request_authentication"}
+)
 
 
 class AsyncmyDriver(AsyncMySQLDriver):
@@ -80,7 +82,7 @@ class AsyncmyDriver(AsyncMySQLDriver):
             connection: Any = importlib.import_module("asyncmy.connection")
             missing = PARTS - set(dir(connection.Connection))
             assert not missing, f"this asyncmy lacks {sorted(missing)}"
-            members = {"new_result": lambda self: connection.MySQLResult(self)}
+            members: dict[str, Any] = {"new_result": connection.MySQLResult}
             cls._class = type("Connection", (ListeningAsyncmy, connection.Connection), members)
         return cls._class
 
@@ -145,6 +147,11 @@ class ListeningAsyncmy(AsyncListening):
     async def await_news(self) -> None:
         """Wait until there is."""
         await self._proto.wait_for_data(1)
+
+    @property
+    def wait_gone(self) -> Any:
+        """What waits until the socket was let go of."""
+        return self._proto.wait_closed
 
     @property
     def charset(self) -> str:

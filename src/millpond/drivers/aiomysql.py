@@ -1,0 +1,145 @@
+"""aiomysql: PyMySQL made asynchronous, and listened to in the same places.
+
+Its results keep the status word of OK packets only, so its connections are given a result class that reads EOF packets
+too.  A read that is cancelled closes the connection.
+
+Rules: aiomysql's private parts are used here and, under the names that it shares with asyncmy, in ``_aio_session.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from millpond.errors import DriverMissing
+
+from ._aio_session import AsyncListening, AsyncMySQLDriver
+
+LOOKS = (
+    *("autocommit_mode", "_charset", "_encoding", "encoders", "decoders", "cursorclass", "use_unicode", "_echo"),
+    *("sql_mode", "init_command", "_db", "_local_infile"),
+)
+UNKNOWN = ("collation", "max_allowed_packet", "read_timeout")
+
+
+class AiomysqlDriver(AsyncMySQLDriver):
+    """Adapter for aiomysql 0.2 and later.
+
+    Args: as for :class:`~millpond.drivers.aio.AiodbDriver`; ``connect_args`` are those of ``aiomysql.connect``, where
+        ``database`` may stand for ``db``, ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca"
+        and "verify-identity", and ``time_zone`` sets the session's.
+    """
+
+    name = "aiomysql"
+    capabilities: ClassVar[dict[str, str]] = {
+        "deadline": "yes: every operation is cancelled",
+        "alive": "poll of the descriptor, and what the loop has received; COM_PING",
+        "clean": "yes",
+        "reset": "COM_RESET_CONNECTION and what it forgets, sent at return and read later",
+        "in flight": "yes; what runs for nobody any more is killed",
+        "cut": "its descriptor is shut down",
+        "errors": "by number",
+    }
+    options: ClassVar[Mapping[str, Any]] = {
+        name: read for name, read in AsyncMySQLDriver.options.items() if name not in UNKNOWN
+    }
+    looks = LOOKS
+    set_aside: ClassVar[Mapping[str, Any]] = {"autocommit_mode": None, "sql_mode": None, "init_command": None}
+    _class: ClassVar[type[Any] | None] = None
+
+    @classmethod
+    def import_module(cls) -> types.ModuleType:
+        """Import aiomysql."""
+        try:
+            return importlib.import_module("aiomysql")
+        except ImportError as error:
+            text = 'aiomysql is not installed; install it with: pip install "millpond[aiomysql]"'
+            raise DriverMissing(text) from error
+
+    async def fresh_arguments(self) -> dict[str, Any]:
+        """Return the arguments for one connect, under aiomysql's names."""
+        arguments = await super().fresh_arguments()
+        if "database" in arguments:
+            arguments["db"] = arguments.pop("database")
+        return arguments
+
+    @classmethod
+    def connection_class(cls) -> type[Any]:
+        """Return the class of aiomysql's connections that listen."""
+        if cls._class is None:
+            connection: Any = importlib.import_module("aiomysql.connection")
+            members: dict[str, Any] = {"new_result": type("MySQLResult", (ListeningResult, connection.MySQLResult), {})}
+            cls._class = type("Connection", (ListeningAiomysql, connection.Connection), members)
+        return cls._class
+
+    def add_flags(self, conn: Any, flags: int) -> None:
+        """Ask the server for more, before the handshake."""
+        conn.client_flag |= flags
+
+    async def shake_hands(self, conn: Any) -> None:
+        """Connect."""
+        await conn._connect()  # noqa: SLF001  see the module's rules
+
+    def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a cursor of the user's own class; it is cut off when the lease is given back."""
+        made = conn.cursor(*args, **kwargs)  # awaitable and a context manager, but it is there already
+        future = getattr(made, "_coro", None)
+        if future is not None and hasattr(future, "result") and future.done():
+            lease._track(Severed(future.result()))  # noqa: SLF001  the lease's side of the same machinery
+        return made
+
+
+class Severed:
+    """What is tracked of a cursor: closing it takes its connection away, without waiting for anything."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def close(self) -> None:
+        """Let the cursor say that it is closed."""
+        self._cursor._connection = None  # noqa: SLF001  see the module's rules
+
+
+class ListeningResult:
+    """A result that keeps the status word of its last packet, also where that is an EOF packet."""
+
+    server_status: int | None
+
+    def _check_packet_is_eof(self, packet: Any) -> bool:
+        if not packet.is_eof_packet():
+            return False
+        super()._check_packet_is_eof(packet)  # type: ignore[misc]  # aiomysql's own
+        self.server_status = int.from_bytes(packet.get_all_data()[3:5], "little")
+        return True
+
+
+class ListeningAiomysql(AsyncListening):
+    """aiomysql's names for what the mixin needs."""
+
+    _reader: Any
+    _writer: Any
+
+    @property
+    def link(self) -> Any:
+        """The transport; None once it was closed."""
+        writer = self._writer
+        return None if writer is None else writer.transport
+
+    def has_news(self) -> bool:
+        """Say whether anything was received and not read."""
+        reader = self._reader
+        return reader is None or bool(reader._buffer) or reader.eof_received or reader.exception() is not None  # noqa: SLF001
+
+    @property
+    def wait_gone(self) -> Any:
+        """What waits until the socket was let go of."""
+        return self._writer.wait_closed
+
+    async def await_news(self) -> None:
+        """Wait until there is."""
+        if not self.has_news():
+            await self._reader._wait_for_data("await_news")  # noqa: SLF001  what its own reads wait by
