@@ -89,9 +89,11 @@ def test_a_wrong_row_is_noticed(tmp_path: Path) -> None:
 
 def test_unfair_shares_are_noticed() -> None:
     """Shares may differ by a turn or two, and no more."""
-    assert [] == acts.Shares(turns=[90, 91, 92]).judged().faults
-    assert ["unfair: one thread had 92 turns, another 60"] == acts.Shares(turns=[92, 60, 92]).judged().faults
-    assert ["unfair: one thread had 700 turns, another 0"] == acts.Shares(turns=[0, 700]).judged().faults
+    assert [] == acts.Shares(connections=1, turns=[90, 91, 92]).judged().faults
+    uneven = acts.Shares(connections=1, turns=[92, 60, 92])
+    starved = acts.Shares(connections=1, turns=[0, 700])
+    assert ["unfair: one thread had 92 turns, another 60"] == uneven.judged().faults
+    assert ["unfair: one thread had 700 turns, another 0"] == starved.judged().faults
 
 
 def test_many_numbers_are_drawn_as_few() -> None:
@@ -140,6 +142,28 @@ def test_a_bad_url_is_an_error_in_words() -> None:
     assert 1 == answer.exit_code
     assert answer.output.startswith("Error: ")
     assert "s3cret" not in answer.output
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql+pymysql://u:s3cret@127.0.0.1:1/d", "mysql+pymysql://u:***@127.0.0.1:1/d: OperationalError: (2003"),
+        ("sqlite:///x.db", "without a URL on SQLite"),
+        ("127.0.0.1/d", "this is no database URL"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_an_error_in_words(url: str, said: str) -> None:
+    """Nothing that is wrong with a database ends in a traceback, and no password is shown."""
+    answer = CliRunner().invoke(command, ["demo", "--url", url])
+    assert 1 == answer.exit_code
+    assert answer.output.startswith("Error: ")
+    assert said in answer.output
+    assert "s3cret" not in answer.output
+
+
+def test_threads_that_hardly_wait_are_not_judged() -> None:
+    """With nearly as many connections as threads, who gets how much is the system's doing."""
+    assert [] == acts.Shares(connections=3, turns=[92, 60, 92, 92]).judged().faults
 
 
 def run_on_terminal(arguments: list[str]) -> str:

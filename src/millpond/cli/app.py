@@ -44,7 +44,7 @@ def demo(url: str | None, server: Kind | None, threads: int, connections: int, s
         raise click.UsageError("--url and --server are two ways to say where; choose one.")
     casting = Casting(threads, connections, seconds)
     try:
-        with _store(url, server) as store, screen_for(sys.stdout) as screen:
+        with _store(url, server) as store, store.errors_in_words(), screen_for(sys.stdout) as screen:
             faults = play(store, casting, screen)
     except (package.Error, WrongRow, ServerMissing, ServerFailed) as error:
         raise click.ClickException(str(error)) from error

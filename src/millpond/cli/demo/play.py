@@ -87,7 +87,7 @@ def _share(
     line.done(figures(plain), bars=screen.bars(plain.turns))
     line = screen.line("The pool")
     fair = acts.share(pool, casting.threads, _PARTS["fair"] * casting.seconds, read, line.watch)
-    line.done(figures(fair), bars=screen.bars(fair.turns), ok=not fair.faults)
+    line.done(figures(fair), bars=screen.bars(fair.turns), ok=not fair.faults if fair.are_contended else None)
     return [plain, fair]
 
 

@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 
 import millpond
 from millpond.drivers import resolve
+from millpond.errors import InvalidSetting
+from millpond.url import MYSQL_SCHEMES, URL
 
 _CONNECT_S = 10.0
 _GONE_S = 5.0  # until a server has ended what it was told to kill
@@ -31,6 +33,7 @@ class Store(abc.ABC):
         url: as :class:`millpond.Pool` takes it.
 
     Attributes:
+        where: the URL without its password.
         killed_in_use: connections killed while somebody used them.
     """
 
@@ -39,6 +42,7 @@ class Store(abc.ABC):
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.where = str(URL.parse(url))  # without the password
         self.prefix = f"millpond_demo_{secrets.token_hex(4)}_"
         self.killed_in_use = 0
         self._driver = resolve(url, on_connect=self.prepare, connect_timeout=_CONNECT_S)
@@ -63,6 +67,18 @@ class Store(abc.ABC):
     def driver_error(self) -> type[BaseException]:
         """Return the class of the driver's own errors."""
         return self._driver.family("Error") or Exception
+
+    @contextlib.contextmanager
+    def errors_in_words(self) -> Generator[None, None, None]:
+        """Make the driver's errors ours, with a text for somebody who sees nothing else.
+
+        Raises:
+            Error: the driver has raised something in the block.
+        """
+        try:
+            yield
+        except self.driver_error as error:
+            raise millpond.Error(f"{self.where}: {type(error).__name__}: {error}") from error
 
     def sql(self, statement: str) -> str:
         """Return *statement* with this store's table names and parameter marks; it is written with {zone} and ?."""
@@ -190,8 +206,12 @@ class ServerStore(Store):
     def __init__(self, url: str) -> None:
         self._ids: list[int] = []
         super().__init__(url)
-        self._side = self.open()  # to kill from
-        ((self._version,),) = self.run(self._side, "SELECT VERSION()")
+        if URL.parse(url).scheme not in MYSQL_SCHEMES:
+            allowed = " or ".join(f"{scheme}://" for scheme in MYSQL_SCHEMES)
+            raise InvalidSetting("url", self.where, allowed, "the demo plays on these, and without a URL on SQLite")
+        with self.errors_in_words():
+            self._side = self.open()  # to kill from
+            ((self._version,),) = self.run(self._side, "SELECT VERSION()")
 
     def title(self) -> str:
         """Say which server this is."""
