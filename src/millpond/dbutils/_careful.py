@@ -72,12 +72,11 @@ def is_dead(con: SteadyDBConnection, bit: int) -> bool:
     if asked and con._pinger is not None:
         return not passes(con)
     silent_s = time.monotonic() - con._answered_at
-    if silent_s < QUIET_S:
-        return False
     adapter = adapter_of(con)
     if adapter.is_readable is not None:
         if adapter.is_readable(con._con):
             return True
+        con.__dict__["_looked_at"] = time.monotonic()
         suspect = asked and silent_s >= CHECK_AFTER_S
     else:
         suspect = bool(con._ping) and silent_s >= CHECK_AFTER_S
@@ -105,17 +104,28 @@ def passes(con: SteadyDBConnection) -> bool:
 # -- before anything is sent -------------------------------------------------------------------------------------------
 def prepare(con: SteadyDBConnection, bit: int) -> None:
     """See to it that what is sent next has a live link to go over, if that can be had without cutting anything."""
-    if con._lost is not None:
-        raise lost(con, con._lost)
-    if con._closed:
+    if con._closed or con._lost is not None:
+        if con._lost is not None:
+            raise lost(con, con._lost)
         open_anew(con)
         return
+    worn = 0 < con._due <= con._usage and not con._pooled
+    if not worn and is_fresh(con, bit):
+        return  # whether a transaction is open makes no difference then
     if in_transaction(con):
         return
-    if con._maxusage and con._usage >= con._due and not con._pooled:
+    if worn:
         replace_worn(con)
     elif is_dead(con, bit):
         replace_dead(con)
+
+
+def is_fresh(con: SteadyDBConnection, bit: int) -> bool:
+    """Say whether a connection answered, or was looked at, so short a time ago that it need not be looked at again."""
+    if con._pinger is not None and con._ping & bit:
+        return False
+    quiet_since = time.monotonic() - QUIET_S
+    return con._looked_at > quiet_since or con._answered_at > quiet_since
 
 
 def open_anew(con: SteadyDBConnection) -> None:
@@ -137,7 +147,7 @@ def replace_worn(con: SteadyDBConnection) -> None:
 
 def replace_dead(con: SteadyDBConnection) -> None:
     """Replace a connection whose link is lost; if its session had something, that is an error."""
-    had_traces = con._activity.traces
+    had_traces = has_traces(con)
     part(con, con._con)
     con._closed = True
     if not had_traces:
@@ -146,6 +156,14 @@ def replace_dead(con: SteadyDBConnection) -> None:
     con._activity.traces = False
     text = "the connection was lost, and with it what the program had left in its session: run again what sets that up"
     raise told(error_kind(), text, con._dbapi)
+
+
+def has_traces(con: SteadyDBConnection) -> bool:
+    """Say whether something may have been left in the session that a new one would not have."""
+    is_clean = adapter_of(con).is_clean
+    if is_clean is None or con._source.reads_words:
+        return con._activity.traces
+    return con._activity.touched and not is_clean(con._con)
 
 
 def error_kind() -> Any:
@@ -166,41 +184,43 @@ def lost(con: SteadyDBConnection, cause: BaseException) -> BaseException:
 
 # -- statements --------------------------------------------------------------------------------------------------------
 def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
-    cursor._check_held(name)
-    con = cursor._con
+    checkout = cursor._checkout
+    if checkout is not None and not checkout.open:
+        cursor._check_held(name)
+    con: SteadyDBConnection = cursor._con
     prepare(con, ON_EXECUTE)
-    own = cursor_for(cursor)
-    was_in_transaction = in_transaction(con)
-    con._activity.note(args[0] if args and name.startswith("execute") else "")
-    is_execute = name.startswith("execute")
-    if is_execute and (cursor._inputsizes or cursor._outputsizes):
+    own = cursor._cursor if cursor._of is con._con and not cursor._closed else remade(cursor)
+    activity = con._activity
+    was_in_transaction = con._transaction or (activity.touched and in_transaction(con))
+    activity.touched = True
+    if con._source.reads_words:
+        activity.note(args[0] if args and name.startswith("execute") else "")
+    if cursor._sizes is not None:
         cursor._setsizes(own)
+        cursor._clearsizes()
     try:
         result = getattr(own, name)(*args, **kwargs)
     except BaseException as error:
         failed(con, error, was_in_transaction=was_in_transaction)
         raise
-    if is_execute:
-        cursor._clearsizes()
-    con._activity.unsure = False
-    con._usage += 1
-    con._answered_at = time.monotonic()
+    activity.unsure = False
+    values = con.__dict__
+    values["_usage"] = con._usage + 1
+    values["_answered_at"] = time.monotonic()
     # Drivers return their own cursor, for chains of calls; the program's is this one.
     return cursor if result is own else result
 
 
-def cursor_for(cursor: SteadyDBCursor) -> Any:
-    """Return the driver's cursor behind one of ours; a new one if it was closed, or its connection replaced."""
-    con = cursor._con
-    if cursor._of is con._con and not cursor._closed:
-        return cursor._cursor
-    made = con._con.cursor(*cursor._args, **cursor._kwargs)
+def remade(cursor: SteadyDBCursor) -> Any:
+    """Make a new cursor of the driver's for one that was closed, or whose connection was replaced."""
+    made = cursor._con._con.cursor(*cursor._args, **cursor._kwargs)
     cursor._renew(made, closed=False)
     return made
 
 
 def cursor(con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    prepare(con, ON_CURSOR)
+    if con._closed or con._lost is not None or con._ping & ON_CURSOR:
+        prepare(con, ON_CURSOR)  # else execute() looks: a cursor by itself sends nothing
     return con._con.cursor(*args, **kwargs)
 
 

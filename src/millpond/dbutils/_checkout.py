@@ -29,18 +29,29 @@ class Checkout:
         self._code: CodeType | None = None
         self._instruction = 0
 
-    def note(self, cursor: Any) -> None:
-        """Remember a cursor, weakly."""
+    def note(self, cursor: Any) -> weakref.ref[Any]:
+        """Remember a cursor, weakly; return what :meth:`forget` is to be given when it is closed."""
         kept = self._cursors
         if len(kept) >= CURSORS and not len(kept) & (len(kept) - 1):  # at each power of two
             kept[:] = [reference for reference in kept if reference() is not None]
-        kept.append(weakref.ref(cursor))
+        reference = weakref.ref(cursor)
+        kept.append(reference)
+        return reference
+
+    def forget(self, reference: weakref.ref[Any]) -> None:
+        """A cursor was closed."""
+        kept = self._cursors
+        if kept and kept[-1] is reference:
+            kept.pop()
 
     def end(self, code: CodeType | None, instruction: int) -> list[Any]:
         """The connection goes back, at this place of the program; return the cursors that are left."""
         self.open = False
         self._code, self._instruction = code, instruction
-        kept, self._cursors = self._cursors, []
+        kept = self._cursors
+        if not kept:
+            return []  # mostly: closed cursors are taken off
+        self._cursors = []
         return [cursor for cursor in (reference() for reference in kept) if cursor is not None]
 
     @property

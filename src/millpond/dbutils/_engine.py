@@ -26,6 +26,7 @@ from ._source import Source
 from .steady_db import SteadyDBConnection
 
 C = TypeVar("C")
+DAY_S = 86_400.0  # for what cannot be bounded in time, or need not be
 NO_LIMIT = 2**31 - 1  # connections, where the program has set no limit
 ANSWER_S = 1.0  # an idle connection that is asked whether it is alive has so long to answer, at the least
 #: Modules of ours that hold no lock, and that drop connections in their course.
@@ -39,36 +40,49 @@ class Engine(Pool[C]):
     Args:
         driver: the adapter of what is pooled.
         max_idle: most connections kept idle; None for no limit.
+        queues: whether callers wait for what others hold; if not, ``timeout`` is for connecting, checking and cleaning.
         settings: those of :class:`millpond.Pool`.
     """
 
-    def __init__(self, driver: Driver[C], *, max_idle: int | None, **settings: Any) -> None:
+    def __init__(self, driver: Driver[C], *, max_idle: int | None, queues: bool = True, **settings: Any) -> None:
         self._max_idle = max_idle
+        self._queues = queues
         self._aside: list[Lease[C]] = []
         super().__init__(driver, dial="caller", **settings)
 
     def _take_settings(self, source: Any, **settings: Any) -> None:
         super()._take_settings(source, **settings, max_idle=self._max_idle)
 
-    def lend(self, frame: types.FrameType, timeout: float | None, *, queues: bool) -> Lease[C]:
+    def lend(self, frame: types.FrameType) -> Lease[C]:
         """Take a connection for the caller in *frame*.
 
-        Args:
-            frame: where it is taken, for reports.
-            timeout: seconds for all of it; None for as long as it takes.
-            queues: wait for what others hold; else *timeout* is for connecting, checking and cleaning.
-
         Raises:
-            PoolTimeout: nothing came in time; without *queues*, all connections are out.
+            PoolTimeout: nothing came in time; where callers do not queue, all connections are out.
             PoolClosed: the pool was closed.
         """
-        if queues:
-            return self._lend(self._checkout(timeout, None), frame)
+        lease = self.connection()
+        slot = lease._slot
+        slot.code = frame.f_code
+        slot.instruction = frame.f_lasti
+        return lease
+
+    def lend_at_once(self, frame: types.FrameType) -> Lease[C]:
+        """Take a connection without waiting for what others hold, whatever the setting.
+
+        Raises:
+            PoolTimeout: all connections are out.
+            PoolClosed: the pool was closed.
+        """
+        return self._lend(self._ask(DAY_S, None, queues=False), frame)
+
+    def _checkout(self, timeout: float | None, popped: Any) -> Any:
+        return self._ask(timeout, popped, queues=self._queues)
+
+    def _ask(self, timeout: float | None, popped: Any, *, queues: bool) -> Any:
         try:
-            slot = self._converse(self._asking(timeout, None, queues=False))
+            return self._converse(self._asking(timeout, popped, queues=queues))
         except Error as error:
             raise self._refusal(error) from error.__cause__
-        return self._lend(slot, frame)
 
     def idle_now(self) -> list[C]:
         """Return what is idle, in the order in which it will be handed out first in, first out."""
@@ -99,17 +113,17 @@ class Engine(Pool[C]):
         """Make room for one more connection, and have the next dial find *conn*, which *put* gives to the adapter."""
         put(conn)
         self.resize(self._limits.max_size + 1)
-        self.lend(sys._getframe(1), None, queues=False).close()
+        self.lend_at_once(sys._getframe(1)).close()
 
     def drop_idle(self) -> None:
         """Close what is idle now, and wait for that; the pool goes on."""
         for _ in self.idle_now():
-            self.lend(sys._getframe(1), None, queues=False).discard()
+            self.lend_at_once(sys._getframe(1)).discard()
         self._crew.join(self._clock() + PARTING_S)
 
     def set_aside(self, frame: types.FrameType) -> C:
         """Take a connection out by itself; :meth:`put_back` gives it back."""
-        lease = self.lend(frame, None, queues=False)
+        lease = self.lend_at_once(frame)
         self._aside.append(lease)
         return lease.driver_connection
 
@@ -145,6 +159,7 @@ class SteadyDriver(Driver[SteadyDBConnection]):
         self._source = source
         self._make = make
         self._full = bool(reset)
+        self._proves: Callable[[Any], bool] | None = None  # the real adapter's proof that a session is clean
         self._learn()
 
     def _learn(self) -> None:
@@ -155,6 +170,7 @@ class SteadyDriver(Driver[SteadyDBConnection]):
             return
         if adapter.is_readable is not None:
             self.is_readable = self._is_readable
+        self._proves = adapter.is_clean
         self.is_clean = self._is_clean
         if adapter.send_reset is not None and self._full:
             self.send_reset = self._send_reset
@@ -223,15 +239,17 @@ class SteadyDriver(Driver[SteadyDBConnection]):
         """Say whether nothing is to be done; what the driver cannot tell is told by whether anything was sent."""
         if conn._closed or conn._transaction or conn._lost is not None or conn._altered:
             return False
+        activity = conn._activity
         if not self._full:
             return not _careful.in_transaction(conn)
-        is_clean = self._adapter().is_clean
-        if is_clean is None:
-            return not conn._activity.touched and not conn._activity.traces
-        if not is_clean(conn._con):
+        if self._proves is None:
+            return not activity.touched and not activity.traces
+        if not self._proves(conn._con):
             return False
-        conn._activity.ended()
-        conn._activity.traces = False
+        activity.touched = activity.unsure = False
+        if self._source.reads_words:
+            activity.ended()
+            activity.traces = False
         return True
 
     def _is_readable(self, conn: SteadyDBConnection) -> bool:

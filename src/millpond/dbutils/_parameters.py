@@ -86,8 +86,9 @@ def failures_of(value: Any) -> tuple[type[BaseException], ...] | None:
     """Return the exceptions that mean a lost connection; None for the driver's own three."""
     if value is None:
         return None
-    several = value if isinstance(value, tuple) else (value,)
-    kinds = cast("tuple[Any, ...]", several)  # type: ignore[redundant-cast]  # pyright knows less
+    kinds: tuple[Any, ...] = (value,)
+    if isinstance(value, tuple):
+        kinds = cast("tuple[Any, ...]", value)  # type: ignore[redundant-cast]  # pyright knows less
     if kinds and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
         return kinds
     why = "it names exceptions"

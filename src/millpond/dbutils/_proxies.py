@@ -69,8 +69,10 @@ class Proxy:
 
     def cursor(self, *args: Any, **kwargs: Any) -> SteadyDBCursor:
         """Return a steady cursor; while it is open, the connection is not given back by dropping this."""
-        cursor = self._steady().cursor(*args, **kwargs)
-        cursor.__dict__.update(_holder=self, _checkout=self._checkout)
+        cursor = SteadyDBCursor(self._steady(), *args, **kwargs)
+        values = cursor.__dict__
+        values["_holder"] = self
+        values["_checkout"] = self._checkout
         return cursor
 
     def _steady(self) -> SteadyDBConnection:
@@ -97,9 +99,14 @@ class PooledDedicatedDBConnection(Proxy):
 
     def __init__(self, pool: PooledDB, lease: Lease[SteadyDBConnection]) -> None:
         steady = lease.driver_connection
-        steady._checkout = checkout = Checkout()
-        steady._holder = weakref.ref(self)
-        self.__dict__.update(_con=steady, _pool=pool, _lease=lease, _checkout=checkout)
+        values = steady.__dict__
+        values["_checkout"] = checkout = Checkout()
+        values["_holder"] = weakref.ref(self)
+        own = self.__dict__  # past __setattr__, which is for the driver's connection
+        own["_con"] = steady
+        own["_pool"] = pool
+        own["_lease"] = lease
+        own["_checkout"] = checkout
 
     def close(
         self,

@@ -58,10 +58,10 @@ class Sharing:
                 if shared is None and not fetches:
                     self._wait(pool, until)
                     continue
-                queues = not self.cache and self.wait_s > 0
+                waits = not self.cache and self.wait_s > 0
                 self._fetching += fetches
             if fetches:
-                shared = self._fetch(pool, frame, queues)
+                shared = self._fetch(pool, frame, waits)
             if shared is not None:
                 return shared
 
@@ -137,11 +137,11 @@ class Sharing:
                 shared._lease = None
 
     # ------------------------------------------------------------------ outside of it
-    def _fetch(self, pool: PooledDB, frame: types.FrameType, queues: bool) -> SharedDBConnection | None:
+    def _fetch(self, pool: PooledDB, frame: types.FrameType, waits: bool) -> SharedDBConnection | None:
         """Take a connection to be shared; None if meanwhile there is another to be shared instead."""
         shared: SharedDBConnection | None = None
         try:
-            lease = pool._take(frame, queues=queues)
+            lease = pool._take(frame, waits=waits)
             shared = SharedDBConnection(lease.driver_connection)
             shared._lease = lease
         except TooManyConnectionsError:

@@ -22,7 +22,7 @@ from millpond.drivers.dbapi import module_of
 
 from . import _parameters as parameters
 from ._errors import refuse_unless
-from ._witness import WITNESSES, Outside, name_of
+from ._witness import BY_WORDS, WITNESSES, Outside, name_of
 
 CONNECT_S: Final = 10.0  # for a connect, where neither the program nor its arguments say
 LIBPQ: Final = ("psycopg", "psycopg2")
@@ -55,6 +55,9 @@ class Source:
         self.adapter: Driver[Any] | None = None
         self.outside: Outside | None = None
         self.name: str | None = None
+        self.reads_words = False  # statements tell what this driver does not
+        self.own_check = False  # the program checks connections by a statement or function of its own
+        self.is_plain = False  # the driver is known, and nothing of the program's own is asked at a checkout
         self.module = module_behind(creator)
         self._learning = threading.Lock()
         name = None if self.module is None else name_of(self.module)
@@ -100,6 +103,8 @@ class Source:
         adapter: Any = adapter_named("dbapi" if name in LIBPQ else name)
         self.adapter = adapter(source, connect_args=given, reset=reset, on_connect=on_connect_of(self.setsession))
         self.outside = WITNESSES[name]
+        self.reads_words = name in BY_WORDS
+        self.is_plain = not self.own_check
         self.name = name
 
 

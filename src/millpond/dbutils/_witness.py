@@ -102,6 +102,8 @@ WITNESSES: Final[dict[str, Outside]] = {
     "psycopg2": outside_of_psycopg,
     "sqlite": outside_of_sqlite,
 }
+#: Drivers of which statements have to be read: they do not tell what was written, or what was begun.
+BY_WORDS: Final = frozenset({"mysqlclient", "mysqlconnector", "psycopg", "psycopg2"})
 
 
 def name_of(module: types.ModuleType) -> str | None:

@@ -25,7 +25,7 @@ from millpond.errors import PoolClosed, PoolTimeout
 
 from . import _careful
 from . import _parameters as parameters
-from ._engine import NO_LIMIT, Engine, SteadyDriver
+from ._engine import DAY_S, NO_LIMIT, Engine, SteadyDriver
 from ._errors import told
 from ._parameters import UNSET
 from ._proxies import (
@@ -61,7 +61,6 @@ __all__ = [
 
 __version__ = DBUTILS_VERSION
 _getframe = sys._getframe
-FOREVER_S: Final = 86_400.0  # for a driver that nobody knows, and whose calls cannot be bounded in time
 
 InvalidConnection = InvalidConnectionError
 TooManyConnections = TooManyConnectionsError
@@ -135,6 +134,7 @@ class PooledDB:
         self._check_parameters()
         self._args, self._kwargs = args, kwargs
         self._source = Source(creator, args, kwargs, setsession, reset)
+        self._source.own_check = parameters.ping_of(ping)[1] is not None
         # Not a method: the engine would hold this pool, which is closed by being dropped.
         self._make = functools.partial(
             SteadyDBConnection.of_source,
@@ -148,6 +148,7 @@ class PooledDB:
         )
         self._set_limits(mincached, maxcached, maxshared if threadsafety > 1 else 0, maxconnections)
         self._engine = self._made_engine(idle_timeout, max_lifetime, check_after)
+        self._waits_for_ever = bool(self._maxconnections) and math.isinf(self._wait_s)
         self._closed = False
         self._sharing = Sharing(self._maxshared, self._wait_s)
         if self._maxshared:
@@ -189,8 +190,9 @@ class PooledDB:
             max_idle=self._maxcached or None,
             max_size=self._maxconnections or NO_LIMIT,
             min_idle=self._mincached,
-            timeout=None if math.isinf(self._wait_s) else self._wait_s,
-            connect_timeout=self._source.connect_s if known else FOREVER_S,
+            queues=self._wait_s > 0,
+            timeout=None if self._wait_s in (0, math.inf) else self._wait_s,
+            connect_timeout=self._source.connect_s if known else DAY_S,
             max_lifetime=(1800.0 if known else None) if max_lifetime is UNSET else max_lifetime,
             idle_timeout=(600.0 if known else None) if idle_timeout is UNSET else idle_timeout,
             check_after=(30.0 if check_after is UNSET else check_after) if pings else None,
@@ -259,55 +261,51 @@ class PooledDB:
     def _dedicated(self, frame: types.FrameType) -> PooledDedicatedDBConnection:
         return PooledDedicatedDBConnection(self, self._take(frame))
 
-    def _take(self, frame: types.FrameType, *, queues: bool | None = None) -> Lease[SteadyDBConnection]:
+    def _take(self, frame: types.FrameType, *, waits: bool = True) -> Lease[SteadyDBConnection]:
         """Take a connection from the engine, and see to it that it is as ``ping`` and ``maxusage`` promise."""
-        if queues is None:
-            queues = self._wait_s > 0
-        lease = self._lend(frame, queues)
-        steady = lease.driver_connection
         try:
-            self._make_ready(steady)
-        except BaseException:
-            lease.close()
-            raise
-        if self._closed:
-            lease.close()
-            raise self._closed_error()
-        return lease
-
-    def _lend(self, frame: types.FrameType, queues: bool) -> Lease[SteadyDBConnection]:
-        try:
-            if queues and math.isinf(self._wait_s):
+            if self._waits_for_ever:
                 self._refuse_to_wait_for_itself()
-            return self._engine.lend(frame, None if queues else FOREVER_S, queues=queues)
+            lease = self._engine.lend(frame) if waits else self._engine.lend_at_once(frame)
         except PoolTimeout as error:
             raise told(TooManyConnectionsError, str(error), self._source.module) from error
         except PoolClosed as error:
             raise self._closed_error() from error
+        slot = lease._slot
+        values = slot.conn.__dict__  # past __setattr__, which is for the driver's connection
+        values["_looked_at"] = slot.leased_at
+        if values["_fetched"] and self._source.is_plain and not 0 < values["_due"] <= values["_usage"]:
+            return lease
+        try:
+            self._make_ready(slot.conn)
+        except BaseException:
+            lease.close()
+            raise
+        return lease
 
     def _refuse_to_wait_for_itself(self) -> None:
         """Say so if the only thread of the program is about to wait for what it holds itself."""
-        if not self._maxconnections or threading.active_count() > 1 or self._engine.out < self._maxconnections:
+        if self._engine.out < self._maxconnections or threading.active_count() > 1:
             return
         me = threading.get_ident()
         holders = self._engine.holders()
         if len(holders) >= self._maxconnections and set(holders) == {me} and not self._engine.idle_now():
             text = (
-                f"this thread holds all {len(holders)} connections that maxconnections allows, and no "
-                "other is there to give one back: it would wait for ever. Close one before taking another, or raise maxconnections"
+                f"this thread holds all {len(holders)} connections that maxconnections allows, and there is no other to "
+                "give one back: it would wait for ever. Close one before taking another, or raise maxconnections"
             )
             raise told(TooManyConnectionsError, text, self._source.module)
 
     def _make_ready(self, steady: SteadyDBConnection) -> None:
         """Check and replace what is fetched from the pool; not what was opened just now."""
-        if steady.threadsafety() == 0:
-            raise told(NotSupportedError, THREADSAFETY_0, self._source.module)
-        fetched, steady._fetched = steady._fetched, True
-        if not fetched:
+        if not steady._fetched:
+            if steady.threadsafety() == 0:
+                raise told(NotSupportedError, THREADSAFETY_0, self._source.module)
+            steady._fetched = True
             return
         if self._source.adapter is None or steady._pinger is not None:
             steady._ping_check()
-        if self._source.adapter is not None and is_worn(steady):
+        if self._source.adapter is not None and 0 < steady._due <= steady._usage:
             _careful.replace_worn(steady)
 
     def _closed_error(self) -> InvalidConnectionError:
@@ -341,11 +339,6 @@ class PooledDB:
 THREADSAFETY_0: Final = (
     "this driver says threadsafety=0, or does not say it: its connections cannot be handed from thread to thread"
 )
-
-
-def is_worn(steady: SteadyDBConnection) -> bool:
-    """Say whether a connection has run as many statements as it may."""
-    return bool(steady._due) and steady._usage >= steady._due
 
 
 _pools: weakref.WeakSet[PooledDB] = weakref.WeakSet()

@@ -15,7 +15,7 @@ from millpond.drivers.base import Driver
 from millpond.errors import PoolTimeout
 
 from . import _parameters as parameters
-from ._engine import NO_LIMIT, Engine, runs_engine_code
+from ._engine import DAY_S, NO_LIMIT, Engine, runs_engine_code
 from ._errors import DropInError
 from ._version import DBUTILS_VERSION
 from .steady_pg import SteadyPgConnection
@@ -40,7 +40,6 @@ __all__ = [
 __version__ = DBUTILS_VERSION
 RESET_ALWAYS_ROLLBACK: Final = 1
 RESET_COMPLETELY: Final = 2
-DAY_S: Final = 86_400.0  # PyGreSQL's connect cannot be bounded in time but by its own arguments
 _getframe = sys._getframe
 
 
@@ -140,7 +139,8 @@ class PooledPg:
             PgDriver(make, self._reset),
             max_idle=kept or None,
             max_size=self._maxconnections or NO_LIMIT,
-            timeout=None if self._wait_s == float("inf") else self._wait_s,
+            queues=self._wait_s > 0,
+            timeout=None if self._wait_s in (0, float("inf")) else self._wait_s,
             connect_timeout=DAY_S,
             max_lifetime=None,
             idle_timeout=None,
@@ -171,9 +171,8 @@ class PooledPg:
         self._engine.drop_idle()
 
     def _lend(self, frame: types.FrameType) -> Lease[SteadyPgConnection]:
-        queues = self._wait_s > 0
         try:
-            return self._engine.lend(frame, None if queues else DAY_S, queues=queues)
+            return self._engine.lend(frame)
         except PoolTimeout as error:
             raise TooManyConnectionsError(str(error)) from error
 

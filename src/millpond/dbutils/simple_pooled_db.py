@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._engine import Engine, runs_engine_code
+from ._engine import DAY_S, Engine, runs_engine_code
 from ._errors import DropInError, told
 from ._plain import GivenDriver
 from ._version import DBUTILS_VERSION
@@ -113,7 +113,7 @@ class PooledDB:
             max_idle=None,
             max_size=maxconnections,
             timeout=None,
-            connect_timeout=86_400.0,
+            connect_timeout=DAY_S,
             max_lifetime=None,
             idle_timeout=None,
             check_after=None,
@@ -126,7 +126,7 @@ class PooledDB:
             proxy.close()
 
     def _take(self) -> PooledDBConnection:
-        lease = self._engine.lend(_getframe(1), None, queues=True)
+        lease = self._engine.lend(_getframe(1))
         con: Any = lease if self._driver.is_known else lease.driver_connection
         proxy = PooledDBConnection(self, con, lease)
         self._holders[id(con)] = proxy

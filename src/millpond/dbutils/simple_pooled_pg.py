@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._engine import Engine, runs_engine_code
+from ._engine import DAY_S, Engine, runs_engine_code
 from ._plain import GivenDriver
 from ._version import DBUTILS_VERSION
 
@@ -64,7 +64,7 @@ class PooledPg:
             max_idle=None,
             max_size=maxconnections,
             timeout=None,
-            connect_timeout=86_400.0,
+            connect_timeout=DAY_S,
             max_lifetime=None,
             idle_timeout=None,
             check_after=None,
@@ -75,7 +75,7 @@ class PooledPg:
 
     def connection(self) -> PooledPgConnection:
         """Take a connection, waiting for one as long as it takes."""
-        lease = self._engine.lend(_getframe(1), None, queues=True)
+        lease = self._engine.lend(_getframe(1))
         return PooledPgConnection(self, lease.driver_connection, lease)
 
     def cache(self, con: Any) -> None:

@@ -130,7 +130,6 @@ class SteadyDBConnection:
     _lost: BaseException | None = None  # the link was lost in a transaction that the program has not given up yet
     _checkout: Checkout | None = None  # which use of a pool this is; None for a connection that no pool has
     _pooled = False  # a pool replaces it, between two checkouts
-    _fetched = False  # it was handed out before
     _holder: Any = None  # weak reference to the pool's proxy that has it
 
     def __init__(
@@ -173,6 +172,8 @@ class SteadyDBConnection:
         self._args, self._kwargs = source.args, source.kwargs
         self._activity = Activity()
         self._answered_at = 0.0
+        self._looked_at = 0.0  # its socket, and nothing bad was seen
+        self._fetched = False  # it was handed out before
         self._altered: dict[str, Any] = {}  # attributes of the driver's connection that were set: how they were
         self._policy: Policy = _stubborn if source.adapter is None else _careful
         self._store(self._create())
@@ -381,25 +382,33 @@ class SteadyDBCursor:
     _closed = True
     _no_failover = 0
     _holder: Any = None  # keeps a pooled connection from going back while this is in use
+    _checkout: Checkout | None = None  # in which this was made
+    _noted: Any = None  # by which that knows it
+    _sizes: list[tuple[str, tuple[Any, ...]]] | None = None  # for the next statement
+    _set: dict[str, Any] | None = None  # attributes of the driver's cursor that the program has set
 
     def __init__(self, con: SteadyDBConnection, *args: Any, **kwargs: Any) -> None:
         if not isinstance(con, SteadyDBConnection):  # pyright: ignore[reportUnnecessaryIsInstance]  # from programs
             raise TypeError(f"{con!r} is no SteadyDBConnection")
         values = self.__dict__  # past __setattr__, which is for the driver's cursor
-        values.update(_con=con, _args=args, _kwargs=kwargs, _inputsizes=[], _outputsizes={}, _set={})
-        checkout = con._checkout
-        values["_checkout"] = checkout
-        values["_cursor"] = con._cursor(*args, **kwargs)
+        values["_con"] = con
+        values["_args"] = args
+        values["_kwargs"] = kwargs
+        values["_cursor"] = con._policy.cursor(con, args, kwargs)
         values["_of"] = con._con  # the driver's connection that it belongs to
         values["_closed"] = False
+        checkout = con._checkout
         if checkout is not None:
-            checkout.note(self)
+            values["_checkout"] = checkout
+            values["_noted"] = checkout.note(self)
 
     # ------------------------------------------------------------------ running statements
     @property
     def execute(self) -> Callable[..., Any]:
         """Run a statement: ``execute(statement, parameters)``, and whatever else the driver's takes."""
-        return self._runner("execute")
+        if self._cursor is None:
+            raise self._unusable()
+        return functools.partial(self._con._policy.run, self, "execute")
 
     @property
     def executemany(self) -> Callable[..., Any]:
@@ -413,8 +422,11 @@ class SteadyDBCursor:
 
     def _runner(self, name: str) -> Callable[..., Any]:
         if self._cursor is None:
-            raise told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
+            raise self._unusable()
         return functools.partial(self._con._policy.run, self, name)
+
+    def _unusable(self) -> InvalidCursorError:
+        return told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
 
     @contextlib.contextmanager
     def no_failover(self) -> Generator[Self]:
@@ -440,31 +452,28 @@ class SteadyDBCursor:
         self.__dict__.update(_cursor=cursor, _of=self._con._con)
         if closed is not None:
             self.__dict__["_closed"] = closed
-        for name, value in self._set.items():
+        for name, value in (self._set or {}).items():
             setattr(cursor, name, value)
 
     # ------------------------------------------------------------------ sizes
     def setinputsizes(self, sizes: Any) -> None:
         """Keep the sizes of parameters for the next statement."""
-        self.__dict__["_inputsizes"] = sizes
+        self.__dict__["_sizes"] = [*(self._sizes or ()), ("setinputsizes", (sizes,))]
 
     def setoutputsize(self, size: Any, column: Any = None) -> None:
         """Keep the size of large columns for the next statement."""
-        self._outputsizes[column] = size
+        given = (size,) if column is None else (size, column)
+        self.__dict__["_sizes"] = [*(self._sizes or ()), ("setoutputsize", given)]
 
     def _setsizes(self, cursor: Any) -> None:
         """Tell a cursor of the driver's the sizes that were kept."""
-        if self._inputsizes:
-            cursor.setinputsizes(self._inputsizes)
-        for column, size in self._outputsizes.items():
-            if column is None:
-                cursor.setoutputsize(size)
-            else:
-                cursor.setoutputsize(size, column)
+        for method, given in self._sizes or ():
+            getattr(cursor, method)(*given)
 
     def _clearsizes(self) -> None:
         """Forget the sizes: they were for one statement."""
-        self.__dict__.update(_inputsizes=[], _outputsizes={})
+        if self._sizes is not None:
+            self.__dict__["_sizes"] = None
 
     # ------------------------------------------------------------------ the rest is the driver's
     @property
@@ -475,7 +484,7 @@ class SteadyDBCursor:
             InvalidCursorError: there is none.
         """
         if self._cursor is None:
-            raise told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
+            raise self._unusable()
         self._check_held("dbapi_cursor")
         return self._cursor
 
@@ -494,14 +503,14 @@ class SteadyDBCursor:
         return rows
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith(("execute", "call")):
-            return self._runner(name)
         cursor = self._cursor
         if cursor is None:
-            raise told(InvalidCursorError, "this cursor has no cursor of the driver's behind it", self._con._dbapi)
-        checkout: Checkout | None = self._checkout
-        if checkout is not None and not checkout.open:
-            self._check_held(name)
+            raise self._unusable()
+        if name in LOCAL:
+            return getattr(cursor, name)
+        if name.startswith(("execute", "call")):
+            return self._runner(name)
+        self._check_held(name)
         return getattr(cursor, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -509,22 +518,24 @@ class SteadyDBCursor:
             self.__dict__[name] = value
             return
         setattr(self.dbapi_cursor, name, value)
-        self._set[name] = value
+        self.__dict__["_set"] = {**(self._set or {}), name: value}
 
     def close(self) -> None:
         """Close the driver's cursor; what it says to that does not matter."""
-        if not self._closed:
-            self.__dict__["_closed"] = True
+        values = self.__dict__
+        if not values.get("_closed", True):
+            values["_closed"] = True
             try:
                 self._cursor.close()
             except Exception as error:  # noqa: BLE001  dead, or closed already: it is gone either way
                 logger.debug("a cursor could not be closed: %r", error)
-        self.__dict__["_holder"] = None  # the last of them may give the connection back just here
+            if self._checkout is not None:
+                self._checkout.forget(self._noted)
+        values["_holder"] = None  # the last of them may give the connection back just here
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
-            with contextlib.suppress(Exception):  # half made
-                self.close()
+        if not self._closed and not sys.is_finalizing():
+            self.close()
 
 
 #: What is a connection's own, though it can be set on an instance.
