@@ -46,9 +46,9 @@ class Native:
     def __init__(self, library: str) -> None:
         quick = ctypes.PyDLL(library)  # keeps the interpreter: these do no I/O
         slow = ctypes.CDLL(library)
-        self._pointer: Callable[..., int] = ctypes.pythonapi.PyCapsule_GetPointer
-        self._pointer.restype = ctypes.c_void_p  # type: ignore[attr-defined]  # a C function
-        self._pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]  # type: ignore[attr-defined]
+        self._pointer: Any = ctypes.pythonapi.PyCapsule_GetPointer
+        self._pointer.restype = ctypes.c_void_p
+        self._pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
         self._info: Any = getattr(quick, "mariadb_get_info", None)
         if self._info is not None:
             self._info.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
@@ -60,7 +60,8 @@ class Native:
 
     def pointer(self, conn: Any) -> int:
         """Return the address of the library's connection, which is a part of *conn* and lives as long."""
-        return self._pointer(conn._get_native_connection(), CAPSULE)  # noqa: SLF001  see the module's rules
+        address: int = self._pointer(conn._get_native_connection(), CAPSULE)  # noqa: SLF001  see the module's rules
+        return address
 
     def reader(self, conn: Any, what: int) -> Callable[[], int] | None:
         """Return a function that reads a number of a connection; None if this library does not tell it."""
@@ -285,10 +286,11 @@ for _name in OTHER_COMMANDS:
 
 
 @functools.lru_cache(maxsize=64)
-def listening(kind: type[Any]) -> type[Any] | None:
+def listening(kind: Any) -> type[Any] | None:
     """Return the class of *kind*'s connections that listen; None if it lacks what that needs."""
-    if issubclass(kind, Listening):
-        return kind
+    known: type[Any] = kind
+    if issubclass(known, Listening):
+        return known
     if not set(dir(kind)) >= PARTS:
         return None
     members = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
@@ -300,11 +302,11 @@ def listening(kind: type[Any]) -> type[Any] | None:
 
 def begin(conn: Any, native: Native | None) -> Session | None:
     """Make a connection listen; None if it cannot."""
-    kind = listening(type(conn))
-    if kind is None:
+    heard = listening(conn.__class__)
+    if heard is None:
         return None
     try:
-        conn.__class__ = kind
+        conn.__class__ = heard
     except TypeError:  # another layout
         return None
     session = Session()

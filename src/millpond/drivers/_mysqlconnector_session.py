@@ -1,12 +1,12 @@
 """mysql-connector-python connections that listen: both its implementations, the pure one and the one over a C library.
 
-Why: this driver reads every status word.  The pure one hands each packet that has one to its protocol object, and the other
-shows the library's last word.  The pure one is sockets and Python: what cleans a session can be written in one go, and
-its answers be read later.
+Why: this driver reads every status word.  The pure implementation hands each packet that has one to its protocol
+object, the other shows the library's last word.  The pure one is sockets and Python: what cleans a session can be
+written in one go, and its answers be read later.
 
 Rules:
-- Private parts are used in this module and in ``mysqlconnector.py`` only; :func:`can_listen` looks for all of them, once
-  per class.
+- Private parts are used in this module and in ``mysqlconnector.py`` only; :func:`can_listen` looks for all of them,
+  once per class.
 - Nothing is added per row of a result: a packet that ends one is looked at, and the statement that begins one.
 - ``cursor()`` asks the server whether it is there, a command per cursor; here it is answered by what is known.  Whoever
   calls ``is_connected()`` or ``ping()`` himself still asks.
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
         """What the mixin needs of the driver's connections, private parts included."""
 
         unread_result: bool
+        more_results: bool
+        database: Any
         _millpond_interface_error: type[BaseException]
 
         def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any: ...
@@ -59,12 +61,21 @@ if TYPE_CHECKING:
         def is_connected(self) -> bool: ...
         def ping(self, *args: Any, **kwargs: Any) -> None: ...
         def close(self) -> None: ...
+        def next_result(self) -> Any: ...
+        def free_result(self) -> None: ...
         def commit(self) -> None: ...
         def rollback(self) -> None: ...
         def _get_connection(self) -> Any: ...
         def _do_auth(self, *args: Any, **kwargs: Any) -> Any: ...
 
+    class _Protocol:
+        """What is needed of the pure implementation's protocol object."""
+
+        def parse_ok(self, packet: Any) -> dict[str, Any]: ...
+        def parse_eof(self, packet: Any) -> dict[str, Any]: ...
+
 else:
+    _Protocol = object
     _Base = abc.ABC  # as the driver's own: only then may a connection be given the class made of both
 
 
@@ -185,6 +196,16 @@ class ListeningC(Listening):
     def _hear(self) -> None:
         self._millpond.note(self._cmysql.st_server_status(), self._cmysql.warning_count())
 
+    @property
+    def database(self) -> Any:
+        """The current schema, asked of the server."""
+        return super().database
+
+    @database.setter
+    def database(self, value: Any) -> None:
+        self._millpond.dirt = self._millpond.dirt or "another schema"
+        super(ListeningC, type(self)).database.fset(self, value)
+
     def commit(self) -> None:
         """Commit, as the library does it."""
         self._control(b"COMMIT", super().commit)
@@ -208,20 +229,20 @@ class ListeningC(Listening):
         return self._cmysql is not None
 
 
-class ListeningProtocol:
+class ListeningProtocol(_Protocol):
     """What the pure implementation's protocol object gains: each packet with a status word is told of."""
 
     _millpond: Session
 
     def parse_ok(self, packet: Any) -> Any:
         """Read an OK packet."""
-        told = super().parse_ok(packet)  # type: ignore[misc]  # the driver's own
+        told = super().parse_ok(packet)
         self._millpond.note(told["status_flag"], told["warning_count"])
         return told
 
     def parse_eof(self, packet: Any) -> Any:
         """Read an EOF packet."""
-        told = super().parse_eof(packet)  # type: ignore[misc]  # the driver's own
+        told = super().parse_eof(packet)
         self._millpond.note(told["status_flag"], told["warning_count"])
         return told
 
@@ -246,44 +267,47 @@ for _name in BEYOND_RESET:
     setattr(Listening, _name, marking(_name, beyond_reset=True))
 
 
-def is_pure(kind: type[Any]) -> bool:
+def is_pure(kind: Any) -> bool:
     """Say whether these connections are the pure implementation's."""
     pure: type[Any] = importlib.import_module("mysql.connector.connection").MySQLConnection
     return issubclass(kind, pure)
 
 
 @functools.lru_cache(maxsize=64)
-def can_listen(kind: type[Any]) -> bool:
+def can_listen(kind: Any) -> bool:
     """Say whether this class of connections has all the parts that listening needs."""
     return set(dir(kind)) >= (PURE_PARTS if is_pure(kind) else C_PARTS)
 
 
 @functools.lru_cache(maxsize=64)
-def listening(kind: type[Any]) -> type[Any]:
+def listening(kind: Any) -> type[Any]:
     """Return the class of *kind*'s connections that listen."""
-    if issubclass(kind, Listening):
-        return kind
+    known: type[Any] = kind
+    if issubclass(known, Listening):
+        return known
     mixin = ListeningPure if is_pure(kind) else ListeningC
     members = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (mixin, kind), members)
 
 
 @functools.lru_cache(maxsize=64)
-def listening_protocol(kind: type[Any]) -> type[Any]:
+def listening_protocol(kind: Any) -> type[Any]:
     """Return the class of protocol objects that tell."""
-    return kind if issubclass(kind, ListeningProtocol) else type(kind.__name__, (ListeningProtocol, kind), {})
+    known: type[Any] = kind
+    return known if issubclass(known, ListeningProtocol) else type(known.__name__, (ListeningProtocol, known), {})
 
 
 def begin(conn: Any) -> Session | None:
     """Make a connected connection listen; None if it cannot."""
-    if not can_listen(type(conn)):
+    kind = conn.__class__
+    if not can_listen(kind):
         return None
     session = Session()
     try:
-        conn.__class__ = listening(type(conn))
+        conn.__class__ = listening(kind)
         if isinstance(conn, ListeningPure):
             protocol: Any = conn._protocol
-            protocol.__class__ = listening_protocol(type(protocol))
+            protocol.__class__ = listening_protocol(protocol.__class__)
             protocol._millpond = session
     except TypeError:  # another layout
         return None
@@ -292,7 +316,7 @@ def begin(conn: Any) -> Session | None:
     return session
 
 
-# -- our own statements --------------------------------------------------------------------------------------------------
+# -- our own statements ----------------------------------------------------------------------------------------------
 def packet(payload: bytes) -> bytes:
     """Return a command as it goes over the wire; ours are far below the 16 MiB of one packet."""
     return struct.pack("<I", len(payload))[:3] + b"\x00" + payload

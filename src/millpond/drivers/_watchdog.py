@@ -4,8 +4,8 @@ Why: a C library that waits for a reply cannot be told to stop, and its thread c
 waits on can be shut down by another thread; then the library's call comes back with an error of its own.
 
 Rules:
-- What is shut down is a duplicate of the descriptor, made while the connection was surely open: the driver may close its
-  own and the system give the number to somebody else, the duplicate still leads to the same socket.
+- What is shut down is a duplicate of the descriptor, made while the connection was surely open: the driver may close
+  its own and the system give the number to somebody else, the duplicate still leads to the same socket.
 - A guard that was left is never fired: both happen under one lock.
 - One thread serves the process; it lives only while something is guarded, and for a while after.  It is a thread of the
   system's even where gevent has patched threads, because a C library that waits lets no greenlet run.
@@ -24,7 +24,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LINGER_S: Final = 5.0  # the thread ends after so long without anything to guard
 
@@ -121,7 +124,7 @@ class Guard:
         self.watched = False
         self.fired = False
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> Self:
         if self._fd is not None:
             self._twin = duplicate(self._fd)
         if self._twin is not None or self._cut is not None:
@@ -191,7 +194,7 @@ def wait_for_news(fd: int, until: float, new_poll: Callable[[], Any]) -> bool:
 
 
 def keep_alive(fd: int, user_timeout_s: float) -> None:
-    """Have the system notice a peer that is gone: probes while idle, and an end to waiting for what is not confirmed."""
+    """Have the system notice a peer that is gone: by probes while idle, and by what is not confirmed in time."""
     twin = duplicate(fd)
     if twin is None:
         return

@@ -1,4 +1,4 @@
-"""What mysqlclient's and mysql-connector-python's adapters have in common: sessions that are watched, and made as good as new.
+"""What the adapters of mysqlclient and mysql-connector-python share: sessions are watched, and made as good as new.
 
 Why: both drivers do their own I/O, a statement at a time, and tell the server's status word if they are asked the right
 way.  What follows from it is the same for both: which session is clean, when a ROLLBACK is enough, what a reset forgets
@@ -6,8 +6,8 @@ and in which order it is given back.  How each is asked is in its own module, be
 :class:`WatchedDriver` that raise NotImplementedError.
 
 Rules:
-- Clean is proved or it is dirt (see ``_session.py``).  A connection that cannot be watched is reset at every return; where
-  no reset is to be had it is closed instead.
+- Clean is proved or it is dirt (see ``_session.py``).  A connection that cannot be watched is reset at every return;
+  where no reset is to be had it is closed instead.
 - Our own statements are never judged, and go out together: one write, one wait, where the connection allows several
   statements in one.
 - What a reset forgets is asked of the server, not guessed from settings: the session that a dial made is the model.
@@ -24,11 +24,11 @@ import threading
 import time
 import types
 from _thread import get_ident
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from millpond._sql import tokens
+from millpond._sql.cleanliness import Brand
 from millpond.errors import ConcurrentUse, joined
 
 from . import faults
@@ -81,7 +81,7 @@ class Abilities:
     __slots__ = ("brand", "isolation", "roles", "tracking")
 
     def __init__(self, version: str) -> None:
-        self.brand = brand_of(version)
+        self.brand: Brand = brand_of(version)
         text = version.removeprefix("5.5.5-") if self.brand == "mariadb" else version
         number = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
         mysql = self.brand == "mysql"
@@ -320,8 +320,10 @@ class WatchedDriver(DbapiDriver):
         session.owed = int(self.is_unread(conn))
         facts = self.facts(conn)
         return (
-            session.needs_rollback_only
+            not session.dirt
+            and not session.is_hopeless
             and not session.holder
+            and bool(session.status & IN_TRANSACTION)
             and facts is not None
             and bool(session.status & AUTOCOMMIT) == facts.autocommit
             and bool(self.look_at(conn) == session.looks)
@@ -520,19 +522,6 @@ class WatchedDriver(DbapiDriver):
                 self.last_words(conn)
         except Exception as error:  # noqa: BLE001  it is being given up; that it was dead is no news
             logger.debug("closing a connection failed: %r", error)
-
-
-@contextmanager
-def in_use(session: Session, kind: type[BaseException]) -> Iterator[None]:
-    """Mark a call of a connection's holder; a second thread in it is an error that names both."""
-    me = get_ident()
-    if session.holder and session.holder != me:
-        raise used_by_two(session.holder, me, kind)
-    session.holder = me
-    try:
-        yield
-    finally:
-        session.holder = 0
 
 
 def used_by_two(holder: int, me: int, kind: type[BaseException]) -> ConcurrentUse:

@@ -1,15 +1,16 @@
 """mysqlclient (``MySQLdb``), to the limit of what it and the C library under it can be asked and told.
 
 What this adapter does better than ``MySQLdb.connect`` and any DB-API adapter:
-- A session is proved clean by what was sent and by the server's status word, read out of the C library; a clean return
-  sends nothing.  Without the status word (MySQL's own client library tells none) every return resets the session.
-- A poll of the descriptor tells a connection that the server has closed; check, reset and farewell have a deadline, kept
-  by a watchdog that shuts the descriptor down.
+- A session is proved clean by what was sent and by the server's status word, read out of the C library; a clean
+  return sends nothing.  Without that word (MySQL's own client library tells none) a read costs a ROLLBACK, and
+  everything else a reset.
+- A poll of the descriptor tells a connection that the server has closed; check, reset and farewell have a deadline,
+  kept by a watchdog that shuts the descriptor down.
 - An unbuffered result that was not read to its end is never read in a destructor: its connection is closed first.
 
-Rules: what is private (``_get_native_connection``, and the library behind it) is used where ``_mysqlclient_session.py`` has
-proved it, and nowhere else.  A dial is bounded by the library's own time-out, in whole seconds: no descriptor is known
-before it is over.
+Rules: what is private (``_get_native_connection``, and the library behind it) is used where
+``_mysqlclient_session.py`` has proved it, and nowhere else.  A dial is bounded by the library's own time-out, in whole
+seconds: no descriptor is known before it is over.  See docs/adr/013-the-library-under-mysqlclient.md.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class MySQLClientDriver(WatchedDriver):
         "deadline": "yes: check, reset and farewell to the millisecond, a dial to the next whole second",
         "alive": "poll of the descriptor; COM_PING under a deadline",
         "clean": "proved, by the statements and the status word (MariaDB Connector/C); else a reset at every return",
-        "reset": "a ROLLBACK that is sent and read later, or COM_RESET_CONNECTION and one statement, answered at return",
+        "reset": "a ROLLBACK, sent and read later; COM_RESET_CONNECTION and one statement, answered at return",
         "in flight": "yes: an unbuffered result, or further results, not read to the end",
         "cut": "its descriptor is shut down",
         "errors": "by number",
@@ -204,7 +205,10 @@ class MySQLClientDriver(WatchedDriver):
         values = conn.__dict__
         if values["_millpond_awaited"]:
             return False
-        if values["_millpond_unread"] and len(values["_millpond_result"].fetch_row(DRAINED_ROWS_MAX)) == DRAINED_ROWS_MAX:
+        if (
+            values["_millpond_unread"]
+            and len(values["_millpond_result"].fetch_row(DRAINED_ROWS_MAX)) == DRAINED_ROWS_MAX
+        ):
             return False
         while conn.next_result() == 0:  # raises where an unbuffered result is not at its end
             conn.store_result()

@@ -4,15 +4,16 @@ What this adapter does better than ``mysql.connector.connect`` and any DB-API ad
 - A session is proved clean by what was sent and by the status words, all of which this driver reads.
 - ``cursor()`` sends no COM_PING: a cycle with one statement is one command.
 - With the pure implementation a poll tells a connection that the server has closed, a deadline holds for dial, check
-  and reset, a reset is sent at return and its answers are read later, and one TLS context is made for all connections.
+  and reset, a reset is sent at return and its answers are read later, one TLS context is made for all connections.
 
-Rules: the pure implementation is used unless ``use_pure=False`` says otherwise, because the other one shows no descriptor:
-nothing tells that its connection is dead but a command, and nothing ends a call that hangs.  Private parts are used where
-``_mysqlconnector_session.py`` has found them.
+Rules: the pure implementation is used unless ``use_pure=False`` says otherwise, because the other one shows no
+descriptor: nothing tells that its connection is dead but a command, and nothing ends a call that hangs.  Private parts
+are used where ``_mysqlconnector_session.py`` has found them.  See docs/adr/014-mysql-connector-is-pure.md.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import socket
 import time
@@ -27,8 +28,8 @@ from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
 from . import _mysqlconnector_session as session_module
 from ._mysqlconnector_session import LOOKS, ListeningC, ListeningPure, can_listen, listening
 from ._session import IN_TRANSACTION, Session
-from ._watched import WatchedDriver, together
 from ._watchdog import watchdog
+from ._watched import WatchedDriver, as_text, together
 from .dbapi import OnConnect, Reset
 
 SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
@@ -51,8 +52,9 @@ OTHER_KINDS = ("pool_name", "pool_size", "failover", "dsn", "oci_config_file", "
 class MySQLConnectorDriver(WatchedDriver):
     """Adapter for mysql-connector-python 8.4 and later.
 
-    Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``connect_args`` are those of ``mysql.connector.connect``,
-        where ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca" and "verify-identity".
+    Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``connect_args`` are those of
+        ``mysql.connector.connect``, where ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca"
+        and "verify-identity".
     """
 
     name = "mysqlconnector"
@@ -67,15 +69,17 @@ class MySQLConnectorDriver(WatchedDriver):
         "private parts": "_socket, _protocol, _handle_ok, _handle_result, _do_auth, _get_connection",
     }
     #: What is left of it with ``use_pure=False``.
-    capabilities_in_c: ClassVar[dict[str, str]] = {
-        "deadline": "dial only, to the next whole second; no other call can be ended",
-        "alive": "COM_PING, without a deadline; nothing tells that a connection is dead but a command",
-        "clean": "proved, by the statements and every status word",
-        "reset": "COM_RESET_CONNECTION and one statement, or a ROLLBACK: answered at return",
-        "in flight": "yes: a result, or further results, not read to the end; it is read when the connection is closed",
-        "cut": "cannot",
-        "errors": "by number",
-        "private parts": "_cmysql, with its status word and its reset",
+    variants: ClassVar[dict[str, dict[str, str]]] = {
+        "use_pure=False": {
+            "deadline": "dial only, to the next whole second; no other call can be ended",
+            "alive": "COM_PING, without a deadline; nothing tells that a connection is dead but a command",
+            "clean": "proved, by the statements and every status word",
+            "reset": "COM_RESET_CONNECTION and one statement, or a ROLLBACK: answered at return",
+            "in flight": "yes: a result, or further results, not read to the end; closing the connection reads it",
+            "cut": "cannot",
+            "errors": "by number",
+            "private parts": "_cmysql, with its status word and its reset",
+        }
     }
     options: ClassVar[Mapping[str, Parser]] = {
         **{name: read for name, read in MYSQL_OPTIONS.items() if name not in NOT_HERE},
@@ -109,7 +113,7 @@ class MySQLConnectorDriver(WatchedDriver):
             )
         if self._dials and not self._pure:
             self.is_readable = None  # it shows no descriptor
-            self.capabilities = self.capabilities_in_c
+            vars(self)["capabilities"] = self.variants["use_pure=False"]  # of this one alone
         if self._time_zone is not None:
             arguments["time_zone"], self._time_zone = self._time_zone, None  # the driver has it itself
 
@@ -146,7 +150,7 @@ class MySQLConnectorDriver(WatchedDriver):
         limit_s = float(arguments.pop("connection_timeout", None) or left_s)
         if not pure or any(name in arguments for name in OTHER_KINDS):
             return self._connect(**arguments, use_pure=pure, connection_timeout=max(1, int(min(left_s, limit_s))))
-        kind: type[Any] = importlib.import_module("mysql.connector.connection").MySQLConnection
+        kind: Any = importlib.import_module("mysql.connector.connection").MySQLConnection
         if not can_listen(kind):
             return self._connect(**arguments, use_pure=True, connection_timeout=max(1, int(min(left_s, limit_s))))
         return self._dial_pure(listening(kind), arguments, min(until, time.monotonic() + limit_s))
@@ -159,8 +163,7 @@ class MySQLConnectorDriver(WatchedDriver):
 
         def prepare(sock: Any) -> None:
             sockets.append(sock)
-            build = sock.build_ssl_context
-            sock.build_ssl_context = lambda *args, **kwargs: self._shared_context(build, *args, **kwargs)
+            sock.build_ssl_context = functools.partial(self._shared_context, sock.build_ssl_context)
 
         conn._millpond_prepare = prepare  # noqa: SLF001
         try:
@@ -216,10 +219,7 @@ class MySQLConnectorDriver(WatchedDriver):
     def version_of(self, conn: Any) -> str:
         """Return what the server called itself."""
         handshake: Any = getattr(conn, "_handshake", None)
-        if isinstance(handshake, dict):
-            told: Any = handshake.get("server_version_original")  # pyright: ignore[reportUnknownMemberType]
-            return told.decode() if isinstance(told, bytes) else str(told)
-        return str(conn.get_server_info())
+        return as_text(handshake["server_version_original"] if handshake else conn.get_server_info())
 
     def thread_of(self, conn: Any) -> int:
         """Return the number of the connection."""

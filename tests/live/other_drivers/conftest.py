@@ -1,43 +1,72 @@
-"""Roads: ``road`` runs a test for each driver on each server, in the clear; ``tls_road`` under TLS."""
+"""Roads: ``road`` runs a test for each driver on each server, in the clear; ``tls_road`` under TLS.
+
+What tests read, write and call is made once a server: making it anew for each would take most of the time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
+import pymysql
 import pytest
 
 from millpond.testing import ScratchServer
 
 from .roads import DRIVERS, TABLE, Road, ask
 
+SET_UP = (
+    f"DROP TABLE IF EXISTS {TABLE}",
+    "DROP PROCEDURE IF EXISTS leaves_all",
+    "DROP FUNCTION IF EXISTS leaves_a_lock",
+    "DROP ROLE IF EXISTS road_boss",
+    f"CREATE TABLE {TABLE} (a INT PRIMARY KEY, b INT) ENGINE=InnoDB",
+    "CREATE ROLE road_boss",
+    f"""CREATE PROCEDURE leaves_all() BEGIN
+        SET @a = 1; DO GET_LOCK('left', 0); START TRANSACTION;
+        INSERT INTO {TABLE} VALUES (9, 9); SIGNAL SQLSTATE '45000';
+    END""",
+    "CREATE FUNCTION leaves_a_lock() RETURNS INT DETERMINISTIC NO SQL RETURN GET_LOCK('left', 0)",
+)
 
-def furnished(road: Road) -> Road:
-    """Make the table that tests read and write, with one row."""
-    conn = road.root()
+
+@pytest.fixture(scope="session")
+def furnished(server: ScratchServer) -> Iterator[ScratchServer]:
+    """Return each server in turn, with a table, a role, a function and a procedure."""
+    with pymysql.connect(**server.connect_args(user="root", socket=True), autocommit=True) as root:
+        ask(root, f"USE {server.database}")
+        for statement in SET_UP:
+            ask(root, statement)
+        grantee = f"SELECT CONCAT(QUOTE(User), '@', QUOTE(Host)) FROM mysql.user WHERE User = '{server.user}'"
+        ask(root, f"GRANT road_boss TO {ask(root, grantee)[0][0]}")
+        yield server
+        ask(root, "DROP ROLE road_boss")
+
+
+def swept(road: Road) -> Road:
+    """Have the table hold one row."""
     name = f"{road.server.database}.{TABLE}"
-    ask(conn, f"DROP TABLE IF EXISTS {name}")
-    ask(conn, f"CREATE TABLE {name} (a INT PRIMARY KEY, b INT) ENGINE=InnoDB")
-    ask(conn, f"INSERT INTO {name} VALUES (1, 1)")
+    ask(road.root(), f"DELETE FROM {name}")
+    ask(road.root(), f"INSERT INTO {name} VALUES (1, 1)")
     return road
 
 
 @pytest.fixture(params=DRIVERS)
-def road(server: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
+def road(furnished: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
     """Return each driver to each server, in the clear."""
     with contextlib.ExitStack() as closing:
-        yield furnished(Road(request.param, server, closing))
+        yield swept(Road(request.param, furnished, closing))
 
 
 @pytest.fixture(params=DRIVERS)
-def tls_road(server: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
+def tls_road(furnished: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
     """Return each driver to each server, under TLS."""
     with contextlib.ExitStack() as closing:
-        yield furnished(Road(request.param, server, closing, tls=True))
+        yield swept(Road(request.param, furnished, closing, tls=True))
 
 
 @pytest.fixture
-def client_road(server: ScratchServer) -> Iterator[Road]:
+def client_road(furnished: ScratchServer) -> Iterator[Road]:
     """Return mysqlclient to each server, in the clear."""
     with contextlib.ExitStack() as closing:
-        yield furnished(Road("mysqlclient", server, closing))
+        yield swept(Road("mysqlclient", furnished, closing))

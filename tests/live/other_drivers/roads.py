@@ -1,7 +1,7 @@
 """One driver to one server: its pools through a proxy, and somebody else's connections past it.
 
-A road is a driver (mysqlclient; mysql-connector-python, pure and over its C library) to a server.  ``Road.pool()`` makes a
-pool whose connections go through ``Road.proxy``; ``Road.root()`` looks from outside, with PyMySQL.
+A road is a driver (mysqlclient; mysql-connector-python, pure and over its C library) to a server.  ``Road.pool()``
+makes a pool whose connections go through ``Road.proxy``; ``Road.root()`` looks from outside, with PyMySQL.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class Road:
         self.closing = closing
         self.tls = tls
         self._proxy: FaultProxy | None = None
-        if not tls:  # caching_sha2_password: the server remembers whom it has seen under TLS, and asks for no more
+        self._root: pymysql.Connection[Any] | None = None
+        if (
+            not tls and server.kind == "mysql"
+        ):  # caching_sha2_password: the server remembers whom it has seen under TLS, and asks for no more
             arguments = server.connect_args(tls=True)
             pymysql.connect(**arguments).close()
 
@@ -54,7 +57,9 @@ class Road:
     def proxy(self) -> FaultProxy:
         """The proxy on the way, made when it is first asked for."""
         if self._proxy is None:
-            self._proxy = self.closing.enter_context(FaultProxy(self.server.port, counting=None if self.tls else "mysql"))
+            self._proxy = self.closing.enter_context(
+                FaultProxy(self.server.port, counting=None if self.tls else "mysql")
+            )
         return self._proxy
 
     @property
@@ -74,9 +79,7 @@ class Road:
             found |= {"ssl_disabled": not self.tls, "use_pure": not self.is_c}
         return found | {"autocommit": True} | changes
 
-    def adapter(
-        self, *, connect_args: dict[str, Any] | None = None, hidden: str = "", **settings: Any
-    ) -> Driver[Any]:
+    def adapter(self, *, connect_args: dict[str, Any] | None = None, hidden: str = "", **settings: Any) -> Driver[Any]:
         """Return a new adapter; *hidden*: "library", where it is not to be reached, or "all" that is private."""
         kind = adapter_named(self.driver)
         if hidden:
@@ -99,10 +102,11 @@ class Road:
         return conn
 
     def root(self) -> pymysql.Connection[Any]:
-        """Return a connection of the administrator; closed after the test."""
-        conn = pymysql.connect(**self.server.connect_args(user="root", socket=True), autocommit=True)
-        self.closing.callback(close_quietly, conn)
-        return conn
+        """Return a connection of the administrator, the same for a whole test, after which it is closed."""
+        if self._root is None:
+            self._root = pymysql.connect(**self.server.connect_args(user="root", socket=True), autocommit=True)
+            self.closing.callback(close_quietly, self._root)
+        return self._root
 
     def kill(self, thread_id: int) -> None:
         """End a session by force, and wait until it has gone."""

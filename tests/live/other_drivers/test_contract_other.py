@@ -33,20 +33,25 @@ class TestMySQLClient(DriverContract):
         return self.road.arguments(proxied=False, autocommit=False, **changes)
 
     def make_driver(self, **settings: Any) -> Driver[Any]:
+        """Make the adapter."""
         return self.adapter(self.arguments(), **settings)
 
     def adapter(self, arguments: dict[str, Any], **settings: Any) -> Driver[Any]:
+        """Make the adapter of given arguments."""
         made: Driver[Any] = adapter_named(self.road.driver)(connect_args=arguments, **settings)
         return made
 
     def break_connection(self, conn: Any) -> None:
+        """Have the server end the link."""
         number = conn.thread_id() if self.road.driver == "mysqlclient" else conn.connection_id
         self.road.kill(number)
 
     def driver_with_password(self, password: str) -> Driver[Any] | None:
+        """Make an adapter that knows a password."""
         return self.adapter(self.arguments(password=password))
 
     def driver_to_port(self, port: int) -> Driver[Any] | None:
+        """Make an adapter that leads to a port."""
         return self.adapter(self.arguments(port=port))
 
 
