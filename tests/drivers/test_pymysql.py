@@ -1,0 +1,369 @@
+"""PyMySQL's adapter on servers that lack something, and that answer as no real one does when asked to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pymysql
+import pytest
+
+import millpond
+from millpond.drivers.pymysql import PyMySQLDriver
+from millpond.testing.fake_server import FakeError, FakeServer
+
+FACTS = "SELECT @@init_connect, @@global.read_only, CONNECTION_ID()"
+RESET = "COM_RESET_CONNECTION"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """Return a server that lacks nothing."""
+    with FakeServer() as running:
+        yield running
+
+
+def pool_on(server: FakeServer, **settings: Any) -> millpond.Pool[Any]:
+    """Return a pool of one connection."""
+    arguments = server.connect_args(autocommit=True) | settings.pop("connect_args", {})
+    return millpond.Pool(pymysql, connect_args=arguments, **({"max_size": 1, "check_timeout": 0.3} | settings))
+
+
+def ask(conn: Any, statement: str) -> list[Any]:
+    """Run a statement and return its rows."""
+    with conn.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def use(pool: millpond.Pool[Any], *statements: str) -> list[Any]:
+    """Take a connection, run statements, give it back; return the last one's rows."""
+    rows: list[Any] = []
+    with pool.connection() as conn:
+        for statement in statements:
+            rows = ask(conn, statement)
+    return rows
+
+
+def soon(seconds: float = 10.0) -> float:
+    """Return a deadline."""
+    return time.monotonic() + seconds
+
+
+# -- what old and odd servers lack -----------------------------------------------------------------------------------
+LACKING: dict[str, tuple[dict[str, Any], str, int]] = {
+    "nothing": ({}, "auto: COM_RESET_CONNECTION", 1),
+    "roles": ({"roles": False, "version": "5.7.44"}, "auto: COM_RESET_CONNECTION", 1),
+    "tracking": ({"tracking": False}, "auto: COM_RESET_CONNECTION, after every write too: changes are not told", 1),
+    "resets": ({"resets": "unknown"}, "auto: ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here", 4),
+    "resets, rudely": (
+        {"resets": "closes"},
+        "auto: ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here",
+        4,
+    ),
+    "answers to resets": (
+        {"resets": "silent"},
+        "auto: ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here",
+        4,
+    ),
+    "everything (5.6)": (
+        {"resets": "unknown", "tracking": False, "roles": False, "version": "5.6.51"},
+        "auto: ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here",
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_no_server_makes_it_leak(what: str) -> None:
+    """Whatever a server lacks, the next borrower finds nothing of the last; how it is done shows in stats()."""
+    settings, way, opened = LACKING[what]
+    with FakeServer(**settings) as server, pool_on(server) as pool:
+        seen = [use(pool, "SELECT @a", "SET @a = 1", "SELECT @a") for _ in range(3)]
+        assert ([[("1",)]] * 3, [(None,)]) == (seen, use(pool, "SELECT @a"))
+        assert (way, opened) == (pool.stats().reset, pool.stats().opened)
+
+
+def test_without_tracking_a_write_is_followed_by_a_reset() -> None:
+    """A trigger may have changed the session, and nobody would tell; reading needs no reset even so."""
+    with FakeServer(tracking=False) as server, pool_on(server) as pool:
+        use(pool, "SELECT b FROM t")
+        assert RESET not in server.texts()
+        use(pool, "INSERT INTO t VALUES (1)")
+        server.wait_for(lambda: RESET in server.texts())
+
+
+def test_a_server_that_knows_the_bit_and_not_the_variable() -> None:
+    """The set-up is told again without it, once; later connections do not try."""
+    with FakeServer() as server:
+        tracked = "SET NAMES utf8mb4, autocommit = 1, session_track_state_change = 1"
+        server.answers[tracked] = FakeError(1193, "Unknown system variable")
+        with pool_on(server, max_size=2) as pool, pool.connection() as one, pool.connection() as two:
+            assert [[(1,)]] * 2 == [ask(conn, "SELECT 1") for conn in (one, two)]
+        assert [1, 2] == [server.texts().count(text) for text in (tracked, "SET NAMES utf8mb4, autocommit = 1")]
+
+
+def test_behind_a_proxy_that_shares_backends_nothing_is_believed() -> None:
+    """Where who greets is not who answers, every return is followed by a ROLLBACK, and there are no resets."""
+    with FakeServer(pooled=True) as server, pool_on(server) as pool:
+        for _ in range(3):
+            use(pool, "SELECT 1")
+        assert pool.stats().reset.startswith("auto: ROLLBACK at every return: a proxy")
+        server.wait_for(lambda: server.commands[-1].text == "ROLLBACK")
+        assert (3, False) == (server.texts().count("ROLLBACK"), RESET in server.texts())
+
+
+def test_a_server_that_answers_no_questions_gets_no_resets() -> None:
+    """What cannot be asked is not assumed: a dirty connection is replaced."""
+    with FakeServer() as server:
+        server.answers[FACTS] = FakeError(1227, "Access denied")
+        with pool_on(server) as pool:
+            assert [[(None,)], [(None,)]] == [use(pool, "SELECT @a"), use(pool, "SET @a = 1", "SELECT @b")]
+            use(pool, "SELECT 1")
+            assert (3, False) == (pool.stats().opened, RESET in server.texts())  # @a is not proved harmless
+
+
+# -- what a reset restores ---------------------------------------------------------------------------------------------
+def test_init_connect_is_run_again_and_ours_wins(server: FakeServer) -> None:
+    """The server's own statements for new sessions are repeated behind a reset, before the adapter's settings."""
+    server.answers[FACTS] = lambda: [("SET @boot = 1; SET @more = 2", 0, 1)]
+    with pool_on(server, on_connect="SET @mine = 3") as pool:
+        use(pool, "SET @a = 1")
+        assert [("1", "2", "3", None)] == use(pool, "SELECT @boot, @more, @mine, @a")
+        settings = "SET NAMES utf8mb4, autocommit = 1, session_track_state_change = 1"
+        texts = server.texts()
+        sent = texts[texts.index(RESET) :]
+        expected = [
+            RESET,
+            settings,
+            "SET ROLE NONE",
+            "fake",
+            "SET @boot = 1",
+            "SET @more = 2",
+            settings,
+            "SET @mine = 3",
+        ]
+        assert expected == sent[: len(expected)]
+
+
+def test_the_role_of_a_new_session_comes_back(server: FakeServer) -> None:
+    """A default role is set again, though the reset leaves the role alone."""
+    server.answers["SELECT CURRENT_ROLE()"] = [("`reader`@`%`",)]
+    with pool_on(server) as pool:
+        use(pool, "SET ROLE admin")
+        assert [("`reader`@`%`", 1)] == use(pool, "SELECT CURRENT_ROLE(), 1")
+        assert "SET ROLE `reader`@`%`" in server.texts()
+
+
+def test_no_schema_cannot_be_chosen_back(server: FakeServer) -> None:
+    """A connection without a schema, whose borrower chose one, is replaced; one that did not is kept."""
+    with pool_on(server, connect_args={"database": None}) as pool:
+        use(pool, "SET @a = 1")
+        assert ([(None,)], 1) == (use(pool, "SELECT DATABASE()"), pool.stats().opened)
+        with pool.connection() as conn:
+            conn.select_db("other")
+        assert ([(None,)], 2) == (use(pool, "SELECT DATABASE()"), pool.stats().opened)
+
+
+def test_on_connect_as_a_callable_runs_behind_each_reset(server: FakeServer) -> None:
+    """What a callable sets up on a new connection it sets up again."""
+    with pool_on(server, on_connect=lambda conn: ask(conn, "SET @mine = 1")) as pool:
+        assert [("1", None)] == use(pool, "SELECT @mine, @a")
+        use(pool, "SET @mine = 9, @a = 1")
+        assert ([("1", None)], 1) == (use(pool, "SELECT @mine, @a"), pool.stats().opened)
+
+
+def test_a_step_that_fails_costs_the_connection(server: FakeServer) -> None:
+    """Nobody gets a session that is nearly right."""
+    with pool_on(server, on_connect="SET @mine = 1") as pool:
+        use(pool, "SELECT 1")
+        server.answers["SET @mine = 1"] = FakeError(1231, "not now")
+        use(pool, "SET @a = 1")
+        server.wait_for(lambda: server.commands[-1].text == "SET @mine = 1")
+        del server.answers["SET @mine = 1"]
+        assert ([("1", None)], 2) == (use(pool, "SELECT @mine, @a"), pool.stats().opened)
+
+
+# -- commands written ahead ------------------------------------------------------------------------------------------
+def test_a_refused_rollback_fails_what_was_written_behind_it(server: FakeServer) -> None:
+    """The command fails, the connection is closed, and nothing was sent twice."""
+    with pool_on(server, connect_args={"autocommit": False}) as pool:
+        server.answers["ROLLBACK"] = FakeError(1399, "XAER_RMFAIL")
+        use(pool, "SELECT b FROM t")
+        with pool.connection() as conn:
+            with pytest.raises(pymysql.err.OperationalError, match="XAER_RMFAIL") as refused:
+                ask(conn, "INSERT INTO t VALUES (1)")
+            assert (2013, False) == (refused.value.args[0], conn.open)
+        del server.answers["ROLLBACK"]
+        use(pool, "SELECT 1")
+        assert (1, 2) == (server.texts().count("INSERT INTO t VALUES (1)"), pool.stats().opened)
+
+
+def test_what_is_not_proved_harmless_waits_for_the_rollback(server: FakeServer) -> None:
+    """Only statements that leave nothing behind are written before the answer is known."""
+    with pool_on(server, connect_args={"autocommit": False}) as pool:
+        server.answers["ROLLBACK"] = FakeError(1399, "XAER_RMFAIL")
+        use(pool, "SELECT b FROM t")
+        with pool.connection() as conn, pytest.raises(pymysql.err.OperationalError, match="XAER_RMFAIL"):
+            ask(conn, "SET GLOBAL x = 1")
+        assert "SET GLOBAL x = 1" not in server.texts()
+
+
+@pytest.mark.parametrize("call", ["ping", "commit", "rollback", "begin", "select_db", "autocommit", "show_warnings"])
+def test_every_method_reads_the_rollbacks_answer_first(server: FakeServer, call: str) -> None:
+    """Whatever a borrower does first, replies stay in step."""
+    server.answers["SHOW WARNINGS"] = [("Note", 1, "played")]
+    arguments: dict[str, tuple[Any, ...]] = {"ping": (False,), "select_db": ("other",), "autocommit": (True,)}
+    with pool_on(server, connect_args={"autocommit": False}) as pool:
+        use(pool, "SELECT b FROM t")
+        with pool.connection() as conn:
+            getattr(conn, call)(*arguments.get(call, ()))
+            assert [(42,)] == ask(conn, "SELECT 42")
+        assert ([(43,)], 1) == (use(pool, "SELECT 43"), pool.stats().opened)
+
+
+def test_a_pool_of_one_waits_once_a_cycle(server: FakeServer) -> None:
+    """With autocommit off each cycle is a SELECT and a ROLLBACK, in this order, and nothing else."""
+    with pool_on(server, connect_args={"autocommit": False}) as pool:
+        use(pool, "SELECT 1")
+        server.commands.clear()
+        for _ in range(20):
+            assert [(1,)] == use(pool, "SELECT b FROM t")
+        server.wait_for(lambda: len(server.commands) == 40)
+        assert ["SELECT b FROM t", "ROLLBACK"] * 20 == server.texts()
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+def test_a_killed_connection_is_replaced_unseen(server: FakeServer) -> None:
+    """A poll tells, whether it was clean or an answer was outstanding."""
+    for statement in ("SELECT 1", "SET @a = 1", "BEGIN"):
+        with pool_on(server) as pool:
+            use(pool, statement)
+            number = max(command.connection for command in server.commands)
+            server.kill(number)
+            before_at = time.monotonic()
+            while time.monotonic() < before_at + 0.002:  # one that answered a moment ago is handed out unseen
+                continue
+            assert [(7,)] == use(pool, "SELECT 7")
+
+
+def test_two_threads_at_once_are_told_of_each_other(server: FakeServer) -> None:
+    """The second names both, and is an InterfaceError of PyMySQL."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow() -> list[tuple[int]]:
+        asked.set()
+        assert go_on.wait(10)
+        return [(1,)]
+
+    server.answers["SELECT slow"] = slow
+    with pool_on(server) as pool, pool.connection() as conn:
+        first = threading.Thread(target=lambda: ask(conn, "SELECT slow"), name="the-first")
+        first.start()
+        assert asked.wait(10)
+        with pytest.raises(millpond.ConcurrentUse, match="the-first") as told:
+            ask(conn, "SELECT 2")
+        go_on.set()
+        first.join(10)
+        assert [(3,)] == ask(conn, "SELECT 3")
+    assert (True, True) == (isinstance(told.value, pymysql.err.InterfaceError), "MainThread" in str(told.value))
+
+
+def test_passwords_from_a_callable_are_asked_at_each_dial(server: FakeServer) -> None:
+    """A rotated password takes effect with the next connection."""
+    asked: list[int] = []
+
+    def password() -> str:
+        asked.append(1)
+        return f"word-{len(asked)}"
+
+    driver = PyMySQLDriver(pymysql, connect_args=server.connect_args(password=password))
+    conns = [driver.open(soon()) for _ in range(3)]
+    assert (3, [b"word-1", b"word-2", b"word-3"]) == (len(asked), [conn.password for conn in conns])
+    for conn in conns:
+        driver.close(conn)
+
+
+@pytest.mark.parametrize(
+    ("mode", "connects"), [("disabled", True), ("preferred", True), ("required", False), ("verify-ca", False)]
+)
+def test_tls_is_never_weaker_than_asked_for(server: FakeServer, mode: str, connects: bool) -> None:
+    """On a server without TLS, what requires it does not connect, with any PyMySQL."""
+    driver = PyMySQLDriver(pymysql, connect_args=server.connect_args(ssl=mode))
+    if connects:
+        driver.close(driver.open(soon()))
+        return
+    with pytest.raises(pymysql.err.OperationalError) as refused:
+        driver.open(soon())
+    assert 2026 == refused.value.args[0]
+
+
+def test_the_second_connection_asks_no_questions(server: FakeServer) -> None:
+    """One statement sets it up, and what is known of the server is not asked again within a minute."""
+    with pool_on(server, max_size=2) as pool, pool.connection() as one:
+        assert [(1,)] == ask(one, "SELECT 1")
+        server.commands.clear()
+        with pool.connection() as two:
+            assert [(2,)] == ask(two, "SELECT 2")
+        assert ["SET NAMES utf8mb4, autocommit = 1, session_track_state_change = 1", "SELECT 2"] == server.texts()
+
+
+# -- the driver object -------------------------------------------------------------------------------------------------
+def change_decoders(conn: Any) -> None:
+    """Change the table of decoders by every way there is."""
+    key = next(iter(conn.decoders))
+    conn.decoders[key] = str
+    conn.decoders.pop(key)
+    conn.decoders.update({key: repr})
+    conn.decoders.setdefault(-1, str)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_decoders,
+        lambda conn: conn.encoders.clear(),
+        lambda conn: setattr(conn, "cursorclass", pymysql.cursors.SSCursor),
+        lambda conn: setattr(conn, "decoders", {}),
+        lambda conn: setattr(conn, "autocommit_mode", None),
+        lambda conn: setattr(conn, "_read_timeout", 1),
+    ],
+    ids=["decoders", "encoders", "cursorclass", "another table", "autocommit_mode", "read_timeout"],
+)
+def test_changed_settings_of_the_object_are_put_back(server: FakeServer, change: Any) -> None:
+    """Converters, cursor class, modes and time-outs are for the next borrower as they were."""
+
+    def looks(conn: Any) -> list[Any]:
+        return [dict(conn.decoders), dict(conn.encoders), conn.cursorclass, conn.autocommit_mode, conn._read_timeout]
+
+    with pool_on(server) as pool:
+        with pool.connection() as conn:
+            before = looks(conn)
+            change(conn)
+        with pool.connection() as conn:
+            assert before == looks(conn)
+        assert 1 == pool.stats().opened
+
+
+class PlainDriver(PyMySQLDriver):
+    """The adapter with a PyMySQL whose private parts are not as expected."""
+
+    private_parts = False
+
+
+@pytest.mark.parametrize("source", ["module", "callable"])
+def test_without_private_parts_it_is_any_driver(server: FakeServer, source: str) -> None:
+    """Rolled back at every return, and it says so; connections, errors and settings work."""
+    arguments = server.connect_args(autocommit=False, ssl_disabled=True)
+    adapter = PlainDriver(
+        pymysql if source == "module" else lambda: pymysql.connect(**arguments),
+        connect_args=arguments if source == "module" else None,
+        on_connect="SET @mine = 1",
+    )
+    with millpond.Pool(adapter, max_size=1) as pool:
+        assert [("1",)] == use(pool, "SELECT @mine")
+        assert [(1,)] == use(pool, "SELECT b FROM t")
+        assert 2 <= server.texts().count("ROLLBACK")
+        assert "auto: ROLLBACK at every return: this version of PyMySQL cannot be listened to" == pool.stats().reset

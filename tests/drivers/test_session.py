@@ -1,0 +1,149 @@
+"""What is known of a session, told statement by statement and answer by answer, without a server."""
+
+from __future__ import annotations
+
+import pymysql
+import pytest
+
+from millpond.drivers._session import COM_PING, COM_QUERY, Session, Way, brand_of
+
+IN_TRANSACTION, AUTOCOMMIT, MORE, CHANGED = 1, 2, 8, 0x4000
+COM_INIT_DB = 2
+
+
+def new(*, tracked: bool = True, way: Way = Way.RESET) -> Session:
+    """Return what is known of a new session."""
+    session = Session()
+    session.brand, session.utf8, session.tracked, session.way = "mysql", True, tracked, way
+    session.renew(AUTOCOMMIT)
+    return session
+
+
+def say(session: Session, text: str, status: int = AUTOCOMMIT, warnings: int = 0) -> Session:
+    """Send a statement and take in its answer."""
+    session.judge(COM_QUERY, text.encode())
+    session.sent(text.encode())
+    session.note(status, warnings)
+    return session
+
+
+def test_nothing_is_known_before_the_set_up() -> None:
+    """A session that was not set up is not clean."""
+    assert "not set up" == Session().dirt
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "warnings", "clean"),
+    [
+        ("SELECT 1", AUTOCOMMIT, 0, True),
+        ("INSERT INTO t VALUES (1)", AUTOCOMMIT, 0, True),
+        ("BEGIN", AUTOCOMMIT | IN_TRANSACTION | CHANGED, 0, True),  # MySQL marks it
+        ("SELECT 1", AUTOCOMMIT | CHANGED, 0, False),
+        ("SELECT 1", AUTOCOMMIT, 1, False),
+        ("SET @a = 1", AUTOCOMMIT, 0, False),
+        ("SELECT unknown(1)", AUTOCOMMIT, 0, False),
+        ("INSERT INTO t VALUES ('" + "x" * 9000 + "')", AUTOCOMMIT, 0, False),
+    ],
+)
+def test_clean_is_proved_or_it_is_not(text: str, status: int, warnings: int, clean: bool) -> None:
+    """Statement, status word and warnings all have to say so."""
+    assert clean == (not say(new(), text, status, warnings).dirt)
+
+
+def test_writes_are_dirt_where_nobody_tells_of_triggers() -> None:
+    """Without tracking a write is dirt, and a read is none."""
+    assert ("", True) == (say(new(tracked=False), "SELECT 1").dirt, bool(say(new(tracked=False), "DELETE FROM t").dirt))
+
+
+def test_an_error_is_dirt_and_ends_its_reply() -> None:
+    """After an ERR packet nothing is known, but the next command may be sent."""
+    session = new()
+    session.judge(COM_QUERY, b"SELECT 1")
+    session.failed(pymysql.err.OperationalError(1064, "wrong"), answered=True)
+    assert ("an error", 0, False) == (session.dirt, session.owed, session.is_hopeless)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "suspect"),
+    [
+        (pymysql.err.OperationalError(2013, "Lost connection"), True, False),
+        (pymysql.err.OperationalError(1927, "Connection was killed"), True, False),
+        (pymysql.err.OperationalError(1290, "running with the --read-only option"), False, True),
+        (pymysql.err.OperationalError(1290, "running with the --secure-file-priv option"), False, False),
+        (pymysql.err.OperationalError(1836, "Running in read-only mode"), False, True),
+        (pymysql.err.OperationalError(3100, "Error on observer"), False, True),
+        (pymysql.err.OperationalError(1792, "Cannot execute in a READ ONLY transaction"), False, False),
+        (pymysql.err.IntegrityError(1062, "Duplicate entry"), False, False),
+    ],
+)
+def test_errors_tell_of_link_and_role(error: Exception, lost: bool, suspect: bool) -> None:
+    """A lost link costs the connection; a role is only ever suspect, and never for an application's mistake."""
+    session = new()
+    session.judge(COM_QUERY, b"UPDATE t SET a = 1")
+    session.failed(error, answered=True)
+    assert (lost, suspect) == (session.lost, session.role_suspect)
+
+
+def test_further_results_are_owed() -> None:
+    """A reply is over with its last packet."""
+    session = new()
+    session.judge(COM_QUERY, b"CALL p()")
+    session.note(AUTOCOMMIT | MORE, 0)
+    assert (1, True) == (session.owed, session.is_hopeless)
+    session.note(AUTOCOMMIT, 0)
+    assert (0, False) == (session.owed, session.is_hopeless)
+
+
+@pytest.mark.parametrize(
+    ("texts", "only_rollback", "uncommitted"),
+    [
+        (["SELECT * FROM t"], True, False),
+        (["SELECT * FROM t FOR UPDATE"], True, False),
+        (["INSERT INTO t VALUES (1)"], False, True),
+        (["WITH x AS (SELECT 1) SELECT * FROM x"], True, False),
+        (["WITH x AS (SELECT 1) UPDATE t, x SET a = 1"], False, True),
+        (["INSERT INTO t VALUES (1)", "BEGIN"], True, False),
+        (["SET @a = 1"], False, False),
+    ],
+)
+def test_what_a_rollback_alone_mends(texts: list[str], only_rollback: bool, uncommitted: bool) -> None:
+    """A transaction that wrote nothing needs a ROLLBACK; one that wrote is told of; dirt needs more."""
+    session = new()
+    for text in texts:
+        say(session, text, IN_TRANSACTION)
+    assert (only_rollback, uncommitted) == (session.needs_rollback_only, session.uncommitted)
+
+
+def test_writes_over_a_broken_link_are_not_uncommitted_work() -> None:
+    """They are lost already, and their writer has had the error."""
+    session = say(new(), "INSERT INTO t VALUES (1)", IN_TRANSACTION)
+    session.failed(pymysql.err.OperationalError(2013, "Lost connection"), answered=False)
+    assert not session.uncommitted
+
+
+def test_commands_that_are_no_statements() -> None:
+    """A ping leaves nothing; every other command may."""
+    session = new()
+    session.judge(COM_PING, b"")
+    assert not session.dirt
+    session.judge(COM_INIT_DB, b"other")
+    assert session.dirt
+
+
+def test_xa_is_beyond_a_reset() -> None:
+    """It costs the connection, wherever it is mentioned in something unproved."""
+    assert [True, True, False] == [
+        say(new(), text).beyond_reset for text in ("XA START 'x'", "PREPARE s FROM 'XA END'", "SELECT 'XA'")
+    ]
+
+
+def test_where_nobody_can_be_believed_nothing_is_clean() -> None:
+    """Behind a proxy that shares backends a renewed session is dirty at once."""
+    assert [True, True, False] == [bool(new(way=way).dirt) for way in (Way.ROLLBACK, Way.DEAF, Way.RESET)]
+
+
+def test_brands() -> None:
+    """MariaDB says so, in all disguises."""
+    assert ["mariadb", "mariadb", "mysql"] == [
+        brand_of(version) for version in ("10.11.6-MariaDB", "5.5.5-10.4.1-MariaDB-log", "8.0.36")
+    ]
