@@ -539,6 +539,12 @@ class PyMySQLDriver(DbapiDriver):
         session: Session = known._millpond  # noqa: SLF001  our own
         return session.is_harmless(text.encode(known.encoding, "surrogateescape"))
 
+    def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a cursor of the user's own class for *lease*: as a cursor of our subclass from the beginning."""
+        base = args[0] if args else kwargs.get("cursor")
+        made = self._cursors.make(base or conn.cursorclass, conn.cursor, lease) if len(args) + len(kwargs) < 2 else None
+        return super().cursor(conn, lease, args, kwargs) if made is None else made
+
     def uncommitted(self, conn: Any) -> bool:
         """Say whether writes would be lost by a rollback now."""
         session: Session | None = getattr(conn, "_millpond", None)
@@ -718,7 +724,7 @@ def ssl_of_mode(mode: str, arguments: Mapping[str, Any], *, keeps_preferred: boo
         context.verify_mode = ssl.CERT_NONE
     if certificate["ssl_cert"] is not None:
         context.load_cert_chain(certificate["ssl_cert"], certificate["ssl_key"], certificate["ssl_key_password"])
-    return {**dict.fromkeys(certificate), "ssl": context}
+    return {**{name: None for name in certificate if name in arguments}, "ssl": context}
 
 
 # -- statements, cursors and polls ------------------------------------------------------------------------------------
