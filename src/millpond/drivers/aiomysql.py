@@ -21,6 +21,7 @@ LOOKS = (
     *("autocommit_mode", "_charset", "_encoding", "encoders", "decoders", "cursorclass", "use_unicode", "_echo"),
     *("sql_mode", "init_command", "_db", "_local_infile"),
 )
+OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
 UNKNOWN = ("collation", "max_allowed_packet", "read_timeout")
 
 
@@ -71,7 +72,7 @@ class AiomysqlDriver(AsyncMySQLDriver):
         if cls._class is None:
             connection: Any = importlib.import_module("aiomysql.connection")
             members: dict[str, Any] = {"new_result": type("MySQLResult", (ListeningResult, connection.MySQLResult), {})}
-            cls._class = type("Connection", (ListeningAiomysql, connection.Connection), members)
+            cls._class = type("Connection", (ListeningAiomysql, Telling, connection.Connection), members)
         return cls._class
 
     def add_flags(self, conn: Any, flags: int) -> None:
@@ -115,6 +116,21 @@ class ListeningResult:
         super()._check_packet_is_eof(packet)  # type: ignore[misc]  # aiomysql's own
         self.server_status = int.from_bytes(packet.get_all_data()[3:5], "little")
         return True
+
+
+class Telling:
+    """A connection whose reader of OK packets returns what it has read; aiomysql's own returns True."""
+
+    server_status: int
+
+    async def _read_ok_packet(self) -> Any:
+        connection: Any = importlib.import_module("aiomysql.connection")
+        reply: Any = await self._read_packet()  # type: ignore[attr-defined]  # aiomysql's own
+        if not reply.is_ok_packet():
+            raise connection.OperationalError(OUT_OF_SYNC, "Command Out of Sync")
+        ok = connection.OKPacketWrapper(reply)
+        self.server_status = ok.server_status
+        return ok
 
 
 class ListeningAiomysql(AsyncListening):

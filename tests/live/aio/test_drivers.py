@@ -1,0 +1,177 @@
+"""The asynchronous drivers on real servers: dials, TLS, dead links, cancelled statements, other loops."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from typing import Any
+
+import pytest
+
+from millpond import AsyncPool, ConcurrentUse, InvalidSetting
+from millpond.testing import ScratchServer
+
+from .servers import DRIVERS, arguments_of, ask, pool_on, root, sessions
+
+pytestmark = pytest.mark.parametrize("driver", DRIVERS)
+
+
+async def eventually(found: Any, expected: Any) -> None:
+    """Wait until *found* returns what is expected, with a deadline."""
+    until = time.monotonic() + 10.0
+    while found() != expected and time.monotonic() < until:  # noqa: ASYNC110  the server tells nobody
+        await asyncio.sleep(0.02)
+    assert expected == found()
+
+
+def test_a_cancelled_statement_is_ended_on_the_server(server: ScratchServer, driver: str) -> None:
+    """The task ends at once, its connection is never used again, and the server does not go on for nobody."""
+
+    async def main() -> None:
+        async with pool_on(server, driver, max_size=1) as pool:
+            task = asyncio.get_running_loop().create_task(sleep_long(pool))
+            await eventually(lambda: any("SLEEP" in (text or "") for _, _, text in sessions(server)), True)
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            async with pool.connection() as conn:
+                assert ((7,),) == await ask(conn, "SELECT 7")
+            await eventually(lambda: any("SLEEP" in (text or "") for _, _, text in sessions(server)), False)
+            assert (2, {"unclean": 1}) == (pool.stats().opened, pool.stats().retired)
+        await eventually(lambda: sessions(server), [])
+
+    asyncio.run(main())
+
+
+async def sleep_long(pool: AsyncPool[Any]) -> None:
+    """Run a statement that takes a minute."""
+    async with pool.connection() as conn:
+        await ask(conn, "SELECT SLEEP(60)")
+
+
+def test_a_session_that_was_killed_while_idle_is_seen_by_nobody(server: ScratchServer, driver: str) -> None:
+    """Whoever asks next gets a living connection."""
+
+    async def main() -> None:
+        async with pool_on(server, driver, max_size=1) as pool:
+            async with pool.connection() as conn:
+                ((number,),) = await ask(conn, "SELECT CONNECTION_ID()")
+            with root(server) as admin, admin.cursor() as cursor:
+                cursor.execute(f"KILL {number}")
+            time.sleep(0.05)  # noqa: ASYNC251  the loop must not see it before it is asked
+            async with pool.connection() as conn:
+                assert ((9,),) == await ask(conn, "SELECT 9")
+            assert (2, 1) == (pool.stats().opened, pool.stats().retired["dead"])
+
+    asyncio.run(main())
+
+
+def test_tls_is_used_and_required(server: ScratchServer, driver: str) -> None:
+    """By a mode of the URL, with one context for all connections; what is required is required."""
+
+    async def main() -> None:
+        url = f"{server.url(tls=False).split('?')[0]}?ssl=required".replace("mysql+pymysql", "mysql")
+        async with AsyncPool(url, driver=driver, max_size=2) as pool, pool.connection() as conn:
+            ((_, cipher),) = await ask(conn, "SHOW STATUS LIKE 'Ssl_cipher'")
+            assert cipher
+            async with pool.connection() as other:
+                assert ((1,),) == await ask(other, "SELECT 1")
+        if driver == "asyncmy":
+            with pytest.raises(InvalidSetting, match="does not look whether a server has TLS"):
+                AsyncPool(url.replace("required", "preferred"), driver=driver)
+
+    asyncio.run(main())
+
+
+def test_settings_reach_the_session_and_come_back_after_a_reset(server: ScratchServer, driver: str) -> None:
+    """Time zone, autocommit, character set, schema and on_connect are as at first, for each borrower."""
+
+    async def main() -> None:
+        query = "SELECT @@time_zone, @@autocommit, DATABASE(), @@character_set_client, @x"
+        async with pool_on(
+            server, driver, max_size=1, connect_args={"time_zone": "+02:00"}, on_connect="SET @x = 3"
+        ) as pool:
+            async with pool.connection() as conn:
+                first = await ask(conn, query)
+                await ask(conn, "SET time_zone = '+09:00', autocommit = 0, @x = 4, NAMES latin1")
+                await ask(conn, "USE information_schema")
+            async with pool.connection() as conn:
+                assert first == await ask(conn, query)
+            assert (("+02:00", 1, server.database, "utf8mb4", 3),) == first
+            assert 1 == pool.stats().opened
+
+    asyncio.run(main())
+
+
+def test_two_tasks_on_one_connection_are_both_named(server: ScratchServer, driver: str) -> None:
+    """The commonest mistake, by name."""
+
+    async def main() -> None:
+        async with pool_on(server, driver, max_size=1) as pool, pool.connection() as conn:
+            loop = asyncio.get_running_loop()
+            first = loop.create_task(ask(conn, "SELECT SLEEP(0.3)"), name="the first")
+            await asyncio.sleep(0.05)
+            second = loop.create_task(ask(conn, "SELECT 1"), name="the second")
+            with pytest.raises(ConcurrentUse, match="'the first' waits for a reply on it, and 'the second' sent"):
+                await second
+            assert ((0,),) == await first
+
+    asyncio.run(main())
+
+
+def test_a_cursor_is_of_no_use_after_its_connection_was_given_back(server: ScratchServer, driver: str) -> None:
+    """It says that it is closed, and touches nothing."""
+
+    async def main() -> None:
+        async with pool_on(server, driver, max_size=1) as pool:
+            async with pool.connection() as conn:
+                cursor = await conn.cursor()
+                await cursor.execute("SELECT 1")
+            with pytest.raises(Exception, match=r"[Cc]ursor closed"):
+                await cursor.execute("SELECT 2")
+            async with pool.connection() as conn:
+                assert ((3,),) == await ask(conn, "SELECT 3")
+
+    asyncio.run(main())
+
+
+def test_a_wrong_password_rises_at_once(server: ScratchServer, driver: str) -> None:
+    """As the driver's own error, without waiting, and without the password in it."""
+    kind = importlib.import_module(f"{driver}").OperationalError if driver == "aiomysql" else None
+
+    async def main() -> None:
+        arguments = arguments_of(server, password="not the password")
+        async with AsyncPool(importlib.import_module(driver), connect_args=arguments, timeout=20.0) as pool:
+            with pytest.raises(kind or Exception, match="Access denied") as caught:
+                _ = await pool.connection()
+            assert 1045 == caught.value.args[0]
+            assert "not the password" not in repr(pool)
+
+    asyncio.run(main())
+
+
+def test_everything_works_on_uvloop(server: ScratchServer, driver: str) -> None:
+    """Dials, statements, resets, cancellations, the end: on the other loop that people use."""
+    import uvloop
+
+    async def main() -> int:
+        async with pool_on(server, driver, max_size=3, check_after=0.0) as pool:
+
+            async def work(number: int) -> None:
+                async with pool.connection() as conn:
+                    assert ((number,),) == await ask(conn, "SELECT %s", (number,))
+                    await ask(conn, "SET @x = 1")
+
+            await asyncio.gather(*(work(number) for number in range(30)))
+            task = asyncio.get_running_loop().create_task(sleep_long(pool))
+            await eventually(lambda: any("SLEEP" in (text or "") for _, _, text in sessions(server)), True)
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            await asyncio.gather(*(work(number) for number in range(30)))
+            assert 0 == pool.stats().lost
+        await eventually(lambda: sessions(server), [])
+        return len(asyncio.all_tasks())
+
+    assert 1 == uvloop.run(main())
