@@ -345,7 +345,11 @@ class Database:
         Raises:
             RowMismatch: the columns do not fit ``into``, or two of them have one name: the program's fault.
         """
-        return Stream(self._streaming(sql, params, into, seconds_of(timeout)))
+        seconds = seconds_of(timeout)
+        inside = self._joining.current()
+        if inside is not None:
+            return Stream(inside.streaming(sql, params, into, seconds))
+        return Stream(self._streaming(sql, params, into, seconds))
 
     # ------------------------------------------------------------------ writes
     def execute(self, sql: str, params: Params | None = None, *, timeout: float | None = None) -> Done:
@@ -587,12 +591,11 @@ class Database:
 
     def _streaming(self, sql: str, params: Params | None, into: Any, timeout: float | None) -> Iterator[Any]:
         until = until_of(timeout)
-        inside = self._joining.current()
-        if inside is not None:
-            yield from inside.streaming(sql, params, into, until, timeout)
-            return
-        with self._hand(timeout) as hand:
-            yield from hand.streaming(hand.prepare(sql), params, into, until, timeout, hand.leave_stream)
+        with (
+            self._hand(timeout) as hand,
+            hand.reading(hand.prepare(sql), params, into, until, timeout, hand.leave_stream) as found,
+        ):
+            yield from found
 
     def _kill(self, number: int, beginning: str) -> None:
         """End a statement over a connection beside the pool's, if it is still the one that it was."""
@@ -746,7 +749,8 @@ class _Hand:
             self.dialect.cursor(self.conn).execute(text)
 
     # ---- streams
-    def streaming(
+    @contextlib.contextmanager
+    def reading(
         self,
         statement: Statement,
         params: Params | None,
@@ -754,8 +758,8 @@ class _Hand:
         until: float | None,
         timeout: float | None,
         leave: Callable[[Any, str], None],
-    ) -> Iterator[Any]:
-        """Yield rows as they come; *leave* is called with the cursor if not all of them are wanted."""
+    ) -> Generator[Iterator[Any]]:
+        """Give rows as they come; *leave* is called with the cursor if not all of them are wanted."""
         text, values = bound(statement, params)
         with self.limited(statement, text, until, timeout, commits=not statement.reads) as text_sent:
             cursor = self.dialect.stream_cursor(self.lease)
@@ -763,7 +767,7 @@ class _Hand:
                 cursor.execute(text_sent, values)
                 maker = rows.maker_of(into, cursor.description, statement.sql)
                 # Never the cursor itself: closing a generator closes what it yields from, and that reads all rows.
-                yield from itertools.chain(cursor) if maker is None else map(maker, cursor)
+                yield itertools.chain(cursor) if maker is None else map(maker, cursor)
             except BaseException:
                 leave(cursor, text_sent)  # here, where the cursor is: its finalizer would read all that is left
                 raise
@@ -880,15 +884,15 @@ class _Open:
             self.books.spoil("it was interrupted in the middle of a statement", error)
             raise
 
-    def streaming(
-        self, sql: str, params: Params | None, into: Any, until: float | None, timeout: float | None
-    ) -> Iterator[Any]:
+    def streaming(self, sql: str, params: Params | None, into: Any, timeout: float | None) -> Iterator[Any]:
+        until = until_of(timeout)
         self.admit(sql)
         books, hand = self.books, self.hand
         statement = hand.prepare(sql)
         books.streaming = True
         try:
-            yield from hand.streaming(statement, params, into, until, timeout, self.leave_stream)
+            with hand.reading(statement, params, into, until, timeout, self.leave_stream) as found:
+                yield from found
         except GeneratorExit:
             raise
         except BaseException as error:
