@@ -17,7 +17,7 @@ import pymysql
 import pytest
 
 import millpond
-from millpond.drivers import resolve
+from millpond.drivers import Driver, resolve
 from millpond.drivers.dbapi import DbapiDriver
 from millpond.drivers.found import FoundDriver
 from millpond.drivers.pymysql import PyMySQLDriver
@@ -73,6 +73,16 @@ class TestEachWay:
         found.close(found.open(float("inf")))
         assert SQLiteDriver is type(found.adapter)
         assert found.module is sqlite3
+
+    def test_all_that_an_adapter_offers_is_handed_on(self, tmp_path: Path) -> None:
+        """The adapter found takes over everything that a pool may ask, but for opening connections."""
+        found = resolve(lambda: sqlite3.connect(tmp_path / "handed.db", check_same_thread=False))
+        assert isinstance(found, FoundDriver)
+        found.close(found.open(float("inf")))
+        offered = {name for name in dir(Driver) if not name.startswith("_")} - {"open"}
+        assert {name: getattr(found.adapter, name) for name in offered} == {
+            name: getattr(found, name) for name in offered
+        }
 
     def test_connect_args_win_over_the_url(self, tmp_path: Path) -> None:
         """What is said in Python counts more than what a URL says."""

@@ -99,6 +99,17 @@ class TestPyMySQLWithAutocommit(TestPyMySQL):
             assert driver.reset(conn, self.soon())
             assert 0 == self.rows(conn)
 
+    def test_a_deferred_reset_makes_as_good_as_new(self) -> None:
+        """What was begun and not committed is gone when the answer to a reset has been read."""
+        driver = self.make_driver()
+        assert driver.send_reset is not None
+        with self.opened(driver) as conn, self.with_table(conn):
+            conn.begin()
+            conn.query(f"INSERT INTO {self.table} VALUES (1)")
+            assert driver.send_reset(conn) is None
+            assert driver.collect(conn, self.soon())
+            assert 0 == self.rows(conn)
+
     def test_what_was_written_is_not_clean(self) -> None:
         """An open transaction is not clean, a committed write is."""
         driver = self.make_driver()

