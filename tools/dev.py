@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools import environments, interpreters
@@ -27,6 +28,9 @@ SIMULATION_S = 60
 # The checkers run on the first of these that is there: import-linter needs 3.11.
 CHECKERS_RUN_ON = ("3.12", "3.13", "3.11", "3.10")
 EXTRAS = {"unit": "test", "checkers": "dev,live"}  # of pyproject.toml, for each kind of environment
+# Suites that run once more, with the oldest drivers that pyproject.toml names.
+OLDEST = "oldest"
+OLDEST_SUITES = ("live other_drivers",)
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,22 @@ def _setup_steps(found: dict[str, Interpreter], checkers: str) -> list[Step]:
 
         return Step(f"install {version}", call=call, limit_s=900)
 
-    return [install(version) for version in sorted(found, key=lambda version: version != checkers)]
+    steps = [install(version) for version in sorted(found, key=lambda version: version != checkers)]
+    return [*steps, Step("install oldest drivers", call=lambda: _install_oldest(found[checkers]), limit_s=900)]
+
+
+def _install_oldest(interpreter: Interpreter) -> str:
+    pins = oldest_drivers((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    environments.ensure_compiles_mysqlclient(interpreter)
+    environments.make(_environment_name(OLDEST), interpreter, "--editable", ".[test,live]", *pins)
+    return ", ".join(pins)
+
+
+def oldest_drivers(project: str) -> list[str]:
+    """Return the drivers for threads at the lowest version that *project*, a pyproject.toml, allows."""
+    names = "pymysql|mysqlclient|mysqlconnector"
+    found = re.findall(rf'^(?:{names}) = \["([\w-]+)(?:\[\w+\])?>=([\d.]+)"\]', project, re.MULTILINE)
+    return [f"{package}=={version}" for package, version in found]
 
 
 def _server_step(checkers: str, servers: Sequence[str]) -> Step:
@@ -226,6 +245,7 @@ def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str],
             for suite in suites
             for version in (found if suite.on_each else [checkers])
         ),
+        *(_tests(replace(suite, on_each=True), OLDEST, left_out) for suite in suites if suite.name in OLDEST_SUITES),
         *(_check(name, _python(checkers)) for name in CHECKS),
     ]
 

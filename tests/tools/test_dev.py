@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools import system
-from tools.dev import LIVE_GROUPS, SUITES, live_suites
+from tools.dev import LIVE_GROUPS, OLDEST_SUITES, SUITES, live_suites, oldest_drivers
 from tools.system import ROOT, SetupFailed, install
 
 
@@ -65,3 +65,15 @@ def test_a_failing_command_is_shown() -> None:
     with pytest.raises(SetupFailed, match="millpond-no-such-command is needed"):
         system.call(["millpond-no-such-command", "--now"])
     assert not system.succeeds(["millpond-no-such-command"])
+
+
+def test_the_oldest_drivers_are_those_that_the_project_names() -> None:
+    """What runs with the oldest drivers has the lowest version of each that pyproject.toml allows."""
+    pins = oldest_drivers((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert ["PyMySQL", "mysqlclient", "mysql-connector-python"] == [pin.partition("==")[0] for pin in pins]
+    assert all(pin.partition("==")[2][0].isdigit() for pin in pins)
+
+
+def test_what_runs_with_the_oldest_drivers_is_there() -> None:
+    """The suites that run once more are suites of this project."""
+    assert set(OLDEST_SUITES) <= {suite.name for suite in live_suites(live_files())}

@@ -1,4 +1,4 @@
-"""Roads: ``road`` runs a test for each driver on each server, in the clear; ``tls_road`` under TLS.
+"""Roads: ``road`` runs a test for each driver on each server, ``polled_road`` for those that show a descriptor.
 
 What tests read, write and call is made once a server: making it anew for each would take most of the time.
 """
@@ -13,7 +13,7 @@ import pytest
 
 from millpond.testing import ScratchServer
 
-from .roads import DRIVERS, TABLE, Road, ask
+from .roads import DRIVERS, POLLED, TABLE, Road, ask
 
 SET_UP = (
     f"DROP TABLE IF EXISTS {TABLE}",
@@ -58,9 +58,19 @@ def road(furnished: ScratchServer, request: pytest.FixtureRequest) -> Iterator[R
         yield swept(Road(request.param, furnished, closing))
 
 
-@pytest.fixture(params=DRIVERS)
-def tls_road(furnished: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
-    """Return each driver to each server, under TLS."""
+@pytest.fixture(params=POLLED)
+def polled_road(furnished: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
+    """Return each driver that shows its descriptor to each server, in the clear, through a proxy in this process.
+
+    The other one, mysql-connector-python's C library, also holds the interpreter while it waits, for the proxy too.
+    """
+    with contextlib.ExitStack() as closing:
+        yield swept(Road(request.param, furnished, closing))
+
+
+@pytest.fixture(params=POLLED)
+def polled_tls_road(furnished: ScratchServer, request: pytest.FixtureRequest) -> Iterator[Road]:
+    """Return each driver that shows its descriptor to each server, under TLS."""
     with contextlib.ExitStack() as closing:
         yield swept(Road(request.param, furnished, closing, tls=True))
 

@@ -27,7 +27,8 @@ def has_c_library() -> bool:
     return bool(importlib.import_module("mysql.connector").HAVE_CEXT)
 
 
-DRIVERS = ("mysqlclient", "mysqlconnector", *(["mysqlconnector-c"] if has_c_library() else []))
+POLLED = ("mysqlclient", "mysqlconnector")
+DRIVERS = (*POLLED, *(["mysqlconnector-c"] if has_c_library() else []))
 
 
 class Road:

@@ -54,32 +54,24 @@ def assert_replaced(road: Road, end: Callable[[int], object], **settings: Any) -
         assert 1 == pool.stats().retired["dead"]
 
 
-def test_a_killed_connection_is_not_handed_out(road: Road) -> None:
+def test_a_killed_connection_is_not_handed_out(polled_road: Road) -> None:
     """A connection that was killed while idle is replaced before anybody sees it, without a ping."""
-    if road.is_c:
-        pytest.xfail("the C implementation shows no descriptor: the capability table says so")
-    assert_replaced(road, road.kill)
+    assert_replaced(polled_road, polled_road.kill)
 
 
-def test_a_killed_connection_is_not_handed_out_under_tls(tls_road: Road) -> None:
+def test_a_killed_connection_is_not_handed_out_under_tls(polled_tls_road: Road) -> None:
     """The same under TLS, where the farewell is a record that nobody has asked for."""
-    if tls_road.is_c:
-        pytest.xfail("the C implementation shows no descriptor: the capability table says so")
-    assert_replaced(tls_road, tls_road.kill)
+    assert_replaced(polled_tls_road, polled_tls_road.kill)
 
 
-def test_wait_timeout_is_noticed(road: Road) -> None:
+def test_wait_timeout_is_noticed(polled_road: Road) -> None:
     """A connection that the server has closed for idling is replaced before anybody sees it."""
-    if road.is_c:
-        pytest.xfail("the C implementation shows no descriptor: the capability table says so")
-    assert_replaced(road, lambda _: None, reset="none", on_connect="SET wait_timeout = 1")
+    assert_replaced(polled_road, lambda _: None, reset="none", on_connect="SET wait_timeout = 1")
 
 
-def test_a_reset_by_the_network_is_noticed(road: Road) -> None:
+def test_a_reset_by_the_network_is_noticed(polled_road: Road) -> None:
     """A connection that the network has reset is replaced before anybody sees it."""
-    if road.is_c:
-        pytest.xfail("the C implementation shows no descriptor: the capability table says so")
-    assert_replaced(road, lambda _: road.proxy.reset())
+    assert_replaced(polled_road, lambda _: polled_road.proxy.reset())
 
 
 def test_a_connection_closed_by_its_borrower_is_replaced(road: Road) -> None:
@@ -119,15 +111,13 @@ def test_a_short_reply_left_unread_is_read(road: Road) -> None:
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
-def test_a_black_hole_costs_the_check(road: Road) -> None:
+def test_a_black_hole_costs_the_check(polled_road: Road) -> None:
     """A connection behind which packets vanish costs a caller the check's deadline, then comes the next connection."""
-    if road.is_c:
-        pytest.xfail("the C implementation cannot be bounded: the capability table says so")
-    pool = road.pool(check_after=0.0, check_timeout=0.3, connect_timeout=1.0)
+    pool = polled_road.pool(check_after=0.0, check_timeout=0.3, connect_timeout=1.0)
     with pool.connection() as conn:
         first = thread_of(conn)
-    road.proxy.black_hole = True
-    healed = threading.Timer(0.6, lambda: setattr(road.proxy, "black_hole", False))
+    polled_road.proxy.black_hole = True
+    healed = threading.Timer(0.6, lambda: setattr(polled_road.proxy, "black_hole", False))
     healed.start()
     try:
         with pool.connection() as conn:
@@ -137,14 +127,12 @@ def test_a_black_hole_costs_the_check(road: Road) -> None:
     assert 1 == pool.stats().retired["dead"]
 
 
-def test_a_reset_that_is_not_answered_is_given_up(road: Road) -> None:
+def test_a_reset_that_is_not_answered_is_given_up(polled_road: Road) -> None:
     """A connection whose reset vanishes is closed by its deadline, and its close does not wait either."""
-    if road.is_c:
-        pytest.xfail("the C implementation cannot be bounded: the capability table says so")
-    driver = road.adapter()
+    driver = polled_road.adapter()
     conn = driver.open(time.monotonic() + DEADLINE_S)
     ask(conn, "SET @a = 1")
-    road.proxy.black_hole = True
+    polled_road.proxy.black_hole = True
     before_at = time.monotonic()
     with contextlib.suppress(Exception):
         assert not driver.reset(conn, before_at + 0.2)
@@ -264,14 +252,12 @@ def first_error(call: Callable[[], object], times: int) -> BaseException:
     raise AssertionError(f"none of {times} calls has failed")
 
 
-def test_two_threads_on_one_connection_are_named(road: Road) -> None:
+def test_two_threads_on_one_connection_are_named(polled_road: Road) -> None:
     """A second thread on a connection that waits for a reply is an error that names both."""
-    pool = road.pool()
+    pool = polled_road.pool()
     conn = pool.connection()
     number = thread_of(conn)
-    root = road.root()
-    if road.driver == "mysqlconnector" and road.is_c:
-        pytest.xfail("the C implementation holds the interpreter for some calls")
+    root = polled_road.root()
     asleep = threading.Thread(target=lambda: attempt(conn, "SELECT SLEEP(20)"), name="the-sleeper")
     asleep.start()
     running = f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {number} AND INFO LIKE '%SLEEP%'"
@@ -298,12 +284,10 @@ def cipher_of(conn: Any) -> str:
 @pytest.mark.parametrize(
     ("mode", "encrypted"), [("disabled", False), ("preferred", True), ("required", True), ("verify-ca", True)]
 )
-def test_tls_is_as_it_was_asked_for(road: Road, mode: str, encrypted: bool) -> None:
+def test_tls_is_as_it_was_asked_for(polled_road: Road, mode: str, encrypted: bool) -> None:
     """Each word for TLS gives what it says on a server that has it."""
-    if road.is_c:
-        pytest.xfail("tested over the pure implementation: here the words are the library's own")
-    ca = f"&ssl_ca={road.server.ca_file}" if mode.startswith("verify") else ""
-    url = road.server.url(road.driver).partition("?")[0]
+    ca = f"&ssl_ca={polled_road.server.ca_file}" if mode.startswith("verify") else ""
+    url = polled_road.server.url(polled_road.driver).partition("?")[0]
     with millpond.Pool(f"{url}?ssl={mode}{ca}", max_size=1) as pool, pool.connection() as conn:
         assert encrypted == bool(cipher_of(conn))
 
