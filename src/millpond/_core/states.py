@@ -203,6 +203,9 @@ class Ticket:
     def served(self) -> bool:
         return self.slot is not None or self.error is not None
 
+    def __repr__(self) -> str:
+        return f"<ticket of {self.since:.3f}>"
+
 
 class Watcher:
     """Somebody who waits for the pool to reach a state, not for a connection: ``wait()`` and ``close()``."""
@@ -213,3 +216,6 @@ class Watcher:
         self.waiter = waiter
         self.reached = reached
         self.error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<watcher for {getattr(self.reached, '__name__', 'something')}>"
