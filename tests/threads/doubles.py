@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import sys
 import threading
 import time
 import types
@@ -336,6 +337,38 @@ class HostLock:
 
     def __exit__(self, *exc: object) -> None:
         self.release()
+
+
+def trace_bytecodes(frame: types.FrameType, tracer: Callable[..., Any]) -> None:
+    """Have *tracer* called in front of each bytecode of a frame, from its call event on."""
+    frame.f_trace = tracer  # Python 3.13 does not listen to the next line before there is a tracer
+    frame.f_trace_opcodes = True
+    frame.f_trace_lines = False
+
+
+def start_tracing(tracer: Callable[..., Any]) -> None:
+    """Trace the calls of this thread, bytecode by bytecode if it wants them."""
+    if not Primed.done:
+        Primed.done = True
+        sys.settrace(Primed.trace)
+        Primed.trace_me()
+    sys.settrace(tracer)
+
+
+class Primed:
+    """Python 3.12 asks at settrace() whether any frame has ever wanted bytecodes: one has."""
+
+    done = False
+
+    @staticmethod
+    def trace(frame: types.FrameType, event: str, arg: object) -> Any:
+        """Want them."""
+        trace_bytecodes(frame, Primed.trace)
+        return Primed.trace
+
+    @staticmethod
+    def trace_me() -> None:
+        """Be the frame."""
 
 
 def in_threads(*jobs: Callable[[], Any]) -> list[Any]:

@@ -36,7 +36,7 @@ from millpond._core import conversations, ledger
 from millpond._crew import AlarmClock, Runtime
 from millpond.lease import Lease
 
-from .doubles import NullConnection, NullDriver
+from .doubles import NullConnection, NullDriver, start_tracing, trace_bytecodes
 
 SHELL = sys.modules[millpond.Pool.__mro__[1].__module__]
 FILES = {
@@ -48,7 +48,6 @@ INVISIBLE = re.compile(
     r"LOAD_(FAST|CONST|GLOBAL|CLOSURE|DEREF)|STORE_FAST|POP_TOP|DUP|SWAP|COPY|ROT|RESUME|PRECALL|NOP|CACHE|PUSH_|RETURN"
     r"|EXTENDED|JUMP_F|JUMP_AB"
 )
-PATIENCE_S = 20.0  # a worker that does not hand back within this hangs
 
 
 class Lost(AssertionError):
@@ -133,7 +132,7 @@ class Actor:
         world = self.world
         world.current = self
         self.worker.go.release()
-        if not world.back.acquire(timeout=PATIENCE_S):
+        if not world.back.acquire(timeout=world.patience_s):
             raise Lost("a thread is blocked outside the scenario's own locks")
 
     def hand_back(self) -> None:
@@ -148,7 +147,7 @@ class Actor:
         """Be traced, work, and hand back for good."""
         world, worker = self.world, self.worker
         assert worker is not None
-        sys.settrace(world.trace_call)
+        start_tracing(world.trace_call)
         try:
             self.work()
         except Killed:
@@ -209,6 +208,8 @@ class Schedule:
 class World:
     """One run of a scenario under one schedule."""
 
+    patience_s = 10.0  # a worker that does not hand back within this hangs
+
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.point = 0
@@ -237,8 +238,7 @@ class World:
         if POINTS[frame.f_code] is None:
             return None
         if frame.f_code in BY_BYTECODE:
-            frame.f_trace_opcodes = True
-            frame.f_trace_lines = False
+            trace_bytecodes(frame, self.trace_bytecode)
             return self.trace_bytecode
         return self.trace_line
 
@@ -291,12 +291,16 @@ class World:
         if stuck:
             raise Lost(f"{len(stuck)} of {len(callers)} threads wait for ever")
 
-    def end(self) -> None:
-        """Send home whoever still waits."""
+    def end(self) -> str:
+        """Send home whoever still waits; return what is wrong with one who does not go."""
         self.over = True
         for actor in self.actors:
             while actor.worker is not None and not actor.done:
-                actor.go()
+                try:
+                    actor.go()
+                except Lost as error:
+                    return f"Lost: {error}"
+        return ""
 
 
 class Stage:
@@ -565,8 +569,8 @@ def play(scenario: Scenario, schedule: Schedule) -> tuple[World, str]:
     except Exception as error:  # noqa: BLE001  whatever it is, the shell did not hold
         return world, f"{type(error).__name__}: {error} [{schedule}]"
     finally:
-        world.end()
-    return world, ""
+        violation = world.end()
+    return world, f"{violation} [{schedule}]" if violation else ""
 
 
 def schedules_for(scenario: Scenario, seed: int) -> Iterator[Schedule]:

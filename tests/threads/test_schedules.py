@@ -17,7 +17,7 @@ import millpond
 
 from .schedules import SCENARIOS, Scenario, Schedule, World, explore, play, return_and_checkout
 
-LIMIT = 300  # schedules a scenario: those with one event, and a sample of those with two
+LIMIT = 250  # schedules a scenario: those with one event, and a sample of those with two
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(millpond.__file__).parent
 
@@ -82,6 +82,7 @@ EXPLORE = """
 import os, sys, millpond
 from tests.threads import schedules
 print(os.path.dirname(millpond.__file__), flush=True)
+schedules.World.patience_s = 2.0  # some mutants hang
 if any(schedules.main(["1500", scenario]) for scenario in sys.argv[1:]):
     print("found", flush=True)
 os._exit(0)  # threads of a mutant may hang for ever

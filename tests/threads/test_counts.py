@@ -1,0 +1,144 @@
+"""What a checkout and return cost, counted: bytecodes and frames, which are the same on every machine.
+
+Times are measured beside other pools in ``bench/``; they depend on the machine, so nothing fails because of them.  A
+change that makes a pair longer fails here and says by how much; then it is made shorter, or the table is changed and
+the reason is in the commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import millpond
+
+from .doubles import NullConnection, NullDriver, runtime_with, start_tracing, trace_bytecodes
+
+GRACE = 2  # bytecodes by which patch releases of one interpreter may differ
+# Most bytecodes and frames of a pair.  "bare": nothing is noted, nothing is asked; "full": who holds what and for how
+# long is noted, and the adapter is asked whether the session is clean.
+LIMITS: dict[tuple[int, int], dict[str, tuple[int, int]]] = {
+    (3, 10): {
+        "bare, by hand": (133, 3),
+        "bare, with": (138, 4),
+        "full, by hand": (195, 4),
+        "full, with": (200, 5),
+    },
+    (3, 11): {
+        "bare, by hand": (129, 3),
+        "bare, with": (134, 4),
+        "full, by hand": (198, 4),
+        "full, with": (203, 5),
+    },
+    (3, 12): {
+        "bare, by hand": (119, 3),
+        "bare, with": (124, 4),
+        "full, by hand": (183, 4),
+        "full, with": (188, 5),
+    },
+    (3, 13): {
+        "bare, by hand": (116, 3),
+        "bare, with": (121, 4),
+        "full, by hand": (180, 4),
+        "full, with": (185, 5),
+    },
+}
+
+
+class Telling(NullDriver):
+    """An adapter that can tell whether a session is clean and a link closed, by built-ins, which are not counted."""
+
+    is_clean = staticmethod(operator.truth)
+    is_readable = staticmethod(operator.not_)
+
+
+class Counter:
+    """Counts the bytecodes and frames of what runs inside its block."""
+
+    def __init__(self) -> None:
+        self.bytecodes = 0
+        self.frames = 0
+
+    def __enter__(self) -> Counter:  # noqa: PYI034  typing.Self is younger than the oldest Python we run on
+        start_tracing(self.on_call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def on_call(self, frame: types.FrameType, event: str, arg: object) -> Any:
+        """Count a frame, and trace its bytecodes."""
+        if frame.f_code is Counter.__exit__.__code__:
+            return None
+        self.frames += 1
+        trace_bytecodes(frame, self.on_bytecode)
+        return self.on_bytecode
+
+    def on_bytecode(self, frame: types.FrameType, event: str, arg: object) -> Any:
+        """Count a bytecode."""
+        if event == "opcode":
+            self.bytecodes += 1
+        return self.on_bytecode
+
+
+def by_hand(pool: millpond.Pool[NullConnection]) -> None:
+    """Take a connection and give it back."""
+    conn = pool.connection()
+    conn.close()
+
+
+def by_with(pool: millpond.Pool[NullConnection]) -> None:
+    """Take a connection for a block."""
+    with pool.connection():
+        pass
+
+
+PAIRS = {"by hand": by_hand, "with": by_with}
+clock: Callable[[], float] = functools.partial(float, 100.0)  # time stands still, without a frame
+
+
+def pool_of(kind: str) -> millpond.Pool[NullConnection]:
+    """Make a pool with one idle connection."""
+    bare = kind == "bare"
+    pool = millpond.Pool(
+        NullDriver() if bare else Telling(),
+        max_size=1,
+        reset="none" if bare else "auto",
+        track_use=not bare,
+        runtime=runtime_with(clock=clock),
+    )
+    by_hand(pool)
+    return pool
+
+
+def count(kind: str, how: str) -> tuple[int, int]:
+    """Count a pair, after so many that the interpreter has adapted to it."""
+    pool = pool_of(kind)
+    for _ in range(100):
+        PAIRS[how](pool)
+    counter = Counter()
+    with counter:
+        PAIRS[how](pool)
+    pool.close()
+    return counter.bytecodes, counter.frames
+
+
+@pytest.mark.parametrize("how", PAIRS)
+@pytest.mark.parametrize("kind", ["bare", "full"])
+def test_a_pair_takes_no_more_than_it_did(kind: str, how: str) -> None:
+    """The number of bytecodes and frames of a checkout and return stays within the table."""
+    bytecodes, frames = count(kind, how)
+    most_bytecodes, most_frames = LIMITS[sys.version_info[:2]][f"{kind}, {how}"]
+    assert bytecodes <= most_bytecodes + GRACE, "see the top of this module"
+    assert frames <= most_frames, "see the top of this module"
+
+
+def test_counting_is_deterministic() -> None:
+    """The same pair counts the same, again and again."""
+    assert 1 == len({count("full", "with") for _ in range(3)})
