@@ -11,6 +11,7 @@ statement here are names, quoted, and numbers that are ours.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 
@@ -209,6 +210,24 @@ class PyMySQL(MySQLFamily):
         return bool(conn.server_status & IN_TRANSACTION)
 
 
+class Asyncmy(PyMySQL):
+    """asyncmy: as PyMySQL, by which it was made."""
+
+    cursors: ClassVar[str] = "asyncmy.cursors"
+
+    def __init__(self, conn: Any, paramstyle: str = "format") -> None:
+        MySQLFamily.__init__(self, conn, paramstyle)
+        module: Any = importlib.import_module(self.cursors)
+        self._stream_cursor: Any = module.SSCursor
+        self.cursor = module.Cursor
+
+
+class Aiomysql(Asyncmy):
+    """aiomysql: as PyMySQL, by which it was made."""
+
+    cursors: ClassVar[str] = "aiomysql.cursors"
+
+
 class MySQLClient(MySQLFamily):
     """mysqlclient: it tells no status."""
 
@@ -304,11 +323,32 @@ class SQLite(Dialect):
         return interrupt
 
 
+class Aiosqlite(SQLite):
+    """aiosqlite: SQLite, in a thread for each connection; its cursors are awaited."""
+
+    async def cursor(self, conn: Any) -> Any:
+        cursor = await conn.cursor()
+        cursor.row_factory = None
+        return cursor
+
+    async def stream_cursor(self, lease: Any) -> Any:
+        cursor = await lease.cursor()
+        cursor.row_factory = None
+        return cursor
+
+    def interrupter(self, conn: Any) -> Callable[[], None] | None:
+        interrupt: Callable[[], None] = conn._conn.interrupt  # noqa: SLF001  aiosqlite's own is awaited
+        return interrupt
+
+
 KINDS: Final[Mapping[str, Callable[[Any, str], Dialect]]] = {
     "pymysql": PyMySQL,
     "mysqlclient": MySQLClient,
     "mysqlconnector": MySQLConnector,
     "sqlite": SQLite,
+    "asyncmy": Asyncmy,
+    "aiomysql": Aiomysql,
+    "aiosqlite": Aiosqlite,
 }
 
 

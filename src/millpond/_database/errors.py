@@ -37,7 +37,7 @@ class _Portable:
     args: tuple[Any, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revive, (_plain(type(self)), self.args, self.__dict__)
+        return _revive, (plain(type(self)), self.args, self.__dict__)
 
 
 class StatementFailed(_Portable, Error):
@@ -184,7 +184,7 @@ def shown(statement: str) -> str:
     )
 
 
-def _plain(kind: type[Any]) -> type[Any]:
+def plain(kind: type[Any]) -> type[Any]:
     """Return our own class behind a double one."""
     ours: dict[str, type[Any]] = globals()
     return next(base for base in kind.__mro__ if ours.get(base.__name__) is base)

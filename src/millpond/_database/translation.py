@@ -106,7 +106,7 @@ RETRIED: Final = (e.Deadlock, e.LockTimeout, e.ServerGone)
 def kind_of(error: BaseException, driver: Any) -> type[e.StatementFailed] | None:
     """Return what a driver's exception is called here; None if it does not come from a database."""
     if isinstance(error, e.StatementFailed):
-        return next(kind for kind in type(error).__mro__ if kind.__module__ == e.__name__)
+        return e.plain(type(error))
     base = driver.family("Error")
     if isinstance(error, Error) or not isinstance(error, (*((base,) if base else ()), OSError)):
         return None
