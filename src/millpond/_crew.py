@@ -196,11 +196,15 @@ class AlarmClock:
         return self.running
 
     def run(self) -> None:
-        while self.sleep():
-            pool = self.pool()
-            if pool is not None:
-                pool._alarm_rang()
-            del pool
+        try:
+            while self.sleep():
+                pool = self.pool()
+                if pool is not None:
+                    pool._alarm_rang()
+                del pool
+        except BaseException:
+            self.running = False  # the next alarm starts another thread: no failure leaves a pool without a clock
+            raise
 
     def sleep(self) -> bool:
         """Sleep until there may be something to do; False when it is time to end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._core.ledger import Ledger
 from ._core.states import Fault
 from .errors import PoolTimeout, TooManyWaiting
-from .stats import Holder, holders_of
+from .stats import Holder, holders_of, oldest_wait_s
 
 TOLD = 5  # holders named in a message; the error's ``holders`` has them all
 
@@ -46,7 +46,7 @@ def reason_for(ledger: Ledger, holders: tuple[Holder, ...]) -> str:
 
 def state_of(ledger: Ledger, now: float) -> str:
     """Describe the pool in half a line."""
-    oldest_s = max((now - ticket.since for ticket in ledger.tickets), default=0.0)
+    oldest_s = oldest_wait_s(ledger, now)
     parts = [f"{ledger.busy} of {ledger.limits.max_size} connections are out", f"{len(ledger.dialing)} being opened"]
     if ledger.tickets:
         parts.append(f"{len(ledger.tickets)} callers wait, the first for {oldest_s:.3g} s")

@@ -7,6 +7,7 @@ so that counting costs the hot path nothing that it does not do anyway.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -79,9 +80,34 @@ class PoolStats:
     holders: tuple[Holder, ...] = field(default=(), repr=False)
 
 
-def thread_names() -> dict[int, str]:
-    """Return the names of all threads, by their numbers."""
-    return {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+class ThreadNames:
+    """The names of all threads by their numbers, a few milliseconds old at most.
+
+    Where thousands of callers time out together, each is told who holds the connections; to list thousands of threads
+    for each of them would take a time that grows with the square of their number.
+    """
+
+    FRESH_S = 0.01
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.stale_at = 0.0
+
+    def __call__(self) -> dict[int, str]:
+        """Return them."""
+        now = time.monotonic()
+        if now >= self.stale_at:
+            self.names = {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+            self.stale_at = now + self.FRESH_S
+        return self.names
+
+
+thread_names = ThreadNames()
+
+
+def oldest_wait_s(ledger: Ledger, now: float) -> float:
+    """Return how long the first of the queue has waited; 0.0 if there is no queue."""
+    return now - next(iter(ledger.tickets)).since if ledger.tickets else 0.0
 
 
 def holders_of(slots: Iterable[Slot], now: float, names: dict[int, str]) -> tuple[Holder, ...]:
@@ -112,7 +138,7 @@ def snapshot(ledger: Ledger, *, name: str, reset: str) -> PoolStats:
         leased=sum(slot.state in (LEASED, CHECKING) for slot in slots),
         dialing=len(ledger.dialing),
         waiting=len(ledger.tickets),
-        waiting_longest=max((now - ticket.since for ticket in ledger.tickets), default=0.0),
+        waiting_longest=oldest_wait_s(ledger, now),
         uses=ledger.retired_uses + sum(slot.uses for slot in slots),
         busy=ledger.retired_busy_s + sum(slot.busy_s for slot in slots),
         waits=counts["waits"],
