@@ -355,20 +355,21 @@ class Pool(Shell[C]):
         if type(conn) is not self._kind:
             self._meet(conn)
         by_dialer = not self._ledger.callers_dial
-        if by_dialer and not self._probed and self._driver.bound_to_thread(conn):
+        if not self._probed and self._driver.bound_to_thread(conn):
             self._let_callers_dial()
-            self._driver.close(conn)
-            return None
+            if by_dialer:
+                self._driver.close(conn)
+                return None
         self._probed = True
         return conn
 
     def _let_callers_dial(self) -> None:
         """Let each caller make its own connections, which nobody else may use; one of another thread is replaced."""
-        self._probed = True
         self._limits = self._limits.changed(dial="caller", check_after=0.0)
         with self._lock:
             self._ledger.limits = self._limits
         self._check_after_s = 0.0
+        self._probed = True  # last: another dialer, who has found this set, hands its connection over without a look
 
     def _check(self, slot: Slot, until: float) -> bool:
         answered = self._is_answered(slot)

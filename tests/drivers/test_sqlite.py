@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import millpond
 from millpond.drivers import resolve
 from millpond.errors import ConnectionReturned, InvalidSetting
 from millpond.testing.contract import ContractLease
@@ -258,9 +259,34 @@ def test_bound_connections_are_found() -> None:
     free = sqlite3.connect(":memory:", check_same_thread=False)
     with pytest.warns(UserWarning, match="of its own"):
         first = driver.open(soon())
-    assert [True, True, False] == [driver.bound_to_thread(conn) for conn in (first, bound, free)]
+    with pytest.warns(UserWarning, match="check_same_thread=False") as warned:
+        assert [True, True, False] == [driver.bound_to_thread(conn) for conn in (first, bound, free)]
+    assert 1 == len(warned)
     for conn in (first, bound, free):
         conn.close()
+
+
+@pytest.mark.parametrize("dial", ["auto", "caller"])
+@pytest.mark.filterwarnings("ignore:connections of this pool belong")
+# Nobody but its own thread can close such a connection; Python 3.13 says so when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_threads_never_meet_a_connection_that_is_anothers(tmp_path: Path, dial: Any) -> None:
+    """Connections that are bound to their threads serve many: none is lent to a thread that it does not work in."""
+    path = tmp_path / "bound.db"
+    served: list[int] = []
+    with millpond.Pool(lambda: sqlite3.connect(path), max_size=2, dial=dial) as pool:
+
+        def work() -> None:
+            for _ in range(50):
+                with pool.connection() as conn:
+                    served.append(conn.execute("SELECT 1").fetchone()[0])
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10.0)
+    assert [1] * 200 == served
 
 
 def test_cursors_of_the_users_own_class_and_row_factory() -> None:

@@ -18,11 +18,12 @@ Rules:
 
 from __future__ import annotations
 
+import _thread
 import itertools
+import logging
 import operator
 import sqlite3
 import sys
-import threading
 import time
 import types
 import warnings
@@ -88,6 +89,9 @@ FINGERPRINT = (
     "temp_store",
     "locking_mode",
 )
+
+logger = logging.getLogger("millpond")
+PROBE_S = 1.0  # until another thread has looked at a connection; where threads do not run, nobody else uses it anyway
 
 _names = itertools.count(1)
 
@@ -200,7 +204,7 @@ class SQLiteDriver(DbapiDriver):
         super().__init__(source, connect_args=arguments, reset=reset, on_connect=on_connect, described=described)
         self._attributes: tuple[Any, ...] | None = None  # of the newest connection that is not watched
         self._fingerprints: set[tuple[Any, ...]] = set()  # of such connections, when they were new
-        self._warned = False
+        self._warned: set[str] = set()
         if made_by_us:
             self._complete(self._connect_args)
         self.is_readable = is_closed
@@ -284,15 +288,21 @@ class SQLiteDriver(DbapiDriver):
         cursor.close()
 
     def _warn_of_private_memory(self, conn: sqlite3.Connection) -> None:
-        """Say once that a callable makes a database of its own for each connection."""
-        if self._warned or any(file for _, name, file in databases(conn) if name == "main"):
+        """Say that a callable makes a database of its own for each connection."""
+        if not any(file for _, name, file in databases(conn) if name == "main"):
+            self._warn_once(
+                "each connection of this pool is an empty database of its own, in memory: "
+                "use Pool('sqlite://') for one that all share, or max_size=1"
+            )
+
+    def _warn_once(self, text: str) -> None:
+        if text in self._warned:
             return
-        self._warned = True
-        text = (
-            "each connection of this pool is an empty database of its own, in memory: "
-            "use Pool('sqlite://') for one that all share, or max_size=1"
-        )
-        warnings.warn(text, UserWarning, stacklevel=2)
+        self._warned.add(text)
+        try:
+            warnings.warn(text, UserWarning, stacklevel=2)
+        except UserWarning:  # warnings made errors must not fail the dial of whoever asks first
+            logger.error(text)  # noqa: TRY400  the traceback would be the adapter's own
 
     # -- using -----------------------------------------------------------------------------------------------------
     def is_alive(self, conn: sqlite3.Connection, until: float) -> bool:
@@ -357,18 +367,31 @@ class SQLiteDriver(DbapiDriver):
 
     def bound_to_thread(self, conn: sqlite3.Connection) -> bool:
         """Find out by a look from another thread: a connection does not tell how it was made."""
-        refusals: list[sqlite3.ProgrammingError] = []
+        looked = _thread.allocate_lock()
+        looked.acquire()
+        is_free: list[bool] = []
 
         def look() -> None:
             try:
                 sqlite3.Cursor(conn).close()
-            except sqlite3.ProgrammingError as error:
-                refusals.append(error)
+                is_free.append(True)
+            except sqlite3.ProgrammingError:
+                is_free.clear()
+            finally:
+                looked.release()
 
-        thread = threading.Thread(target=look, name="millpond-probe", daemon=True)
-        thread.start()
-        thread.join()
-        return bool(refusals)
+        try:
+            # Not threading.Thread: its start() waits for the thread to run, which on some hosts it never does.
+            _thread.start_new_thread(look, ())
+            looked.acquire(timeout=PROBE_S)
+        except RuntimeError:  # no thread can be had, so that nobody else can use it either
+            return True
+        if not is_free:
+            self._warn_once(
+                "connections of this pool belong to the threads that open them: each is replaced when another thread "
+                "takes it. Connect with check_same_thread=False; the pool sees to it that one thread at a time uses one"
+            )
+        return not is_free
 
     def cursor(self, conn: sqlite3.Connection, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class for *lease*: by the ``factory`` argument, where that is left to us."""
