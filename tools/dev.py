@@ -56,6 +56,7 @@ class Suite:
 SUITES = (
     Suite("unit", ("tests", "--ignore=tests/live", "--ignore=tests/sim"), on_each=True),
     Suite("sim", ("tests/sim",)),
+    Suite("break out", ("tests/database/test_break_out.py", "--hypothesis-profile=break-out")),
 )
 # Files of tests/live by what their names begin with, each group a suite, so that two run side by side; all others
 # are the last group. A folder in tests/live is a suite of its own.
