@@ -249,7 +249,8 @@ class Ledger:
             self.discard(slot, slot.reason)
             return
         slot.best_before = now + self.limits.check_after_s
-        if self.tickets and not self.idle:
+        # With ``check_after=0`` whoever gets it proves it first: it may be of no use in another thread.
+        if self.tickets and not self.idle and now < slot.best_before:
             self.move(slot, LEASED)
             self.grant(slot, now)
             return
