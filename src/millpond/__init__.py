@@ -54,14 +54,18 @@ from .threads import Pool
 
 if TYPE_CHECKING:
     from .aio import AsyncPool
+    from .aio_database import AsyncDatabase, AsyncStream, AsyncTransaction
     from .aio_lease import AsyncLease
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "AsyncDatabase",
     "AsyncLease",
     "AsyncPool",
+    "AsyncStream",
+    "AsyncTransaction",
     "AutocommitOff",
     "CheckViolation",
     "ConcurrentUse",
@@ -110,7 +114,13 @@ __all__ = [
 ]
 
 # What needs asyncio is imported when it is asked for.
-_LATER = {"AsyncLease": "aio_lease", "AsyncPool": "aio"}
+_LATER = {
+    "AsyncDatabase": "aio_database",
+    "AsyncLease": "aio_lease",
+    "AsyncPool": "aio",
+    "AsyncStream": "aio_database",
+    "AsyncTransaction": "aio_database",
+}
 
 
 def __getattr__(name: str) -> Any:

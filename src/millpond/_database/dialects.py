@@ -219,13 +219,28 @@ class Asyncmy(PyMySQL):
         MySQLFamily.__init__(self, conn, paramstyle)
         module: Any = importlib.import_module(self.cursors)
         self._stream_cursor: Any = module.SSCursor
-        self.cursor = module.Cursor
+        self.cursor = module.Cursor  # type: ignore[method-assign]
 
 
 class Aiomysql(Asyncmy):
-    """aiomysql: as PyMySQL, by which it was made."""
+    """aiomysql: as PyMySQL, but that its cursors ask for warnings, one command more, and tell Python's filters."""
 
     cursors: ClassVar[str] = "aiomysql.cursors"
+
+    def __init__(self, conn: Any, paramstyle: str = "format") -> None:
+        super().__init__(conn, paramstyle)
+        self._stream_cursor = quiet(self._stream_cursor)
+        self.cursor = quiet(self.cursor)  # type: ignore[method-assign]
+
+
+@functools.cache
+def quiet(kind: type[Any]) -> type[Any]:
+    """Return the class of aiomysql's cursors that do not ask for warnings."""
+
+    async def ask_nothing(*_: Any) -> None:
+        return
+
+    return type(kind.__name__, (kind,), {"_show_warnings": ask_nothing})
 
 
 class MySQLClient(MySQLFamily):

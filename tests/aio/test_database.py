@@ -1,0 +1,61 @@
+"""The asynchronous helper layer, on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millpond
+from millpond import AsyncDatabase, AsyncPool, InvalidSetting
+
+from .database_contract import CONTRACT, items
+
+
+@pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
+def test_the_contract_holds_on_sqlite(clause: Any, tmp_path: Path) -> None:
+    """Every clause, on a file."""
+
+    async def main() -> None:
+        async with items(AsyncDatabase(f"sqlite:///{tmp_path}/items.db", max_size=3)) as db:
+            await clause(db)
+
+    asyncio.run(main())
+
+
+def test_a_statement_that_takes_too_long_is_ended() -> None:
+    """By interrupting it; the connection is not used again."""
+
+    async def main() -> None:
+        async with AsyncDatabase("sqlite://", max_size=1) as db:
+            began_at = time.monotonic()
+            with pytest.raises(millpond.StatementTimeout, match=r"not done within 0\.1 s"):
+                await db.select_value(
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n",
+                    timeout=0.1,
+                )
+            assert time.monotonic() - began_at < 5.0
+            assert 1 == await db.select_value("SELECT 1")
+
+    asyncio.run(main())
+
+
+def test_a_pool_that_was_given_stays_its_owner_s() -> None:
+    """It is not closed with the database, and its settings are its own."""
+
+    async def main() -> None:
+        async with AsyncPool("sqlite://?autocommit=true", max_size=1) as pool:
+            async with AsyncDatabase(pool) as db:
+                assert 1 == await db.select_value("SELECT 1")
+                assert db.pool is pool
+            async with pool.connection():
+                assert 1 == pool.stats().opened
+            with pytest.raises(InvalidSetting):
+                AsyncDatabase(pool, max_size=2)
+        with pytest.raises(InvalidSetting):
+            AsyncDatabase(5)  # type: ignore[arg-type]  # that is the test
+
+    asyncio.run(main())
