@@ -1,8 +1,8 @@
 """What the helper layer costs beside the same statements on the raw driver, on a MariaDB over a local socket.
 
-Four claims: ``select_row`` adds at most 8 % to the driver's own cursor, execute and fetch; a stream of 1,000,000 rows is
-within 10 % of the driver's own unbuffered cursor and grows the process by less than 30 MB; ``execute_many`` of 100,000
-rows is within 15 % of the driver's ``executemany``, and at least 20 times a loop of committed ``execute``.
+Four claims: ``select_row`` adds at most 8 % to the driver's own cursor, execute and fetch; a stream of 1,000,000 rows
+is within 10 % of the driver's own unbuffered cursor and grows the process by less than 30 MB; ``execute_many`` of
+100,000 rows is within 15 % of the driver's ``executemany``, and at least 20 times a loop of committed ``execute``.
 
 The two sides take turns in one process, a few calls at a time; ratios are of medians, and of the quiet quarter.
 """

@@ -1,8 +1,8 @@
 """No value gets out of its place: a hundred thousand tries, on a database that would show it.
 
-Each run puts fifty hostile values into one statement, in places of one style, with strings, comments and names that look
-like places beside them.  Had any value become a part of the text, the statement would fail, return other columns, or
-change the table that is looked at in the end.  Every interpreter tries five thousand values; one of them, under the
+Each run puts fifty hostile values into one statement, in places of one style, with strings, comments and names that
+look like places beside them.  Had any value become a part of the text, the statement would fail, return other columns,
+or change the table that is looked at in the end.  Every interpreter tries five thousand values; one of them, under the
 profile ``break-out``, a hundred thousand.
 """
 
@@ -53,7 +53,7 @@ def test_values_stay_values(db: Database, values: list[str], style: str) -> None
     """Values come back as they went in, beside texts that are as they were written."""
     places = ", 'a %s :a0 ?' /* %s :a0 ? ' */, ".join(style.format(n) for n in range(TOGETHER - 1))
     listed = values[-1:] * 3
-    sql = f"SELECT {places}, (SELECT COUNT(*) FROM t WHERE x IN {style.format('list')}) AS \":a0 %s ?\" -- ? %s '"
+    sql = f'SELECT {places}, (SELECT COUNT(*) FROM t WHERE x IN {style.format("list")}) AS ":a0 %s ?" -- ? %s \''
     named = {f"a{n}": value for n, value in enumerate(values[:-1])} | {"alist": listed}
     row = db.select_row(sql, named if "a" in style else [*values[:-1], listed], required=True)
     assert values[:-1] == list(row[:-1:2])

@@ -10,6 +10,7 @@ import pytest
 from millpond._sql.params import Marks, Misbound, Template
 from millpond._sql.tokens import Dialect
 
+FORMAT = Marks()
 QMARK = Marks("?", doubles_percent=False, nothing="SELECT {} WHERE 0", rows="VALUES ", no_values=())
 CONNECTOR = Marks("%s", doubles_percent=False)
 
@@ -17,7 +18,10 @@ Bound = tuple[str, "Sequence[Any] | None"]
 
 
 def bind(
-    sql: str, params: Sequence[Any] | Mapping[str, Any] | None, marks: Marks = Marks(), dialect: Dialect = Dialect.MYSQL  # noqa: B008  immutable
+    sql: str,
+    params: Sequence[Any] | Mapping[str, Any] | None,
+    marks: Marks = FORMAT,
+    dialect: Dialect = Dialect.MYSQL,
 ) -> Bound:
     """Bind as a database does."""
     return Template(sql, dialect, marks).bind(params)

@@ -195,7 +195,7 @@ class TestAttempts:
         delays = [tries.delay_after(failure(m.Deadlock), repeatable=True) for _ in range(12)]
         doubled = [min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**n) for n in range(11)]
         assert [*doubled, None] == delays
-        random_tries = Attempts(2, jitter=random.Random(5).random)  # noqa: S311  a seed, not a secret
+        random_tries = Attempts(2, jitter=random.Random(5).random)
         delay = random_tries.delay_after(failure(m.ServerGone), repeatable=True)
         assert delay is not None
         assert 0 <= delay <= FIRST_DELAY_S

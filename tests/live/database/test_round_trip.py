@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from millpond.database import Database
 
 # What escapes, closes, begins or ends something in one dialect or another.
-HOSTILE = st.text(
-    st.sampled_from(list("'\"`\\%:;#?-*/() \t\n\0\x1a\x08s0aé語𝄞") + ["\u02bc", "\u2019", "\uff07", "\xa5", "\u20a9"]),
-    max_size=30,
-)
+CHARACTERS = [*"'\"`\\%:;#?-*/() \t\n\0\x1a\x08s0aé語𝄞", "\u02bc", "\u2019", "\uff07", "\xa5", "\u20a9"]
+HOSTILE = st.text(st.sampled_from(CHARACTERS), max_size=30)
+EARLIEST = dt.datetime(1000, 1, 1)  # noqa: DTZ001  what a server's DATETIME begins with has no zone
 VALUES = st.one_of(
     HOSTILE,
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
@@ -24,7 +23,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**10), max_value=10**10),
-    st.datetimes(dt.datetime(1000, 1, 1), dt.datetime(9999, 1, 1)).map(lambda moment: moment.replace(microsecond=0)),
+    st.datetimes(min_value=EARLIEST).map(lambda moment: moment.replace(microsecond=0)),
 )
 PER_STATEMENT = 40
 
@@ -38,11 +37,11 @@ def test_values_come_back_as_they_were(db: Database, mode: str, values: list[obj
     with db.transaction():
         db.execute("SET SESSION sql_mode = %s", (mode,))
         row = db.select_row(f"SELECT {places}, '%s :x', 'end'", values, required=True)
-        count = db.select_value("SELECT COUNT(*) WHERE 1 IN %s" if False else "SELECT %s IN %s", ("x", values[:5]))
+        found = db.select_value("SELECT %s IN %s", ("x", values[:5]))
     assert len(values) + 2 == len(row)
     assert ("%s :x", "end") == row[-2:]
     assert [plain(value) for value in values] == [plain(value) for value in row[:-2]]
-    assert count in (0, 1, None)
+    assert found in (0, 1, None)
 
 
 def plain(value: object) -> object:

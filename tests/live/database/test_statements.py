@@ -139,6 +139,7 @@ def proxy(server: ScratchServer) -> Iterator[FaultProxy]:
 
 
 def commands_of(proxy: FaultProxy) -> list[str]:
+    """Return what was sent, to be shown."""
     return [command.text or command.name for command in proxy.commands]
 
 
