@@ -17,12 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 import millpond
 from millpond.testing import FaultProxy, ScratchServer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CYCLES = 20
 CONNECTS = 15
@@ -89,9 +90,10 @@ def url_of(server: ScratchServer, name: str, port: int, *, autocommit: bool, tls
     """Return where a pool leads."""
     driver, _, option = name.partition(", ")
     plain = server.url(driver, port=port).partition("?")[0]
+    tls_word = "preferred" if name == C_VARIANT else "required"
     options = [
         f"autocommit={str(autocommit).lower()}",
-        f"ssl={'preferred' if tls else 'disabled'}",
+        f"ssl={tls_word if tls else 'disabled'}",
         *([option] if option else []),
     ]
     return f"{plain}?{'&'.join(options)}"

@@ -29,7 +29,7 @@ from millpond.url import MYSQL_OPTIONS, URL, Parser
 
 from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, worst_case
 from ._session import IN_TRANSACTION, MORE_RESULTS, Session, Way
-from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, WatchedDriver, together
+from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, RESET_S, WatchedDriver, together
 from .faults import number_of
 
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
@@ -66,7 +66,7 @@ class MySQLClientDriver(WatchedDriver):
         "deadline": "yes: check, reset and farewell to the millisecond, a dial to the next whole second",
         "alive": "poll of the descriptor; COM_PING under a deadline",
         "clean": "proved, by the statements and the status word (MariaDB Connector/C); else a reset at every return",
-        "reset": "a ROLLBACK, sent and read later; COM_RESET_CONNECTION and one statement, answered at return",
+        "reset": "a ROLLBACK, sent and read later; or COM_RESET_CONNECTION, and one statement sent and read later",
         "in flight": "yes: an unbuffered result, or further results, not read to the end",
         "cut": "its descriptor is shut down",
         "errors": "by number",
@@ -254,20 +254,35 @@ class MySQLClientDriver(WatchedDriver):
             return Fault.GONE
         return super().classify(error)
 
-    # -- a ROLLBACK is sent ahead
+    # -- what can be sent ahead: one text
     def _send_reset(self, conn: Any) -> bool | None:
-        session = self.session(conn)
-        if session is None or self._reset != "auto" or not self._needs_rollback_only(conn, session):
+        session, facts = self.session(conn), self.facts(conn)
+        if session is None or facts is None or (self._reset == "auto" and self._is_clean(conn)):
             return super()._send_reset(conn)
-        with self.bounded(conn, time.monotonic() + 1.0):
-            self._raw.send_query(conn, b"ROLLBACK")
+        rolls_back = session.way is Way.ROLLBACK or (self._reset == "auto" and self._needs_rollback_only(conn, session))
+        statements = ["ROLLBACK"] if rolls_back else self._restoring(session, facts)
+        texts = together(statements, allowed=bool(conn.client_flag & MULTI_STATEMENTS))
+        if len(texts) > 1:
+            return super()._send_reset(conn)
+        with self.bounded(conn, time.monotonic() + RESET_S):
+            if not rolls_back:
+                if self._is_hopeless(conn, session) or not self.reset_link(conn):
+                    return False
+                self.look_as(conn, session.looks)
+            self._raw.send_query(conn, texts[0].encode(conn.encoding))
+        conn.__dict__["_millpond_rolls_back"] = rolls_back
         return None
 
     def read_answers(self, conn: Any) -> bool:
-        """Read the answer to the ROLLBACK."""
+        """Read the answers to what was sent at return."""
+        session, facts = self.session(conn), self.facts(conn)
+        assert session is not None
+        assert facts is not None
         self._raw.read_query_result(conn)
-        session = self.session(conn)
-        return session is not None and self._rolled_back(conn, session)
+        replies = read_replies(self._raw, conn)
+        if conn.__dict__.pop("_millpond_rolls_back"):
+            return self._rolled_back(conn, session)
+        return self._restored(conn, session, facts, replies)
 
     def last_words(self, conn: Any) -> None:
         """Close, and only then let go of a result that was left unread: its destructor would read it to its end."""

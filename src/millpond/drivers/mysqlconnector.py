@@ -27,7 +27,7 @@ from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
 
 from . import _mysqlconnector_session as session_module
 from ._mysqlconnector_session import LOOKS, ListeningC, ListeningPure, can_listen, listening
-from ._session import IN_TRANSACTION, Session
+from ._session import IN_TRANSACTION, Session, Way
 from ._watchdog import watchdog
 from ._watched import WatchedDriver, as_text, together
 from .dbapi import OnConnect, Reset
@@ -278,7 +278,7 @@ class MySQLConnectorDriver(WatchedDriver):
         facts = self.facts(conn)
         if not isinstance(conn, ListeningPure) or session is None or facts is None or self._compresses(conn):
             return super()._send_reset(conn)
-        rolls_back = self._reset == "auto" and self._needs_rollback_only(conn, session)
+        rolls_back = session.way is Way.ROLLBACK or (self._reset == "auto" and self._needs_rollback_only(conn, session))
         if not rolls_back and self._is_hopeless(conn, session):
             return False
         self.look_as(conn, session.looks)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import millpond
+
 from .roads import TABLE, Road, ask
 
 READ = f"SELECT a, b FROM {TABLE}"
@@ -65,3 +67,21 @@ def test_setting_up_is_one_statement(polled_road: Road) -> None:
     sent = [command.text for command in polled_road.proxy.commands if command.name == "COM_QUERY"]
     assert 1 == sum("session_track_state_change" in text for text in sent)
     assert not any(text.startswith(("SET @a", "SET @b")) for text in sent)
+
+
+def test_behind_a_pooling_proxy_a_rollback_is_all(polled_road: Road) -> None:
+    """Where another server answers than the one that greeted, no word about sessions is trusted, and none is reset."""
+    kind = type(polled_road.adapter())
+    elsewhere = type("Elsewhere", (kind,), {"thread_of": lambda *_: 0})
+    with millpond.Pool(elsewhere(connect_args=polled_road.arguments()), max_size=1) as pool:
+        assert ["QUERY", "QUERY"] == counted(polled_road, pool, READ)
+        assert "ROLLBACK" == polled_road.proxy.commands[-1].text
+        assert "a proxy stands between" in pool.stats().reset
+
+
+def test_the_way_of_resetting_is_told(road: Road) -> None:
+    """Statistics say by which means sessions are made as good as new."""
+    pool = road.pool()
+    with pool.connection() as conn:
+        ask(conn, "SELECT 1")
+    assert "COM_RESET_CONNECTION" in pool.stats().reset
