@@ -269,7 +269,7 @@ def test_bound_connections_are_found() -> None:
 @pytest.mark.parametrize("dial", ["auto", "caller"])
 @pytest.mark.filterwarnings("ignore:connections of this pool belong")
 # Nobody but its own thread can close such a connection; Python 3.13 says so when it is collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_threads_never_meet_a_connection_that_is_anothers(tmp_path: Path, dial: Any) -> None:
     """Connections that are bound to their threads serve many: none is lent to a thread that it does not work in."""
     path = tmp_path / "bound.db"
