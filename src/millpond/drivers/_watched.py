@@ -290,16 +290,22 @@ class WatchedDriver(DbapiDriver):
         return found
 
     def _is_clean(self, conn: Any) -> bool:
-        session = self.session(conn)
-        if session is None or session.dirt or session.holder or session.status & IN_TRANSACTION:
+        values = conn.__dict__
+        session: Session | None = values.get("_millpond")
+        if session is None or self.is_unread(conn):
             return False
-        facts = self.facts(conn)
-        return (
-            facts is not None
-            and bool(session.status & AUTOCOMMIT) == facts.autocommit
-            and not self.is_unread(conn)
-            and bool(self.look_at(conn) == session.looks)
-        )
+        return not session.dirt and not session.holder and not session.status & IN_TRANSACTION and self._is_as_new(conn)
+
+    def _is_as_new(self, conn: Any) -> bool:
+        """Say whether autocommit and the driver object's settings are as when it was new."""
+        values = conn.__dict__
+        session: Session = values["_millpond"]
+        facts: Facts = values["_millpond_facts"]
+        return bool(session.status & AUTOCOMMIT) == facts.autocommit and self.looks_like(conn, session.looks)
+
+    def looks_like(self, conn: Any, looks: Any) -> bool:
+        """Say whether the driver object's settings are these."""
+        return bool(self.look_at(conn) == looks)
 
     def clean(self, conn: Any, until: float) -> bool:
         """Make the session as good as new by *until*, by as little as will do."""
@@ -317,17 +323,10 @@ class WatchedDriver(DbapiDriver):
             return self._renew(conn, session)
 
     def _needs_rollback_only(self, conn: Any, session: Session) -> bool:
+        """Say whether all that is left is an open transaction."""
         session.owed = int(self.is_unread(conn))
-        facts = self.facts(conn)
-        return (
-            not session.dirt
-            and not session.is_hopeless
-            and not session.holder
-            and bool(session.status & IN_TRANSACTION)
-            and facts is not None
-            and bool(session.status & AUTOCOMMIT) == facts.autocommit
-            and bool(self.look_at(conn) == session.looks)
-        )
+        open_only = not session.dirt and not session.is_hopeless and not session.holder
+        return open_only and bool(session.status & IN_TRANSACTION) and self._is_as_new(conn)
 
     def _roll_back(self, conn: Any, session: Session) -> bool:
         self.ask(conn, ["ROLLBACK"])

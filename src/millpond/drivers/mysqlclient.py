@@ -198,7 +198,9 @@ class MySQLClientDriver(WatchedDriver):
     def is_unread(self, conn: Any) -> bool:
         """Say whether a result was announced and not read, was begun unbuffered, or is followed by another."""
         values = conn.__dict__
-        return bool(values["_millpond_unread"] or values["_millpond_awaited"] or self.status_of(conn) & MORE_RESULTS)
+        if values["_millpond_unread"] or values["_millpond_awaited"]:
+            return True
+        return bool(values["_millpond"].status & MORE_RESULTS)
 
     def drain(self, conn: Any) -> bool:
         """Read a short rest of an unbuffered result, and what follows it."""
@@ -216,8 +218,13 @@ class MySQLClientDriver(WatchedDriver):
 
     def look_at(self, conn: Any) -> Any:
         """Return the driver object's own settings."""
-        values = conn.__dict__
-        return (conn.converter.copy(), values["encoders"].copy(), [values.get(name) for name in LOOKS])
+        return (conn.converter.copy(), conn.encoders.copy(), plain_looks(conn))
+
+    def looks_like(self, conn: Any, looks: Any) -> bool:
+        """Say whether the driver object's settings are these."""
+        return bool(
+            conn.converter == looks[0] and conn.__dict__["encoders"] == looks[1] and plain_looks(conn) == looks[2]
+        )
 
     def look_as(self, conn: Any, looks: Any) -> None:
         """Give the driver object its settings again, and the library the character set that it escapes for."""
@@ -288,6 +295,12 @@ class MySQLClientDriver(WatchedDriver):
         """Close, and only then let go of a result that was left unread: its destructor would read it to its end."""
         self._raw.close(conn)
         conn.__dict__.pop("_millpond_result", None)
+
+
+def plain_looks(conn: Any) -> list[Any]:
+    """Return those settings that are no tables."""
+    values = conn.__dict__
+    return [values.get(name) for name in LOOKS]
 
 
 def read_replies(raw: Any, conn: Any) -> list[list[Any]]:
