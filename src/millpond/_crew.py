@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from ._core.states import FOREVER
 
+PROOF_S = 0.25  # where no worker was ever seen at work, none is waited for longer than this
 LINGER_S = 5.0  # an alarm clock with nothing to do ends after so long; starting it again costs some 0.1 ms
 
 
@@ -106,6 +107,7 @@ class Crew:
         self.runtime = runtime
         self.guard = runtime.new_lock()
         self.working = 0
+        self.proven = False  # a worker has been seen at work: on some hosts threads start and never run
         self.joiners: list[Waiter] = []
         self.partings: deque[Callable[[], None]] = deque()
         self.parting = False
@@ -122,6 +124,7 @@ class Crew:
         return True
 
     def run(self, job: Callable[[], object], context: contextvars.Context) -> None:
+        self.proven = True
         try:
             context.copy().run(job)
         finally:
@@ -154,14 +157,15 @@ class Crew:
                     return
 
     def join(self, until: float) -> bool:
-        """Wait until no worker is left; False if some are at *until*."""
+        """Wait until no worker is left; False if some are at *until*, or none has ever been seen at work."""
+        proof_by = self.runtime.clock() + PROOF_S
         while True:
             waiter = Waiter(self.runtime.new_lock)
             with self.guard:
                 if not self.working:
                     return True
                 self.joiners.append(waiter)
-            left_s = until - self.runtime.clock()
+            left_s = (until if self.proven else min(until, proof_by)) - self.runtime.clock()
             if left_s <= 0:
                 return False
             waiter.wait(left_s)

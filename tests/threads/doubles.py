@@ -7,12 +7,16 @@ and threads come to a pool by its ``runtime``.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sqlite3
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import types
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from millpond._core.states import Fault
@@ -413,3 +417,21 @@ def join(threads: Iterable[threading.Thread]) -> None:
     for thread in threads:
         thread.join(DEADLINE_S)
         assert not thread.is_alive(), f"{thread.name} does not end"
+
+
+def run_program(text: str, *arguments: str, seconds: float = 30.0) -> str:
+    """Run a program in a process of its own, in which these doubles can be imported; return what it prints.
+
+    It must end by itself, in time, and without an error.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert 0 == run.returncode, run.stderr
+    return run.stdout

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]  # it comes with gevent
 import pytest
 
 import millpond
@@ -130,7 +130,11 @@ def close(crowd: Crowd, pool: millpond.Pool[Any]) -> None:
     crowd.run()
 
 
-ENDS = {time_out: "PoolTimeout", call_away: "Cancelled", close: "PoolClosed"}
+ENDS: dict[Callable[[Crowd, millpond.Pool[Any]], None], str] = {
+    time_out: "PoolTimeout",
+    call_away: "Cancelled",
+    close: "PoolClosed",
+}
 
 
 def cost_s(count: int, end: Callable[[Crowd, millpond.Pool[Any]], None]) -> float:

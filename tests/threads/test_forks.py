@@ -1,0 +1,175 @@
+"""A forked child keeps its hands off its parent's connections.
+
+What a child inherits it must neither use nor end: drivers written in C, and some in Python, say goodbye to the server
+in the destructor of a connection, and the parent's session would be over.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .doubles import run_program
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+
+SOCKET_DRIVER = """
+import gc, os, socket, sys, warnings, millpond
+from millpond.drivers.base import Driver
+warnings.simplefilter("ignore")
+
+class Connection:
+    # Says goodbye when it is destroyed, as drivers written in C do.
+    def __init__(self):
+        self.ours, self.theirs = socket.socketpair()
+        self.fd = self.ours.fileno()
+    def __del__(self):
+        try:
+            os.write(self.fd, b"QUIT")
+        except OSError:
+            pass
+    def commit(self): pass
+    rollback = commit
+
+class SocketDriver(Driver):
+    tracks_cursors = False
+    is_clean = staticmethod(lambda conn: conn.fd > 0)
+    def open(self, until): return Connection()
+    def is_alive(self, conn, until): return True
+    def reset(self, conn, until): return True
+    def close(self, conn): os.write(conn.fd, b"QUIT")
+    def fileno(self, conn): return conn.fd
+
+def in_child(work):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            gc.collect()
+            status = 0
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def heard(theirs):
+    theirs.setblocking(False)
+    try:
+        return theirs.recv(100)
+    except BlockingIOError:
+        return b""
+"""
+
+
+def test_a_child_says_nothing_to_its_parent_s_server() -> None:
+    """Idle or leased, what was inherited is pointed at nothing before it is let go of."""
+    text = """
+    pool = millpond.Pool(SocketDriver(), max_size=3)
+    idle, leased = pool.connection(), pool.connection()
+    theirs = [idle.theirs, leased.theirs]
+    idle.close()
+    def child():
+        global pool, leased
+        del pool, leased
+    in_child(child)
+    print(*map(heard, theirs))
+    leased.close()
+    pool.close()
+    print(*(heard(their)[:4] for their in theirs))
+    """
+    assert "b'' b''\nb'QUIT' b'QUIT'\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def test_a_child_works_on_connections_of_its_own() -> None:
+    """A pool made before the fork serves the child, without a connection of its parent's; the parent's goes on."""
+    text = """
+    pool = millpond.Pool(SocketDriver(), max_size=1)
+    pool.connection().close()
+    with pool.connection() as conn:
+        inherited = conn.driver_connection
+    def child():
+        with pool.connection() as conn:
+            print("child", pool.stats().opened, conn.driver_connection is inherited)
+        pool.close()
+    in_child(child)
+    with pool.connection() as conn:
+        print("parent", pool.stats().opened, conn.driver_connection is inherited)
+    pool.close()
+    """
+    assert "child 1 False\nparent 1 True\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def test_a_lease_that_was_held_across_a_fork_says_so_in_the_child() -> None:
+    """Using it there is an error that names the fork; giving it back there is harmless."""
+    text = """
+    pool = millpond.Pool(SocketDriver(), max_size=1)
+    lease = pool.connection()
+    theirs = lease.theirs
+    def child():
+        try:
+            lease.driver_connection
+        except millpond.ConnectionReturned as error:
+            print("forked" in str(error))
+        lease.close()
+        with pool.connection():
+            print(pool.stats().leased)
+    in_child(child)
+    print(heard(theirs))
+    lease.close()
+    print(pool.stats().idle)
+    """
+    assert "True\n1\nb''\n1\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def test_a_fork_while_another_thread_is_in_a_step_leaves_the_child_unlocked() -> None:
+    """The child's locks are new: what the parent's other threads held at the fork is nobody's there."""
+    text = """
+    import threading
+    pool = millpond.Pool(SocketDriver(), max_size=1)
+    pool.connection().close()
+    inside, over = threading.Event(), threading.Event()
+    def hold():
+        with pool._lock:
+            inside.set()
+            over.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    def child():
+        with pool.connection():
+            print(pool.stats().leased)
+    in_child(child)
+    over.set()
+    thread.join()
+    """
+    assert "1\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def test_sqlite_connections_are_kept_from_closing_in_the_child(tmp_path: object) -> None:
+    """They have no descriptor to point elsewhere: the child never closes them, and opens its own."""
+    text = f"""
+    path = {str(tmp_path)!r} + "/data.db"
+    pool = millpond.Pool("sqlite:///" + path, max_size=2)
+    with pool.connection() as conn:
+        conn.execute("CREATE TABLE t (x)")
+        conn.commit()
+    def child():
+        with pool.connection() as conn:
+            conn.execute("INSERT INTO t VALUES (1)")
+            conn.commit()
+            print("child", pool.stats().opened)
+    in_child(child)
+    with pool.connection() as conn:
+        print("parent", pool.stats().opened, conn.execute("SELECT COUNT(*) FROM t").fetchone())
+    pool.close()
+    """
+    assert "child 1\nparent 1 (1,)\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def dedented(text: str) -> str:
+    """Return the text without its margin."""
+    lines = text.strip("\n").split("\n")
+    margin = len(lines[0]) - len(lines[0].lstrip())
+    return "\n".join(line[margin:] for line in lines) + "\n"
