@@ -423,7 +423,7 @@ class PyMySQLDriver(DbapiDriver):
         if not self._has_news(conn, until):
             return None
         try:
-            with within(conn, time.monotonic() + ANSWER_S):
+            with patient(conn):
                 replies = [read_or_error(conn) for _ in range(session.answers)]
                 good = self._is_good(conn, session, replies)
         except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
@@ -489,7 +489,7 @@ class PyMySQLDriver(DbapiDriver):
         if session is None or not session.pending:
             return True
         try:
-            with within(conn, time.monotonic() + ANSWER_S):
+            with patient(conn):
                 conn.hear_rollback()
         except Exception:  # noqa: BLE001  whatever it is, this connection is not to be handed out
             return True
@@ -690,6 +690,22 @@ class within:  # noqa: N801  reads as a word: with within(conn, until)
         conn = self._conn
         conn.__dict__.pop("_read_packet", None)
         conn._read_timeout, conn._write_timeout = self._read_s, self._write_s  # noqa: SLF001
+
+
+class patient:  # noqa: N801  reads as a word: with patient(conn)
+    """Give each packet of an answer that has begun to come ``ANSWER_S``; for a connection that listens."""
+
+    __slots__ = ("_conn", "_read_s")
+
+    def __init__(self, conn: Any) -> None:
+        self._conn: Any = conn
+
+    def __enter__(self) -> None:
+        self._read_s = self._conn._read_timeout  # noqa: SLF001  see the module's rules
+        self._conn._read_timeout = ANSWER_S if self._read_s is None else min(ANSWER_S, self._read_s)  # noqa: SLF001
+
+    def __exit__(self, *_: object) -> None:
+        self._conn._read_timeout = self._read_s  # noqa: SLF001  as above
 
 
 # -- TLS -------------------------------------------------------------------------------------------------------------
