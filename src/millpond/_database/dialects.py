@@ -145,7 +145,11 @@ class MySQLFamily(Dialect):
 
     def server_info(self, conn: Any) -> str | None:
         """Return the server's version as it greets with."""
-        return getattr(conn, "server_version", None) if not hasattr(conn, "get_server_info") else conn.get_server_info()
+        for name in ("server_version", "server_info"):
+            told = getattr(conn, name, None)
+            if isinstance(told, str):
+                return told
+        return conn.get_server_info() if hasattr(conn, "get_server_info") else None
 
     def rules(self, conn: Any) -> Rules | None:
         status = self.status(conn)

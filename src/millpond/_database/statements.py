@@ -6,6 +6,7 @@ that writes, commits what came before it, and cannot be undone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, cast
 
@@ -44,11 +45,15 @@ class Statement:
         verb: its first word, in capitals; "" where it begins with something else.
         reads: it changes nothing.
         transactional: it leaves the transaction that it is in open.
+        commits: it ends the transaction that it is in by committing it.
         one_result: there is no further result behind the first, and no cursor to be closed.
         bind: returns the text for the driver, and what it is to bind; raises Misbound.
     """
 
-    __slots__ = ("_after_verb", "_dialect", "_template", "bind", "one_result", "reads", "sql", "transactional", "verb")
+    __slots__ = (
+        *("_after_verb", "_dialect", "_template"),
+        *("bind", "commits", "one_result", "reads", "sql", "transactional", "verb"),
+    )
 
     def __init__(self, sql: str, dialect: Dialect, rules: t.Dialect) -> None:
         self.sql = sql
@@ -59,6 +64,7 @@ class Statement:
         self.verb, self._after_verb = first_word(sql, rules)
         self.reads = self.verb in READS
         self.transactional = self.verb in TRANSACTIONAL or not dialect.ddl_commits
+        self.commits = dialect.ddl_commits and self.verb in COMMITTING and not is_temporary(sql, rules)
         self.one_result = self.verb in ONE_RESULT and dialect.brand in ("mysql", "mariadb")
         if self.verb in CONTROL or (self.verb == "ROLLBACK" and not is_rollback_to(sql, rules)):
             raise TransactionMisuse(
@@ -172,6 +178,12 @@ def first_word(sql: str, rules: t.Dialect) -> tuple[str, int]:
     """Return the first word, in capitals, and where it ends; 0 if a parenthesis is before it."""
     first = next(t.code_tokens(sql, rules), None)
     return t.first_keyword(sql, rules), first[2] if first is not None and first[0] == t.WORD else 0
+
+
+def is_temporary(sql: str, rules: t.Dialect) -> bool:
+    """Say whether a CREATE or DROP is of a temporary table: CREATE [OR REPLACE] TEMPORARY TABLE."""
+    words = [sql[start:end].upper() for _, start, end in itertools.islice(t.code_tokens(sql, rules), 4)]
+    return "TEMPORARY" in words[1:]
 
 
 def is_rollback_to(sql: str, rules: t.Dialect) -> bool:

@@ -27,7 +27,7 @@ from millpond.errors import InvalidSetting
 
 from . import errors as e
 from .dialects import Dialect
-from .statements import COMMITTING, Statement
+from .statements import Statement
 
 ISOLATIONS: Final = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 ATTEMPTS: Final = 5
@@ -141,7 +141,7 @@ class Books:
         if not statement.transactional:
             self.repeatable = False
         is_open = self._dialect.in_transaction(conn)
-        if is_open is False or (is_open is None and statement.verb in COMMITTING):
+        if is_open is False or (is_open is None and statement.commits):
             self.repeatable = False
             self.end(f"{statement.verb} commits by itself")
 
