@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from ._database import batches, errors, rows, transactions, writes
 from ._database.batches import Done
-from ._database.knowledge import ASK_PACKET_MAX, Knowledge, bound, misbound, seconds_of, with_autocommit
+from ._database.knowledge import ASK_PACKET_MAX, Knowledge, bound, caller, misbound, seconds_of, with_autocommit
 from ._database.rows import NamedRow, Row
 from ._database.statements import PlainRead, Statement
 from ._database.transactions import Attempts, Books, Joining
@@ -575,6 +575,7 @@ class Database:
         """Take a connection."""
         lease = self._connection(timeout)
         try:
+            lease.note_holder(caller()[0])
             if self._knowledge.meet(lease.driver_connection):
                 self._plain_read = self._knowledge.statements.plain_reads.get
         except BaseException:

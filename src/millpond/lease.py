@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core.states import IDLE
@@ -23,7 +24,7 @@ from .errors import ConnectionReturned
 from .sites import Site
 
 if TYPE_CHECKING:
-    from types import CodeType, TracebackType
+    from types import CodeType, FrameType, TracebackType
 
     from typing_extensions import Self
 
@@ -75,6 +76,13 @@ class Loan(Generic[C]):
         self._instruction = frame.f_lasti
         self._code = frame.f_code
         self._pool._discard(slot)
+
+    def note_holder(self, frame: FrameType) -> None:
+        """Name another place in the program as the one that took the connection; for layers above the pool."""
+        slot = self._slot
+        if slot.code is not None:  # the pool notes such places
+            slot.instruction = frame.f_lasti
+            slot.code = frame.f_code
 
     def _track(self, cursor: Any) -> None:
         """Have *cursor* closed when the connection is given back."""
@@ -171,8 +179,13 @@ class Lease(Loan[C]):
         self.driver_connection.rollback()  # type: ignore[attr-defined]  # every DB-API connection has it
 
 
-def forwarding(conn: Any, base: type[Loan[Any]]) -> type[Loan[Any]]:
-    """Return the kind of lease, made of *base*, that lets be set what the class of *conn* lets be set."""
+def forwarding(conn: Any, base: type[Loan[Any]], shortcuts: Iterable[str] = ()) -> type[Loan[Any]]:
+    """Return the kind of lease, made of *base*, that lets be set what the class of *conn* lets be set.
+
+    Args:
+        shortcuts: methods of the connection that make a cursor, run a statement on it and return it; the lease makes
+            that cursor itself, since one that the connection makes would not be cut off at return.
+    """
     kind: type[Any] = conn.__class__
     settable = [name for name in dir(kind) if is_settable(kind, name)]
     names = {
@@ -188,6 +201,7 @@ def forwarding(conn: Any, base: type[Loan[Any]]) -> type[Loan[Any]]:
             "__module__": base.__module__,
             "__doc__": base.__doc__,
             **{name: _forwarded(name) for name in names},
+            **{name: _shortcut(name) for name in shortcuts if hasattr(kind, name)},
         },
     )
 
@@ -196,6 +210,15 @@ def is_settable(kind: type[Any], name: str) -> bool:
     """Say whether a class has an attribute that its instances let be set."""
     found: Any = getattr(kind, name, None)
     return hasattr(found, "__set__")
+
+
+def _shortcut(name: str) -> Callable[..., Any]:
+    def run(self: Loan[Any], *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.cursor(), name)(*args, **kwargs)
+
+    run.__name__ = name
+    run.__doc__ = f"Make a cursor, call its ``{name}``, and return it."
+    return run
 
 
 def _forwarded(name: str) -> property:

@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, Final, cast
 
 from millpond._sql.params import Misbound, Params
@@ -61,7 +62,7 @@ class Knowledge:
         if self.has_met or not self._learn(conn):
             return False
         if not self.autocommit and self.dialect.autocommit_saves:
-            warnings.warn(AUTOCOMMIT_OFF, e.AutocommitOff, stacklevel=depth_of_caller())
+            warnings.warn(AUTOCOMMIT_OFF, e.AutocommitOff, stacklevel=caller()[1])
         return True
 
     def _learn(self, conn: Any) -> bool:
@@ -154,9 +155,15 @@ def seconds_of(timeout: float | None) -> float | None:
     return float(timeout)
 
 
-def depth_of_caller() -> int:
-    """Return the ``stacklevel`` of the first caller that is not millpond, for whoever warns in the caller's name."""
-    depth, frame = 1, sys._getframe(1)  # noqa: SLF001  documented, and the only way
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("millpond."):
+def caller() -> tuple[FrameType, int]:
+    """Return the frame of the first caller that is not millpond, and its ``stacklevel`` in whoever calls this."""
+    depth, frame = 0, sys._getframe(1)  # noqa: SLF001  documented, and the only way
+    while frame.f_back is not None and is_ours(frame):
         depth, frame = depth + 1, frame.f_back
-    return depth
+    return frame, depth + 1
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Say whether a frame is of this package, or of what it calls itself through."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith("millpond.") or name == "contextlib"
