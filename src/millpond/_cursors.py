@@ -221,8 +221,9 @@ class ForwardedCursor:
         object.__setattr__(self, "connection", lease)
 
     @property  # type: ignore[misc]  # on purpose: isinstance() asks for it
-    def __class__(self) -> type[Any]:
-        return type(self._cursor)
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]  # read only: it is a look-alike
+        kind: type[Any] = type(self._cursor)  # pyright: ignore[reportUnknownVariableType]  # it may be of any class
+        return kind
 
     def __getattr__(self, name: str) -> Any:
         self.connection.driver_connection  # noqa: B018  raises if the lease was given back

@@ -170,7 +170,7 @@ class Shell(abc.ABC, Generic[C]):
 
     def _meet(self, conn: C) -> None:
         """Learn what the first connection of a kind can do."""
-        self._lease_kind = forwarding(conn, self._plain_lease)
+        self._lease_kind = forwarding(conn, self._plain_lease, self._driver.shortcuts)
         self._kind = type(conn)
         self._decide(self._lay_fast_path)
 

@@ -180,9 +180,11 @@ class Lease(Loan[C]):
 
 
 def forwarding(conn: Any, base: type[Loan[Any]], shortcuts: Iterable[str] = ()) -> type[Loan[Any]]:
-    """Return the kind of lease, made of *base*, that lets be set what the class of *conn* lets be set.
+    """Return the kind of lease that lets be set what a connection's class lets be set.
 
     Args:
+        conn: a connection of that class.
+        base: the lease that it becomes a subclass of.
         shortcuts: methods of the connection that make a cursor, run a statement on it and return it; the lease makes
             that cursor itself, since one that the connection makes would not be cut off at return.
     """

@@ -317,6 +317,7 @@ class Pool(Shell[C]):
         """Hold a conversation to its end."""
         step: Callable[[Any], Request] = conversation.send
         answer: Any = None
+        request: Request | None = None
         raised: BaseException | None = None
         while True:
             try:
@@ -324,7 +325,7 @@ class Pool(Shell[C]):
                     # Nothing is raised through the end of this block: between an exception and the release of the lock
                     # Python 3.10 looks for signals, and a handler that raised there would leave the lock held for ever.
                     try:
-                        verb, subject, until = step(answer)
+                        request = step(answer)
                     except BaseException as error:  # noqa: BLE001  raised again below
                         raised = error
             finally:
@@ -338,6 +339,8 @@ class Pool(Shell[C]):
                     raise raised
             finally:
                 raised = None  # its traceback holds this frame, which would hold it in turn
+            assert request is not None, "bug: a conversation that goes on has asked for something"
+            verb, subject, until = request
             try:
                 step, answer = conversation.send, self._perform[verb](subject, until)
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
