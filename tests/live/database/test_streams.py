@@ -52,7 +52,9 @@ def test_a_stream_left_early_reads_no_more(digits: Database) -> None:
     assert 0 == digits.pool.stats().leased
     assert 10 == digits.select_value("SELECT COUNT(*) FROM digits")
     assert time.monotonic() - began_at < ENOUGH_S
-    assert 2 == digits.pool.stats().opened
+    stats = digits.pool.stats()
+    assert 1 == stats.closed
+    assert 2 <= stats.opened  # where a dial is slow, another is begun beside it
 
 
 def test_a_short_stream_left_early_keeps_its_connection(digits: Database) -> None:
