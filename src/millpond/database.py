@@ -906,6 +906,8 @@ class _Open:
     def leave_stream(self, cursor: Any, text: str) -> None:
         """End a stream early: the connection is needed, and what is left is not read."""
         hand = self.hand
+        if not self.books.stands:
+            return  # the connection was given back, and its cursors with it
         if hand.dialect.brand not in ("mysql", "mariadb"):
             cursor.close()
         elif hand.end_stream(cursor, text):
@@ -1033,10 +1035,11 @@ class Transaction:
                 opened.commit()
             else:
                 opened.roll_back()
-        except errors.TransactionLost:
+        except (errors.TransactionLost, errors.TransactionMisuse):
             opened.roll_back()
             raise
         finally:
+            opened.books.end("its block was left")
             opened.give_back()
 
     def _leave_block(self, opened: _Open, exc: BaseException | None) -> None:

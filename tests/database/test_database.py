@@ -281,6 +281,16 @@ def test_a_stream_of_a_transaction_ends_with_it(db: Database) -> None:
             break
         add(db, 1, 1)
     assert [11, 10] == balances(db)
+    with db.transaction():
+        never_begun = db.stream("SELECT * FROM accounts")
+    with pytest.raises(m.TransactionLost, match="its block was left"):
+        next(never_begun)
+    with pytest.raises(m.TransactionMisuse, match="stream"), db.transaction():
+        add(db, 1, 1)
+        left_open = db.stream("SELECT * FROM accounts")
+        next(left_open)
+    left_open.close()
+    assert [11, 10] == balances(db)
     assert 0 == db.pool.stats().leased
 
 

@@ -90,6 +90,19 @@ def test_while_a_stream_is_read_a_transaction_takes_no_other_statement(digits: D
         assert 1 == digits.select_value("SELECT 1")
 
 
+def test_a_stream_left_open_in_a_transaction_does_not_outlive_it(digits: Database) -> None:
+    """A block that ends while its stream is still being read is a mistake, and nothing of it is committed."""
+    began_at = time.monotonic()
+    with pytest.raises(millpond.TransactionMisuse, match="stream"), digits.transaction():
+        digits.insert("accounts", {"id": 1, "owner": "one"})
+        left_open = digits.stream(ENDLESS)
+        next(left_open)
+    left_open.close()
+    assert 0 == digits.select_value("SELECT COUNT(*) FROM accounts")
+    assert 0 == digits.pool.stats().leased
+    assert time.monotonic() - began_at < ENOUGH_S
+
+
 def test_a_stream_that_takes_too_long_is_ended(digits: Database) -> None:
     """A time-out holds for the whole of a stream, whichever way it is kept."""
     began = digits.stream("SELECT a.i, SLEEP(0.2) FROM digits a, digits b, digits c, digits d, digits e", timeout=0.5)

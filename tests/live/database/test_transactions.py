@@ -188,15 +188,13 @@ def test_a_deadlock_that_is_swallowed_is_not_lost(two: Database) -> None:
     assert {1: 11, 2: 11} == balances(two)
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "mysql"])
 @pytest.mark.parametrize("rolls_back", [False, True])
 def test_after_a_lock_timeout_the_server_is_asked_whether_the_transaction_stands(
-    mariadb: ScratchServer,
-    start_server: Callable[..., ScratchServer],
-    rolls_back: bool,
+    start_server: Callable[..., ScratchServer], kind: str, rolls_back: bool
 ) -> None:
     """By default only the statement is undone; with innodb_rollback_on_timeout all of it, and then nothing goes on."""
-    del mariadb
-    server = start_server("mariadb", options={"innodb_rollback_on_timeout": rolls_back, "innodb_lock_wait_timeout": 1})
+    server = start_server(kind, options={"innodb_rollback_on_timeout": rolls_back, "innodb_lock_wait_timeout": 1})
     with Database(server.url(tls=False)) as db:
         db.execute("CREATE TABLE accounts (id INT PRIMARY KEY, balance INT) ENGINE=InnoDB")
         db.insert_many("accounts", [{"id": n, "balance": 10} for n in (1, 2)])
