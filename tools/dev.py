@@ -27,6 +27,7 @@ LOGS = ROOT / ".run"
 SIMULATION_S = 60
 # The checkers run on the first of these that is there: import-linter needs 3.11.
 CHECKERS_RUN_ON = ("3.12", "3.13", "3.11", "3.10")
+WITHOUT_DBUTILS = "-without-dbutils"  # as the version of an environment
 EXTRAS = {"unit": "test", "checkers": "dev,live"}  # of pyproject.toml, for each kind of environment
 # Suites that run once more, with the oldest drivers that pyproject.toml names.
 OLDEST = "oldest"
@@ -213,7 +214,16 @@ def _setup_steps(found: dict[str, Interpreter], checkers: str) -> list[Step]:
         return Step(f"install {version}", call=call, limit_s=900)
 
     steps = [install(version) for version in sorted(found, key=lambda version: version != checkers)]
-    return [*steps, Step("install oldest drivers", call=lambda: _install_oldest(found[checkers]), limit_s=900)]
+    return [
+        *steps,
+        Step("install oldest drivers", call=lambda: _install_oldest(found[checkers]), limit_s=900),
+        Step("install without DBUtils", call=lambda: _install_without_dbutils(found[checkers])),
+    ]
+
+
+def _install_without_dbutils(interpreter: Interpreter) -> None:
+    """Make an environment in which DBUtils' tests can find nothing but what stands in for it."""
+    environments.make(_environment_name(WITHOUT_DBUTILS), interpreter, "--editable", ".", "pytest>=9.0,<10")
 
 
 def _install_oldest(interpreter: Interpreter) -> str:
@@ -247,6 +257,7 @@ def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str],
             for version in (found if suite.on_each else [checkers])
         ),
         *(_tests(replace(suite, on_each=True), OLDEST, left_out) for suite in suites if suite.name in OLDEST_SUITES),
+        Step("DBUtils' tests", [_python(WITHOUT_DBUTILS), "-m", "tools.dbutils_suite"], last_words=r"items passed"),
         *(_check(name, _python(checkers)) for name in CHECKS),
     ]
 

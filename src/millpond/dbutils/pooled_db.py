@@ -44,7 +44,7 @@ from ._version import DBUTILS_VERSION
 from .steady_db import SteadyDBConnection
 
 if TYPE_CHECKING:
-    from millpond import Lease
+    from millpond import Lease, PoolStats
 
 __all__ = [
     "InvalidConnection",
@@ -230,6 +230,10 @@ class PooledDB:
         """Take a connection that is shared with nobody; see :meth:`connection`."""
         return self._dedicated(_getframe(1))
 
+    def stats(self) -> PoolStats:
+        """Return a snapshot of the pool: sizes, the queue, counters, who holds what; DBUtils has none."""
+        return self._engine.stats()
+
     def close(self) -> None:
         """Close the pool: what is idle now, what is out when it comes back; nobody gets a connection any more."""
         self._closed = True
@@ -291,8 +295,8 @@ class PooledDB:
         holders = self._engine.holders()
         if len(holders) >= self._maxconnections and set(holders) == {me} and not self._engine.idle_now():
             text = (
-                f"this thread holds all {len(holders)} connections that maxconnections allows, and there is no other to "
-                "give one back: it would wait for ever. Close one before taking another, or raise maxconnections"
+                f"this thread holds all {len(holders)} connections that maxconnections allows, and there is no "
+                "other to give one back: it would wait for ever. Close one before taking another, or raise maxconnections"
             )
             raise told(TooManyConnectionsError, text, self._source.module)
 
