@@ -7,7 +7,8 @@ import statistics
 import sys
 import time
 import types
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from millpond import Pool
 from millpond.drivers.base import Driver
@@ -37,6 +38,7 @@ class NullDriver(Driver[NullConnection]):
         self.dial_s = dial_s
         self.dials = 0
 
+    # ruff: noqa: ARG002  an adapter takes what the port says, used or not
     def open(self, until: float) -> NullConnection:
         self.dials += 1
         if self.dial_s:
@@ -123,5 +125,10 @@ def build() -> str:
     """Say which interpreter this is, and whether it was built with optimisation."""
     import sysconfig
 
-    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    return f"Python {sys.version.split()[0]}, {'optimised' if optimised else 'NOT an optimised'} build"
+    if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""):
+        how = "an optimised build"
+    elif sys.base_prefix == "/usr":
+        how = "the system's own build, which Debian and its like optimise without telling"
+    else:
+        how = "NOT an optimised build"
+    return f"Python {sys.version.split()[0]}, {how}"

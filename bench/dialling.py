@@ -1,4 +1,4 @@
-"""The dial rule on real threads: a cold burst, a spike of short queries, and a closed loop that starts from one connection.
+"""The dial rule on real threads: a cold burst, a spike of short queries, a closed loop from one connection.
 
 The exact numbers are asserted on a virtual clock (``tests/core/test_dialrule.py``); here they meet a real scheduler.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from _peers import SQLAlchemyPool, build, dbutils_pool, millpond_pool
 
@@ -31,6 +32,7 @@ def together(count: int, work: Callable[[], None]) -> float:
 
 
 def cold_burst() -> None:
+    """Print how long twenty callers wait who find an empty pool."""
     print("cold burst: 20 callers at once, a dial takes 100 ms; until all hold a connection")
     for name, make in (("millpond", millpond_pool), ("SQLAlchemy", SQLAlchemyPool), ("DBUtils", dbutils_pool)):
         pool: Any = make(20, dial_s=0.1)
@@ -40,6 +42,7 @@ def cold_burst() -> None:
 
 
 def spike() -> None:
+    """Print how long fifty callers take over five connections, and what was opened for them."""
     print("spike: 50 callers at once with queries of 2 ms, 5 connections idle of at most 50, a dial takes 150 ms")
     for name, make in (("millpond", millpond_pool), ("SQLAlchemy", SQLAlchemyPool)):
         pool: Any = make(50, dial_s=0.15)
@@ -58,9 +61,11 @@ def spike() -> None:
 
 
 def closed_loop() -> None:
+    """Print how a pool that starts from one connection grows under a steady load."""
     callers, hold_s, dial_s, seconds = 16, 0.02, 0.06, 6.0
     print(
-        f"closed loop: {callers} callers without a pause, holds of {hold_s * 1e3:g} ms, dials of {dial_s * 1e3:g} ms, from one connection"
+        f"closed loop: {callers} callers without a pause, holds of {hold_s * 1e3:g} ms, "
+        f"dials of {dial_s * 1e3:g} ms, from one connection"
     )
     pool = millpond_pool(callers, dial_s=dial_s)
     pool.connection().close()
@@ -83,6 +88,7 @@ def closed_loop() -> None:
 
 
 def main() -> None:
+    """Print all three."""
     print(build())
     cold_burst()
     spike()

@@ -16,6 +16,7 @@ THREADS, CONNECTIONS, HOLD_S, SECONDS, TURNS = 20, 2, 0.002, 4.0, 3
 
 
 def shares(pool: Any) -> list[int]:
+    """Return how often each thread got a connection."""
     counts = [0] * THREADS
     start = threading.Barrier(THREADS)
     ends: list[float] = []
@@ -39,6 +40,7 @@ def shares(pool: Any) -> list[int]:
 
 
 def main() -> None:
+    """Print rates and shares, a turn at a time."""
     print(
         f"{build()}; {THREADS} threads, {CONNECTIONS} connections, holds of {HOLD_S * 1e3:g} ms, {SECONDS:g} s a turn"
     )

@@ -1,6 +1,7 @@
 """Checkout and return without contention, beside DBUtils and SQLAlchemy, by hand and by ``with``.
 
-Budgets: bare (``track_use=False``) at most 1/2.5 of DBUtils and 1/6 of SQLAlchemy; with everything on at most 1/1.5 and 1/4.
+Budgets: bare (``track_use=False``) at most 1/2.5 of DBUtils and 1/6 of SQLAlchemy; with everything on at most 1/1.5 and
+1/4.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ BUDGETS = {"millpond, bare": (2.5, 6.0), "millpond": (1.5, 4.0)}
 
 
 def main() -> None:
+    """Print times and ratios, and whether the budgets are met."""
     pools = {
         "millpond, bare": millpond_pool(5, track_use=False),
         "millpond": millpond_pool(5),
@@ -25,7 +27,13 @@ def main() -> None:
         for name, seconds in times.items():
             against = times["DBUtils"] / seconds, times["SQLAlchemy"] / seconds
             budget = BUDGETS.get(name)
-            verdict = "" if budget is None else "met" if all(a >= b for a, b in zip(against, budget)) else "MISSED"
+            verdict = (
+                ""
+                if budget is None
+                else "met"
+                if all(a >= b for a, b in zip(against, budget, strict=True))
+                else "MISSED"
+            )
             print(f"{name:16}{how:8}{seconds * 1e6:10.2f}{against[0]:14.2f}{against[1]:17.2f}  {verdict}")
 
 

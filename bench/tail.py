@@ -12,6 +12,7 @@ THREADS, SECONDS = 8, 2.0
 
 
 def latencies(pool: Any) -> list[int]:
+    """Return how long each pair took, in ns, sorted."""
     seen: list[list[int]] = []
 
     def work() -> None:
@@ -34,6 +35,7 @@ def latencies(pool: Any) -> list[int]:
 
 
 def main() -> None:
+    """Print rates and percentiles."""
     print(f"{build()}; {THREADS} threads, 16 connections, no work between")
     for name, pool in (
         ("millpond", millpond_pool(16)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import gc
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -223,6 +224,7 @@ def test_callers_dial_where_they_are_told_to(driver: FakeDriver) -> None:
         assert [threading.get_ident()] == opened_in
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_connections_bound_to_their_thread_are_found_out(tmp_path: Path) -> None:
     """SQLite's own connections work although nobody said that only the opening thread may use them."""
 
@@ -236,6 +238,7 @@ def test_connections_bound_to_their_thread_are_found_out(tmp_path: Path) -> None
     with millpond.Pool(connect, max_size=2) as pool:
         assert [(42,), (42,), (42,)] == [ask(), *in_threads(ask, ask)]
         assert (42,) == ask()
+    gc.collect()  # those of the other threads, which nobody else may close, end here and not in another test
 
 
 def test_until_the_first_success_the_driver_s_own_error_rises_at_once() -> None:

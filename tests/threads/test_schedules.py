@@ -17,7 +17,7 @@ import millpond
 
 from .schedules import SCENARIOS, Scenario, Schedule, World, explore, play, return_and_checkout
 
-LIMIT = 250  # schedules a scenario: those with one event, and a sample of those with two
+LIMIT = 200  # schedules a scenario: those with one event, and a sample of those with two
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(millpond.__file__).parent
 
