@@ -24,6 +24,7 @@ from _thread import get_ident
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from . import faults
 from ._session import COM_QUERY, Session
 from ._watched import DRAINED_ROWS_MAX, together, used_by_two
 
@@ -31,7 +32,9 @@ COM_RESET_CONNECTION: Final = b"\x1f"
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
 QUERY_ATTRIBUTES: Final = 1 << 27  # CLIENT_QUERY_ATTRIBUTES
 NO_ATTRIBUTES: Final = b"\x00\x01"
-PURE_PARTS: Final = frozenset({"_handle_result", "_handle_ok", "_get_connection", "_do_auth", "get_rows", "cmd_query"})
+PURE_PARTS: Final = frozenset(
+    {"_handle_result", "_handle_ok", "_get_connection", "_do_auth", "_send_cmd", "get_rows", "cmd_query"}
+)
 C_PARTS: Final = frozenset({"cmd_query", "get_rows", "next_result", "free_result", "more_results", "unread_result"})
 # Whatever a borrower may call that is no statement, or one that ``cmd_query`` does not see.
 OTHER_COMMANDS: Final = (
@@ -41,6 +44,7 @@ OTHER_COMMANDS: Final = (
 )
 # After these the driver's own object is another one, or leads to another session.
 BEYOND_RESET: Final = ("connect", "reconnect", "set_charset_collation", "set_converter_class", "set_unicode")
+OF_THE_LINK: Final = ("not available", "not connected", "lost connection", "closed", "timed out")
 LOOKS: Final = (
     *("_autocommit", "_sql_mode", "_time_zone", "_raw", "_buffered", "_use_unicode", "_get_warnings"),
     *("_raise_on_warnings", "_client_flags", "_consume_results", "_read_timeout", "_write_timeout", "converter"),
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
         def rollback(self) -> None: ...
         def _get_connection(self) -> Any: ...
         def _do_auth(self, *args: Any, **kwargs: Any) -> Any: ...
+        def _send_cmd(self, *args: Any, **kwargs: Any) -> Any: ...
 
     class _Protocol:
         """What is needed of the pure implementation's protocol object."""
@@ -92,7 +97,7 @@ class Listening(_Base):
         try:
             answer = super().cmd_query(query, *args, **kwargs)
         except BaseException as error:
-            session.failed(error, answered=True)
+            take_in(session, error)
             raise
         finally:
             session.holder = 0
@@ -153,6 +158,7 @@ class ListeningPure(Listening):
 
     _socket: Any
     _protocol: Any
+    _have_next_result: bool
     _millpond_prepare: Callable[[Any], None] | None = None
     _millpond_admit: Callable[[Any], None] | None = None
 
@@ -161,6 +167,14 @@ class ListeningPure(Listening):
         if self._millpond_prepare is not None:
             self._millpond_prepare(sock)
         return sock
+
+    def _send_cmd(self, *args: Any, **kwargs: Any) -> Any:
+        if (
+            self._have_next_result
+        ):  # the driver sends all the same, and takes each answer for the next one's from then on
+            self._millpond.dirt = "a statement was sent before all results of the last one were read"
+            self._millpond.beyond_reset = True
+        return super()._send_cmd(*args, **kwargs)
 
     def _do_auth(self, *args: Any, **kwargs: Any) -> Any:
         if self._millpond_admit is not None:
@@ -219,7 +233,7 @@ class ListeningC(Listening):
         try:
             call()
         except BaseException as error:
-            session.failed(error, answered=True)
+            take_in(session, error)
             raise
         finally:
             session.holder = 0
@@ -245,6 +259,19 @@ class ListeningProtocol(_Protocol):
         told = super().parse_eof(packet)
         self._millpond.note(told["status_flag"], told["warning_count"])
         return told
+
+
+def is_misuse(error: BaseException) -> bool:
+    """Say whether an error is the driver's own about how it was called: no number, and nothing said of the link."""
+    return faults.number_of(error) <= 0 and not any(words in str(error).lower() for words in OF_THE_LINK)
+
+
+def take_in(session: Session, error: BaseException) -> None:
+    """Take in what a statement raised."""
+    was_lost = session.lost
+    session.failed(error, answered=True)
+    if is_misuse(error):
+        session.lost = was_lost
 
 
 def marking(name: str, *, beyond_reset: bool) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ It must not know how a driver sends anything.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import threading
@@ -50,6 +51,7 @@ ASK_SPARED: Final = (
     "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES"
     " WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN', 'CONNECTION ADMIN')"
 )
+_numbers = itertools.count(1)
 _COMMENTS: Final = re.compile(r"--|#|/\*|;|delimiter", re.IGNORECASE)
 
 
@@ -220,7 +222,7 @@ class WatchedDriver(DbapiDriver):
     ) -> Facts:
         """Set what a new session needs, and ask what is to be known about it."""
         tracking = session is not None and self.can_track and abilities.tracking and self._tracking_works
-        own = self._setting(tracking=tracking)
+        own = self.setting(tracking=tracking)
         asked = [] if facts is not None else [abilities.question]
         try:
             replies = self.ask(conn, [*own, *asked, *more]) if own or asked or more else []
@@ -237,7 +239,7 @@ class WatchedDriver(DbapiDriver):
                 self._facts = facts
         return facts
 
-    def _setting(self, *, tracking: bool) -> list[str]:
+    def setting(self, *, tracking: bool) -> list[str]:
         parts = ["session_track_state_change = 1"] if tracking else []
         if self._time_zone is not None:
             parts.append(f"time_zone = {quoted(self._time_zone)}")
@@ -356,13 +358,17 @@ class WatchedDriver(DbapiDriver):
 
     def _restore(self, conn: Any, session: Session | None, facts: Facts) -> bool:
         self.look_as(conn, None if session is None else session.looks)
-        replies = self.ask(conn, self._restoring(session, facts))
+        replies = self.ask(conn, self._restoring(conn, session, facts))
         return self._restored(conn, session, facts, replies)
 
-    def _restoring(self, session: Session | None, facts: Facts) -> list[str]:
-        """Return the statements that give a session back what a reset forgot; the first asks what it kept."""
-        statements = ["SELECT DATABASE()", *facts.restoring]
-        statements += self._setting(tracking=session is not None and session.tracked)
+    def _restoring(self, conn: Any, session: Session | None, facts: Facts) -> list[str]:
+        """Return the statements that give a session back what a reset forgot; the first asks what it kept.
+
+        The number in it comes back with the answer: proof that it is the answer to this, and not to something before.
+        """
+        number = conn.__dict__["_millpond_asked"] = next(_numbers)
+        statements = [f"SELECT DATABASE(), {number}", *facts.restoring]
+        statements += self.setting(tracking=session is not None and session.tracked)
         statements += [facts.role] if facts.role is not None else []
         statements += [f"USE {identifier(facts.schema)}"] if facts.schema is not None else []
         if self._on_connect is not None and not callable(self._on_connect):
@@ -370,7 +376,10 @@ class WatchedDriver(DbapiDriver):
         return statements
 
     def _restored(self, conn: Any, session: Session | None, facts: Facts, replies: list[list[Any]]) -> bool:
-        if facts.schema is None and replies[0][0][0] is not None:  # there is no way back to none
+        ((schema, number),) = replies[0]
+        if as_text(number) != str(conn.__dict__["_millpond_asked"]):
+            return False
+        if facts.schema is None and schema is not None:  # there is no way back to none
             return False
         if callable(self._on_connect):
             self._on_connect(conn)

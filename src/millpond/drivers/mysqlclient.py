@@ -267,7 +267,7 @@ class MySQLClientDriver(WatchedDriver):
         if session is None or facts is None or (self._reset == "auto" and self._is_clean(conn)):
             return super()._send_reset(conn)
         rolls_back = session.way is Way.ROLLBACK or (self._reset == "auto" and self._needs_rollback_only(conn, session))
-        statements = ["ROLLBACK"] if rolls_back else self._restoring(session, facts)
+        statements = ["ROLLBACK"] if rolls_back else self._restoring(conn, session, facts)
         texts = together(statements, allowed=bool(conn.client_flag & MULTI_STATEMENTS))
         if len(texts) > 1:
             return super()._send_reset(conn)

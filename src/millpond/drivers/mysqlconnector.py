@@ -21,6 +21,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+from millpond._core.states import Fault
 from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
@@ -228,6 +229,8 @@ class MySQLConnectorDriver(WatchedDriver):
     def reset_link(self, conn: Any) -> bool:
         """Reset by COM_RESET_CONNECTION, without the driver's own three statements after it: ours are one."""
         if isinstance(conn, ListeningPure):
+            if self._is_readable(conn):
+                return False
             session_module.reset_pure(conn)
             return True
         if isinstance(conn, ListeningC):
@@ -272,6 +275,14 @@ class MySQLConnectorDriver(WatchedDriver):
             return conn._cmysql is None  # noqa: SLF001  closed by its borrower; more is not to be known
         return super()._is_readable(conn)
 
+    def classify(self, error: BaseException) -> Fault:
+        """Sort an exception; those without a number are about how the driver was called, unless they name the link."""
+        return Fault.STATEMENT if self._is_own(error) else super().classify(error)
+
+    def _is_own(self, error: BaseException) -> bool:
+        family = self.family("Error")
+        return family is not None and isinstance(error, family) and session_module.is_misuse(error)
+
     # -- sent ahead
     def _send_reset(self, conn: Any) -> bool | None:
         session = self.session(conn)
@@ -279,10 +290,10 @@ class MySQLConnectorDriver(WatchedDriver):
         if not isinstance(conn, ListeningPure) or session is None or facts is None or self._compresses(conn):
             return super()._send_reset(conn)
         rolls_back = session.way is Way.ROLLBACK or (self._reset == "auto" and self._needs_rollback_only(conn, session))
-        if not rolls_back and self._is_hopeless(conn, session):
-            return False
+        if self._is_hopeless(conn, session) or self._is_readable(conn):
+            return False  # the latter: more has come than was asked for
         self.look_as(conn, session.looks)
-        statements = ["ROLLBACK"] if rolls_back else self._restoring(session, facts)
+        statements = ["ROLLBACK"] if rolls_back else self._restoring(conn, session, facts)
         with self.bounded(conn, time.monotonic() + 1.0):
             conn.__dict__["_millpond_sent"] = (rolls_back, session_module.send(conn, statements, reset=not rolls_back))
         return None
