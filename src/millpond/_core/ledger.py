@@ -395,10 +395,11 @@ class Ledger:
         if len(self.tickets) >= self.limits.max_waiting:
             raise self.ports.queue_full(self)
         ticket = Ticket(self.ports.new_waiter(), came_at)
-        if came_at < now:
+        if self.tickets and next(reversed(self.tickets)).since > came_at:  # it was proving a connection meanwhile
             self.take_place(ticket)
         else:
             self.tickets[ticket] = None
+        if now - came_at < self.rule.patience_s - TOLERANCE_S:
             self.fresh[ticket] = None
         self.counts["waits"] += 1
         self.rule.asked(now, len(self.tickets))
