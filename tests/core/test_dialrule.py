@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from millpond._core.dialrule import DialRule
 from millpond.testing.simulator import Dial, FailedDial, Simulator
+
+from .counts import counting_calls
 
 LONG = 10_000.0  # a hold that does not end within the test
 END = 60.0
@@ -28,24 +26,6 @@ def callers(sim: Simulator, *asks: tuple[float, float]) -> None:
     """Have somebody ask at each (instant, hold)."""
     for at, hold in asks:
         sim.caller(at=at, hold=hold, timeout=2 * LONG)
-
-
-@contextmanager
-def counting_calls(*names: str) -> Iterator[Counter[str]]:
-    """Count the calls of functions of the core by name: a cost that is the same on every machine."""
-    counted: Counter[str] = Counter()
-
-    def profile(frame: FrameType, event: str, _: Any) -> None:
-        code = frame.f_code
-        if event == "call" and "_core" in code.co_filename and (not names or code.co_name in names):
-            counted[code.co_name] += 1
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        yield counted
-    finally:
-        sys.setprofile(before)
 
 
 class TestColdBurst:

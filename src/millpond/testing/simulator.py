@@ -222,6 +222,7 @@ class Simulator:
         self._events: list[tuple[float, int, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._scripted = 0  # events planned that are not alarms: those follow each other for ever
+        self._never: list[Callable[[], object]] = []  # what never comes is waited for: it holds who waits
         self._nudged = False
         self._delivering = False
         self.ledger = Ledger(
@@ -394,6 +395,8 @@ class Simulator:
         if at < NEVER:
             self._scripted += action != self._alarm
             heapq.heappush(self._events, (max(at, self.clock()), rank, next(self._numbers), action))
+        elif rank == _IO:
+            self._never.append(action)
 
     # ------------------------------------------------------------------ callers
     def _ask(self, caller: Caller) -> None:
