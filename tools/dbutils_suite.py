@@ -4,7 +4,8 @@ Why: the drop-in claims to be DBUtils 3.2 by changing an import, and nobody can 
 tests that DBUtils ships in its source distribution.
 
 Rules: the tests are not changed.  DBUtils itself must not be importable where they run, or they would prove nothing:
-this runs in an environment that does not have it, and looks.  They are fetched by pip, once, into millpond's cache folder.
+this runs in an environment that does not have it, and looks.  They are fetched by pip, once, into millpond's cache
+folder.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class TestLimits:
         assert (1.0, 1, 0) == (last.granted_at, sim.opened, sim.closed)
 
     def test_a_caller_who_finds_the_pool_closed_after_a_check_is_told_at_once(self) -> None:
-        """Its connection was dead, and the pool was closed meanwhile: it must not wait in a queue that nobody serves."""
+        """Its connection was dead, and the pool closed meanwhile: it must not wait in a queue that nobody serves."""
         sim = Simulator(max_size=1, idle=1, check_after=5.0, check=Answer(good=False, after=1.0))
         asking = sim.caller(at=7.0, timeout=30.0)
         sim.at(7.5, sim.close)

@@ -335,7 +335,7 @@ def test_params_that_do_not_fit_are_refused_before_anything_is_sent(db: Database
 def test_who_holds_a_connection_is_the_program_and_not_this_layer(db: Database) -> None:
     """A report about a transaction that holds a connection names the place where it was begun."""
     db.pool.resize(1)
-    with db.transaction(), pytest.raises(m.PoolTimeout, match="test_database.py") as caught:
+    with db.transaction(), pytest.raises(m.PoolTimeout, match=r"test_database\.py") as caught:
         db.pool.connection(timeout=0)
     (holder,) = caught.value.holders
     assert __file__ == holder.site.file

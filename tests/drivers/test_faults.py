@@ -24,7 +24,9 @@ TABLE: dict[Fault, tuple[int, ...]] = {
 }
 
 
-@pytest.mark.parametrize(("fault", "number"), [(fault, number) for fault, numbers in TABLE.items() for number in numbers])
+@pytest.mark.parametrize(
+    ("fault", "number"), [(fault, number) for fault, numbers in TABLE.items() for number in numbers]
+)
 def test_numbers_of_mysql(fault: Fault, number: int) -> None:
     """Every number that a pool must sort is sorted, whatever class the driver raises it as."""
     for kind in (pymysql.err.OperationalError, pymysql.err.InternalError, pymysql.err.DatabaseError):
@@ -34,7 +36,7 @@ def test_numbers_of_mysql(fault: Fault, number: int) -> None:
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        (Fault.READ_ONLY, "The MySQL server is running with the --read-only option so it cannot execute this statement"),
+        (Fault.READ_ONLY, "The MySQL server is running with the --read-only option so it cannot execute this"),
         (Fault.READ_ONLY, "The MySQL server is running with the --super-read-only option so it cannot execute this"),
         (Fault.READ_ONLY, "The MariaDB server is running with the --read_only option so it cannot execute this"),
         (Fault.STATEMENT, "The MySQL server is running with the --secure-file-priv option so it cannot execute this"),

@@ -4,9 +4,10 @@ A conversation yields ``(verb, subject, until)`` for whatever takes time and is 
 Code between two yields is atomic: the thread shell holds its lock exactly while a conversation advances, the asyncio
 shell does not need one, the simulator interleaves at the same points.
 
-Rules: no yield in ``except`` or ``finally``.  A conversation that is dropped (GeneratorExit) may be running in any thread,
-without the lock: it touches nothing.  The slot it held dies with it and is found again; a place in the queue goes the same
-way, by :class:`millpond._core.states.Lost`.  Everything else that is thrown in leaves the ledger whole before it goes on.
+Rules: no yield in ``except`` or ``finally``.  A conversation that is dropped (GeneratorExit) may be running in any
+thread, without the lock: it touches nothing.  The slot it held dies with it and is found again; a place in the queue
+goes the same way, by :class:`millpond._core.states.Lost`.  Everything else that is thrown in leaves the ledger whole
+before it goes on.
 """
 
 from __future__ import annotations

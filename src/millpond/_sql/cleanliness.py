@@ -249,10 +249,12 @@ def _in_capitals(sql: Text, *, utf8: bool) -> str | None:
 
 
 # A limit on the time of one statement ends with it, on the server that knows it: SET STATEMENT puts the variable back,
-# and a hint never touches it. What follows is judged as if it stood alone. docs/adr/036-time-limits.md has what was seen.
+# and a hint never touches it. What follows is judged as if it stood alone. docs/adr/036-time-limits.md has what was
+# seen.
 _TIME_LIMIT: Final[dict[Brand, re.Pattern[str]]] = {
     "mariadb": re.compile(
-        rf"[{_SPACE}]*SET STATEMENT MAX_STATEMENT_TIME=[0-9]+(?:\.[0-9]+)? FOR (?=(?:SELECT|INSERT|UPDATE|DELETE|REPLACE)\b)"
+        rf"[{_SPACE}]*SET STATEMENT MAX_STATEMENT_TIME=[0-9]+(?:\.[0-9]+)? FOR "
+        r"(?=(?:SELECT|INSERT|UPDATE|DELETE|REPLACE)\b)"
     ),
     "mysql": re.compile(rf"(?<=SELECT )/\*\+ MAX_EXECUTION_TIME\([0-9]+\) \*/[{_SPACE}]"),
 }
