@@ -391,7 +391,7 @@ def cases(groups: dict[str, list[str]]) -> list[Any]:
 @pytest.mark.parametrize("sql", cases(CLEAN))
 def test_what_leaves_nothing_is_proved_clean(sql: str) -> None:
     """What real programs send costs no reset, as text and as bytes."""
-    brand = "mysql" if "JSON_TABLE" in sql else None
+    brand: Brand | None = "mysql" if "JSON_TABLE" in sql else None
     assert is_clean_statement(sql, brand=brand)
     assert is_clean_statement(sql.encode("utf-8", "surrogateescape"), brand=brand)
     assert is_clean_statement(bytearray(sql.lower().encode("utf-8", "surrogateescape")), brand=brand)
