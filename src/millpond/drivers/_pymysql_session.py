@@ -35,7 +35,7 @@ from pymysql.constants import COMMAND
 
 from millpond.errors import ConcurrentUse, joined
 
-from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session, packet
+from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, NO_BACKSLASH_ESCAPES, Session, packet
 
 if TYPE_CHECKING:
     from ._pymysql_plan import Plan
@@ -58,6 +58,9 @@ LOOKS: Final = (
     *("cursorclass", "charset", "collation", "encoding", "use_unicode", "autocommit_mode", "encoders", "decoders"),
     *("_read_timeout", "_write_timeout", "max_allowed_packet", "_local_infile"),
 )
+# A status word with nothing beside these says that there is nothing to take note of: autocommit is on, no good index or
+# no index was used.
+QUIET: Final = 0x0002 | 0x0010 | 0x0020 | NO_BACKSLASH_ESCAPES
 # What becomes a literal by PyMySQL's own encoders, unless the caller has replaced them.
 PLAIN_VALUES: Final[frozenset[type[Any]]] = frozenset(
     (int, str, float, bool, type(None), Decimal, dt.date, dt.datetime, dt.time, dt.timedelta)
@@ -84,8 +87,11 @@ class ListeningResult(MySQLResult):
     def _check_packet_is_eof(self, packet: Any) -> bool:
         if not packet.is_eof_packet():
             return False
-        super()._check_packet_is_eof(packet)  # type: ignore[misc]  # private, and so not in the stubs
-        self.server_status = int.from_bytes(packet.get_all_data()[3:5], "little")
+        # All that PyMySQL takes from it, and the status word: a byte that says EOF, two of warnings, two of status.
+        data = packet.get_all_data()
+        self.warning_count = data[1] | data[2] << 8
+        self.server_status = status = data[3] | data[4] << 8
+        self.has_next = bool(status & MORE_RESULTS)
         if self.unbuffered_active:
             self.connection.hear(self)
         return True
@@ -262,7 +268,14 @@ class Listening(_Base):
         finally:
             session.holder = 0
         self._result = result
-        self.hear(result)
+        status = result.server_status or 0
+        self.server_status = status
+        if status & ~QUIET or result.warning_count:
+            session.note(status, result.warning_count)
+        else:
+            session.status = status
+            session.owed -= 1
+            session.wrote = False
         return result.rows, result.description
 
     def _encodes_plainly(self) -> bool:
