@@ -7,6 +7,7 @@
 ``Simulator``       the pool's core in virtual time
 ``ScratchServer``   a private MariaDB or MySQL on a free port, to be killed, frozen, restarted
 ``FaultProxy``      a network between client and server that counts, delays, swallows and cuts
+``FakeServer``      a MySQL server that lacks what old or odd ones lack: tracking, resets, roles, a direct line
 ==================  ===============================================================================================
 
 Each is imported when it is first asked for.  ``docs/testing.md`` and ``docs/testing-servers.md`` have examples.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .contract import DriverContract
     from .fake_driver import FakeConnection, FakeDriver
+    from .fake_server import FakeError, FakeServer
     from .proxy import CannotCount, FaultProxy
     from .servers import ScratchServer, ServerFailed, ServerMissing
     from .sim_clock import SimClock
@@ -30,6 +32,8 @@ _HOMES = {
     "DriverContract": "contract",
     "FakeConnection": "fake_driver",
     "FakeDriver": "fake_driver",
+    "FakeError": "fake_server",
+    "FakeServer": "fake_server",
     "FaultProxy": "proxy",
     "ScratchServer": "servers",
     "ServerFailed": "servers",
@@ -43,6 +47,8 @@ __all__ = [
     "DriverContract",
     "FakeConnection",
     "FakeDriver",
+    "FakeError",
+    "FakeServer",
     "FaultProxy",
     "ScratchServer",
     "ServerFailed",
