@@ -1,0 +1,167 @@
+"""What a cycle (checkout, one statement, return) costs over a 2 ms network, beside the raw statement over the same one.
+
+    python bench/wire.py [mariadb mysql]
+
+Both are measured in turns through one proxy, which runs in a process of its own, so that it does not wait for this
+interpreter.  The first ratio is that of medians, the second that of the fastest tenths, which says more on a machine
+that has other things to do.  Packets and waits are counted by the proxy (commands without TLS only).  With a gap, 4 ms
+pass between return and checkout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+
+import millpond
+from millpond.testing import FaultProxy, ScratchServer
+
+ONE_WAY_S = 0.001
+GAP_S = 0.004
+ROUNDS = 300
+READ = "SELECT b FROM t WHERE a = 1"
+
+CASES: tuple[tuple[str, dict[str, Any], tuple[str, ...], bool], ...] = (
+    ("autocommit on, clean", {"autocommit": True}, (READ,), False),
+    ("autocommit off, no transaction", {"autocommit": False}, ("SELECT 1",), False),
+    ("autocommit off, transaction left open, gap", {"autocommit": False}, (READ,), True),
+    ("autocommit off, transaction left open, back to back", {"autocommit": False}, (READ,), False),
+    ("dirty (SELECT @a := 1), gap", {"autocommit": True}, ("SELECT @a := 1",), True),
+    ("dirty (SELECT @a := 1), back to back", {"autocommit": True}, ("SELECT @a := 1",), False),
+)
+
+
+def main(kinds: list[str]) -> None:
+    """Print a table for each server, in the clear and under TLS."""
+    print(f"PyMySQL {pymysql.VERSION_STRING}, Python {sys.version.split()[0]}, {ROUNDS} rounds in turns, medians")
+    for kind in kinds or ["mariadb", "mysql"]:
+        with ScratchServer(kind, tls=True) as server:  # type: ignore[arg-type]  # from the command line
+            prepare(server)
+            for tls in (False, True):
+                print(f"\n{server.kind} {server.version}, {'TLS' if tls else 'no TLS'}")
+                for case in CASES:
+                    report(server, tls, *case)
+
+
+class ProxyElsewhere:
+    """A FaultProxy in a process of its own."""
+
+    def __init__(self, upstream: int) -> None:
+        spawning = multiprocessing.get_context("spawn")
+        self.pipe, theirs = spawning.Pipe()
+        self.process = spawning.Process(target=serve_proxy, args=(upstream, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.port: int = self.pipe.recv()
+
+    def ask(self, what: str, value: Any) -> Any:
+        """Have something done there, and return what comes back."""
+        self.pipe.send((what, value))
+        return self.pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self.pipe.send(("end", None))
+        self.process.join(10)
+
+
+def serve_proxy(upstream: int, pipe: Any) -> None:
+    """Run the proxy, and do what is asked, until the end."""
+    with FaultProxy(upstream, counting="mysql") as proxy:
+        pipe.send(proxy.port)
+        while True:
+            what, value = pipe.recv()
+            answer: Any = None
+            if what == "latency":
+                proxy.latency = value
+            elif what == "reset":
+                proxy.reset_counts()
+            elif what == "counts":
+                answer = (0 if value else len(proxy.commands), proxy.waits)
+            else:
+                return
+            pipe.send(answer)
+
+
+def prepare(server: ScratchServer) -> None:
+    """Make a table with one row."""
+    with pymysql.connect(**server.connect_args(), autocommit=True) as conn, conn.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (a INT PRIMARY KEY, b INT) ENGINE=InnoDB")
+        cursor.execute("INSERT INTO t VALUES (1, 1)")
+
+
+def report(
+    server: ScratchServer, tls: bool, label: str, settings: dict[str, Any], statements: tuple[str, ...], gap: bool
+) -> None:
+    """Measure one case and print its line."""
+    with contextlib.closing(ProxyElsewhere(server.port)) as proxy:
+        arguments = server.connect_args(port=proxy.port, tls=tls) | settings
+        raw: Any = pymysql.connect(**arguments | {"autocommit": True})
+        with millpond.Pool(pymysql, connect_args=arguments, max_size=1) as pool:
+
+            def cycle() -> None:
+                with pool.connection() as conn:
+                    for statement in statements:
+                        run(conn, statement)
+
+            for _ in range(5):
+                cycle()
+            proxy.ask("latency", ONE_WAY_S)
+            raws, cycles = in_turns(lambda: [run(raw, text) for text in statements], cycle, gap)
+            commands, waits = counted(proxy, cycle, tls)
+        raw.close()
+    shown = "  -  " if commands is None else f"{commands:5.2f}"
+    raw_s, cycle_s = statistics.median(raws), statistics.median(cycles)
+    best = statistics.quantiles(cycles, n=10)[0] / statistics.quantiles(raws, n=10)[0]
+    ratios = f"ratio {cycle_s / raw_s:4.2f}, {best:4.2f}"
+    times = f"raw {raw_s * 1e3:5.2f} ms  cycle {cycle_s * 1e3:5.2f} ms"
+    print(f"  {label:52s} {times}  {ratios}  commands {shown}  waits {waits:4.2f}")
+
+
+def run(conn: Any, statement: str) -> Any:
+    """Run a statement and read its answer."""
+    cursor = conn.cursor()
+    cursor.execute(statement)
+    rows = cursor.fetchall()
+    cursor.close()
+    return rows
+
+
+def in_turns(first: Callable[[], Any], second: Callable[[], Any], gap: bool) -> tuple[list[float], list[float]]:
+    """Return the times of two calls, made in turns; without a gap in runs of ten, so that each follows itself."""
+    run_length = 1 if gap else 10
+    spent: tuple[list[float], list[float]] = ([], [])
+    pause = threading.Event()
+    for _ in range(ROUNDS // run_length):
+        for times, call in zip(spent, (first, second), strict=True):
+            for _ in range(run_length):
+                if gap:
+                    pause.wait(GAP_S)
+                begun_at = time.perf_counter()
+                call()
+                times.append(time.perf_counter() - begun_at)
+    return spent
+
+
+def counted(proxy: ProxyElsewhere, cycle: Callable[[], None], tls: bool) -> tuple[float | None, float]:
+    """Return commands and waits a cycle, over fifty."""
+    pause = threading.Event()
+    pause.wait(0.02)
+    proxy.ask("reset", None)
+    for _ in range(50):
+        cycle()
+    pause.wait(0.02)
+    commands, waits = proxy.ask("counts", tls)
+    return (None if tls else commands / 50), waits / 50
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
