@@ -196,8 +196,12 @@ class AlarmClock:
                 self.nudge()
                 return True
             self.running = True
-        self.running = self.crew.start(self.run, contextvars.Context())
-        return self.running
+        if self.crew.start(
+            self.run, contextvars.Context()
+        ):  # the thread may have ended by now: it sets ``running`` itself
+            return True
+        self.running = False
+        return False
 
     def run(self) -> None:
         try:
