@@ -21,8 +21,8 @@ def test_every_name_leads_somewhere(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A name that is not there is told as Python tells it."""
-    with pytest.raises(AttributeError, match="has no attribute 'FakeServer'"):
-        millpond.testing.FakeServer  # noqa: B018  asking is the test
+    with pytest.raises(AttributeError, match="has no attribute 'FakeNetwork'"):
+        millpond.testing.FakeNetwork  # noqa: B018  asking is the test
 
 
 def test_importing_it_imports_none_of_the_tools() -> None:
