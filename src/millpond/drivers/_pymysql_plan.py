@@ -97,6 +97,7 @@ class Plan:
         self.told: bool | None = None
         self.tracking_works = True
         self.tracks = False
+        self.known: tuple[Any, list[bytes]] = ((), [])  # the commands of the last reset, and what they follow from
         self.proved = False
 
     @property
@@ -225,9 +226,13 @@ class Plan:
     def commands(self, conn: Any) -> list[bytes]:
         """Return what makes a session as good as new; the first is the reset itself."""
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
-        own = self.own_statements(conn, tracking=session.tracked)
-        steps = self.restoring(conn, session) + queries(own[1:])
-        return steps if conn.db else [*steps, ASK_SCHEMA]
+        modes = (conn.autocommit_mode, conn.sql_mode, conn.init_command, conn.db)
+        key = (session.tracked, self.facts, conn.charset, conn.collation, conn.encoding, *modes)
+        if self.known[0] != key:
+            own = self.own_statements(conn, tracking=session.tracked)
+            steps = self.restoring(conn, session) + queries(own[1:])
+            self.known = (key, steps if conn.db else [*steps, ASK_SCHEMA])
+        return self.known[1]
 
     def restoring(self, conn: Any, session: Session) -> list[bytes]:
         """Return the reset, and what brings back all that it forgets but for the caller's statements."""

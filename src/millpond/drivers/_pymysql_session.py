@@ -448,17 +448,20 @@ def hears(conn: Any) -> bool:
 class Watched(dict[Any, Any]):
     """A connection's table of converters, which tells when somebody changes it, and can be put back."""
 
-    __slots__ = ("pristine", "session")
+    __slots__ = ("changed", "pristine", "session")
 
     def __init__(self, table: dict[Any, Any], session: Session) -> None:
         super().__init__(table)
         self.pristine = dict(table)
+        self.changed = False
         self.session = session
 
     def restore(self) -> None:
         """Put back what it was."""
-        super().clear()
-        super().update(self.pristine)
+        if self.changed:
+            super().clear()
+            super().update(self.pristine)
+            self.changed = False
 
 
 def telling(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -466,6 +469,7 @@ def telling(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def tell_first(self: Watched, *args: Any, **kwargs: Any) -> Any:
+        self.changed = True
         self.session.dirt = self.session.dirt or "other converters"
         return method(self, *args, **kwargs)
 
@@ -489,7 +493,8 @@ def keep_looks(conn: Any) -> None:
 def restore_looks(conn: Any) -> None:
     """Give the driver object the settings that it had when it was new."""
     session: Session = conn._millpond  # noqa: SLF001  see the module's rules
-    for name, value in zip(LOOKS, session.looks, strict=True):
-        setattr(conn, name, value)
+    if look_at(conn) != session.looks:
+        for name, value in zip(LOOKS, session.looks, strict=True):
+            setattr(conn, name, value)
     conn.encoders.restore()
     conn.decoders.restore()

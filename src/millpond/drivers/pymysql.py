@@ -159,6 +159,8 @@ class PyMySQLDriver(DbapiDriver):
         "in flight": "yes: short replies are read to their end, long ones cost the connection; two threads are told",
         "cut": "its descriptor is shut down",
         "errors": "by number",
+        "private parts": "_sock, _result, _read_packet, _write_bytes, _execute_command and others of the connection: "
+        "all in drivers/_pymysql_session.py",
     }
     options: ClassVar[Mapping[str, Parser]] = {**MYSQL_OPTIONS, "write_ahead": boolean}
     #: Use PyMySQL's private parts where they are as expected.  A subclass may say no: then it is any DB-API driver.
