@@ -744,7 +744,8 @@ class Ledger:
         if not self.slots:
             self.upkeep.clear()
         in_progress = self.tickets or self.granted or self.watchers or self.dialing or self.settling or self.untended
-        if in_progress or self.lacks_idle(now):
+        keeps_idle = self.limits.min_idle and self.room > 0 and not self.closed and not self.callers_dial
+        if in_progress or keeps_idle:  # a checkout outside of any step may have taken one of ``min_idle``
             self.arm(now + HOUSEKEEPING_S)
         if self.upkeep:
             self.arm(self.upkeep[0][0])

@@ -18,7 +18,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from millpond import diagnosis
@@ -41,8 +41,11 @@ class DialError(ConnectionError):
     """What a scripted dial fails with; ``fault`` says what it means, as a driver's adapter would."""
 
     def __init__(self, fault: Fault) -> None:
-        super().__init__(f"scripted: {fault.value}")
+        super().__init__(fault)  # and no text, so that it can be copied
         self.fault = fault
+
+    def __str__(self) -> str:
+        return f"scripted: {self.fault.value}"
 
 
 class GivenUp(BaseException):
@@ -244,10 +247,12 @@ class Simulator:
 
     def _begin_with(self, idle: int, known_dial: float | None, known_hold: float | None) -> None:
         ledger, rule = self.ledger, self.ledger.rule
+        ledger.limits = replace(self.limits, min_idle=0)  # nothing is dialled for those that follow
         for _ in range(idle):
             slot = ledger.reserve(self.clock())
             ledger.dialing[slot.number] = self.clock()
             ledger.landed(slot, self._connect())
+        ledger.limits = self.limits
         ledger.dialers_answer = bool(idle)
         rule.recent.clear()
         rule.fastest_s = 0.0
@@ -477,8 +482,10 @@ class Simulator:
             answer = Answer(good=not conn.dead) if script is None else script
             if callable(answer):
                 answer = answer(conn, self.clock())
-            good = answer.good
-            self._answer_later(talk, answer.after, lambda: good)
+            good, after = answer.good, answer.after
+            if verb is Verb.COLLECT and good is None:  # who collects waits for the answer as long as it may
+                after = max(after, until - self.clock())
+            self._answer_later(talk, after, lambda: good)
 
     def _answer_later(self, talk: _Talk, after: float, answer: Callable[[], Any]) -> None:
         turn = talk.turn
