@@ -228,11 +228,13 @@ class Plan:
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
         modes = (conn.autocommit_mode, conn.sql_mode, conn.init_command, conn.db)
         key = (session.tracked, self.facts, conn.charset, conn.collation, conn.encoding, *modes)
-        if self.known[0] != key:
+        known_key, commands = self.known  # in one look: others may be at it in other threads
+        if known_key != key:
             own = self.own_statements(conn, tracking=session.tracked)
             steps = self.restoring(conn, session) + queries(own[1:])
-            self.known = (key, steps if conn.db else [*steps, ASK_SCHEMA])
-        return self.known[1]
+            commands = steps if conn.db else [*steps, ASK_SCHEMA]
+            self.known = (key, commands)
+        return commands
 
     def restoring(self, conn: Any, session: Session) -> list[bytes]:
         """Return the reset, and what brings back all that it forgets but for the caller's statements."""
