@@ -464,7 +464,8 @@ class AsyncPool(Shell[C]):
                 step, answer = conversation.throw, error
 
     def _decide(self, decision: Callable[[], object]) -> None:
-        self._guard()
+        if _get_running_loop() is not self._loop:
+            self._guard()
         decision()
         self._deliver()
 

@@ -14,7 +14,7 @@ import sys
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._core.states import IDLE
 from .errors import ConnectionReturned
@@ -37,7 +37,7 @@ class Nothing:
     __await__: Callable[[], Any] = ().__iter__  # an iterator that ends at once
 
 
-NOTHING: Awaitable[None] = Nothing()
+NOTHING = cast("Awaitable[None]", Nothing())
 
 
 class AsyncLease(Loan[C]):

@@ -73,7 +73,9 @@ class AsyncListening(_Base):
     _millpond_poll: Any = None
     _millpond_unread: Any = None  # a result whose end was not seen yet: an unbuffered one
     _millpond_tls_required = False
+    _millpond_cursors: list[Any]  # lent since it was last given back
     collation: str | None = None
+    encoding: Any
     new_result: ClassVar[Any]  # makes an empty result that keeps the status word of its last packet
 
     # -- what an adapter's class says of its driver ------------------------------------------------------------------
@@ -101,9 +103,10 @@ class AsyncListening(_Base):
         me = id(asyncio.current_task())
         if session.holder and session.holder != me:
             raise used_by_two(self)
-        self.hear_unread()
+        if self._millpond_unread is not None:
+            self.hear_unread()
         session.holder = me
-        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)  # type: ignore[attr-defined]
+        text = sql if type(sql) is bytes else self.encoded(sql)
         try:
             session.judge(command, text)
             await super()._execute_command(command, text)
@@ -114,6 +117,11 @@ class AsyncListening(_Base):
         if command in UNHEARD:
             session.owed -= 1
             session.holder = 0
+
+    def encoded(self, sql: Any) -> bytes:
+        """Return a text as it is sent."""
+        encoding: str = self.encoding
+        return sql.encode(encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)
 
     # -- hearing ---------------------------------------------------------------------------------------------------
     async def _read_query_result(self, unbuffered: bool = False) -> None:
@@ -214,6 +222,20 @@ class AsyncListening(_Base):
         return await super()._request_authentication()
 
 
+class Severed:
+    """What a lease tracks of a cursor: closing it takes its connection away."""
+
+    __slots__ = ("_cursor", "_driver")
+
+    def __init__(self, driver: AsyncMySQLDriver, cursor: Any) -> None:
+        self._driver = driver
+        self._cursor = cursor
+
+    def close(self) -> None:
+        """Let the cursor say that it is closed."""
+        self._driver.sever(self._cursor)
+
+
 async def start_unbuffered(result: Any) -> None:
     """Begin to read an unbuffered result; one that could not be begun is not to be read by its finalizer."""
     try:
@@ -286,7 +308,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     options: ClassVar[Mapping[str, Parser]] = {
         name: read for name, read in MYSQL_OPTIONS.items() if name not in ("bind_address", "write_timeout")
     }
-    tracks_cursors = True
+    tracks_cursors = False  # they are cut off where a return is looked at: see cut_off
     #: What a borrower can change on the connection object without a word to the server.
     looks: ClassVar[tuple[str, ...]] = ()
     #: Our names of what is set at connect -> the driver's; set aside while it connects.
@@ -314,6 +336,8 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         self._killer = Killer(self._connect_beside)
         self._look_at: Callable[[Any], Any] = operator.attrgetter(*self.looks)
         self._new_poll = getattr(select, "poll", None)
+        # Where nobody asks at a return whether the session is clean, the pool cuts cursors off one by one.
+        self.tracks_cursors = not self._dials or callable(self._reset) or self._reset == "none"
         self.is_readable = self._is_readable
         if self._dials and not callable(self._reset):
             self.send_reset = self._send_reset if self._reset != "none" else None
@@ -359,6 +383,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
 
     async def _dial(self, conn: Any) -> None:
         session = conn._millpond = Session()  # noqa: SLF001  our own
+        conn._millpond_cursors = []  # noqa: SLF001
         session.dirt = CONNECTING
         held = {name: getattr(conn, name) for name in self.set_aside}
         for name, nothing in self.set_aside.items():
@@ -424,6 +449,8 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
 
     def _is_clean(self, conn: Any) -> bool:
         """Say whether the session is proved to be as good as new; without I/O, at every return."""
+        if conn._millpond_cursors:  # noqa: SLF001  our own
+            self.cut_off(conn)
         session: Session = conn._millpond  # noqa: SLF001  our own
         if conn._millpond_unread is not None:  # noqa: SLF001
             conn.hear_unread()
@@ -461,6 +488,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
 
     def _cleaning(self, conn: Any, session: Session) -> list[bytes] | bool:
         """Return what is to be sent; True if nothing, False if nothing would help."""
+        self.cut_off(conn)
         if session.is_hopeless or conn.link is None:
             return False
         if self._reset != "always" and self._is_clean(conn):
@@ -476,6 +504,23 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
                 setattr(conn, name, value)
         self.forget_statements(conn)
         return self._plan.commands(conn)
+
+    def note_cursor(self, conn: Any, cursor: Any, lease: Any) -> None:
+        """Have a cursor cut off when its connection is given back."""
+        if self.tracks_cursors:
+            lease._track(Severed(self, cursor))  # noqa: SLF001  the lease's side of the same machinery
+        else:
+            conn._millpond_cursors.append(cursor)  # noqa: SLF001  our own
+
+    def cut_off(self, conn: Any) -> None:
+        """Let the cursors that were lent say that they are closed; nothing is waited for."""
+        for cursor in conn._millpond_cursors:  # noqa: SLF001  our own
+            self.sever(cursor)
+        conn._millpond_cursors.clear()  # noqa: SLF001
+
+    def sever(self, cursor: Any) -> None:
+        """Take a cursor's connection away."""
+        raise NotImplementedError
 
     def forget_statements(self, conn: Any) -> None:
         """Forget what a reset takes from the server's side of the connection."""

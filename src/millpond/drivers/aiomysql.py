@@ -88,21 +88,12 @@ class AiomysqlDriver(AsyncMySQLDriver):
         made = conn.cursor(*args, **kwargs)  # awaitable and a context manager, but it is there already
         future = getattr(made, "_coro", None)
         if future is not None and hasattr(future, "result") and future.done():
-            lease._track(Severed(future.result()))  # noqa: SLF001  the lease's side of the same machinery
+            self.note_cursor(conn, future.result(), lease)
         return made
 
-
-class Severed:
-    """What is tracked of a cursor: closing it takes its connection away, without waiting for anything."""
-
-    __slots__ = ("_cursor",)
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-
-    def close(self) -> None:
-        """Let the cursor say that it is closed."""
-        self._cursor._connection = None  # noqa: SLF001  see the module's rules
+    def sever(self, cursor: Any) -> None:
+        """Take a cursor's connection away."""
+        cursor._connection = None  # noqa: SLF001  see the module's rules
 
 
 class ListeningResult:
@@ -125,7 +116,8 @@ class Telling:
 
     async def _read_ok_packet(self) -> Any:
         connection: Any = importlib.import_module("aiomysql.connection")
-        reply: Any = await self._read_packet()  # type: ignore[attr-defined]  # aiomysql's own
+        driver: Any = self
+        reply = await driver._read_packet()  # noqa: SLF001  see the module's rules
         if not reply.is_ok_packet():
             raise connection.OperationalError(OUT_OF_SYNC, "Command Out of Sync")
         ok = connection.OKPacketWrapper(reply)

@@ -105,21 +105,12 @@ class AsyncmyDriver(AsyncMySQLDriver):
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""
         cursor = conn.cursor(*args, **kwargs)
-        lease._track(Severed(cursor))  # noqa: SLF001  the lease's side of the same machinery
+        self.note_cursor(conn, cursor, lease)
         return cursor
 
-
-class Severed:
-    """What is tracked of a cursor: closing it takes its connection away, without waiting for anything."""
-
-    __slots__ = ("_cursor",)
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-
-    def close(self) -> None:
-        """Let the cursor say that it is closed."""
-        self._cursor.connection = None
+    def sever(self, cursor: Any) -> None:
+        """Take a cursor's connection away."""
+        cursor.connection = None
 
 
 class ListeningAsyncmy(AsyncListening):
