@@ -159,8 +159,9 @@ class Shell(abc.ABC, Generic[C]):
         self._must_clean = must_clean(self._driver, resets=self._resets)
         inlined = self._with_gil and self._limits.lifo
         self._idle: deque[Slot] = self._ledger.idle if inlined else deque()
-        unlimited = self._limits.max_uses == self._limits.max_idle == FOREVER
-        self._unclean = self._must_clean if inlined and unlimited else always
+        self._unclean = self._must_clean if inlined and self._limits.max_uses == FOREVER else always
+        if self._unclean is not always and self._limits.max_idle != FOREVER:
+            self._unclean = unless_room(self._ledger.idle, self._limits.max_idle, self._must_clean)
         self._readable = self._driver.is_readable
         self._ledger.ports = dataclasses.replace(
             self._ledger.ports,
@@ -426,6 +427,15 @@ def must_clean(driver: Adapter[Any], *, resets: bool) -> Callable[[Slot], bool] 
     if driver.tracks_cursors:
         return lambda slot: bool(slot.cursors) or not is_clean(slot.conn)
     return lambda slot: not is_clean(slot.conn)
+
+
+def unless_room(idle: deque[Slot], most: float, unclean: Callable[[Slot], bool] | None) -> Callable[[Slot], bool]:
+    """Return what also tells when enough are idle; two returns at once may keep one too many, the next mends it."""
+
+    def look(slot: Slot) -> bool:
+        return len(idle) >= most or (unclean is not None and unclean(slot))
+
+    return look
 
 
 def always(_: Slot) -> bool:

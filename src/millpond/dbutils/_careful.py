@@ -188,7 +188,15 @@ def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
     if checkout is not None and not checkout.open:
         cursor._check_held(name)
     con: SteadyDBConnection = cursor._con
-    prepare(con, ON_EXECUTE)
+    quiet_since = time.monotonic() - QUIET_S
+    if (
+        (con._looked_at < quiet_since and con._answered_at < quiet_since)
+        or con._closed
+        or con._lost is not None
+        or con._pinger is not None
+        or 0 < con._due <= con._usage
+    ):
+        prepare(con, ON_EXECUTE)
     own = cursor._cursor if cursor._of is con._con and not cursor._closed else remade(cursor)
     activity = con._activity
     was_in_transaction = con._transaction or (activity.touched and in_transaction(con))

@@ -10,7 +10,7 @@ It must not hold the connection, or its pool: cursors outlive both.
 from __future__ import annotations
 
 import weakref
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 from millpond.sites import Site
@@ -44,10 +44,11 @@ class Checkout:
         if kept and kept[-1] is reference:
             kept.pop()
 
-    def end(self, code: CodeType | None, instruction: int) -> list[Any]:
-        """The connection goes back, at this place of the program; return the cursors that are left."""
+    def end(self, frame: FrameType | None) -> list[Any]:
+        """The connection goes back, at this place of the program; return the cursors that are to be cut off."""
         self.open = False
-        self._code, self._instruction = code, instruction
+        if frame is not None:
+            self._code, self._instruction = frame.f_code, frame.f_lasti
         kept = self._cursors
         if not kept:
             return []  # mostly: closed cursors are taken off

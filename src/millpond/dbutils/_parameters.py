@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import sys
 import types
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
+from millpond.drivers.dbapi import tell
 from millpond.errors import InvalidSetting
 
 from ._errors import WrongKind, refuse_unless
@@ -160,14 +160,6 @@ def connect_args_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         tell(f"{old}= is deprecated by the driver and may vanish: call it {new}=")
         given[new] = given.pop(old)
     return given
-
-
-def tell(text: str) -> None:
-    """Warn at the line of the program that set the drop-in up."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("millpond."):
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth)
 
 
 def threadsafety_of(creator: Any) -> int | None:

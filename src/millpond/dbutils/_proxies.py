@@ -12,7 +12,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from millpond.errors import ConnectionReturned
 
@@ -69,7 +69,10 @@ class Proxy:
 
     def cursor(self, *args: Any, **kwargs: Any) -> SteadyDBCursor:
         """Return a steady cursor; while it is open, the connection is not given back by dropping this."""
-        cursor = SteadyDBCursor(self._steady(), *args, **kwargs)
+        con = self.__dict__.get("_con")
+        if con is None:
+            raise returned_error(self)
+        cursor = SteadyDBCursor(con, *args, **kwargs)
         values = cursor.__dict__
         values["_holder"] = self
         values["_checkout"] = self._checkout
@@ -91,7 +94,8 @@ class Proxy:
             setattr(self._steady(), name, value)
 
     def __del__(self) -> None:
-        drop(self)
+        if "_lease" in self.__dict__:
+            drop(self)
 
 
 class PooledDedicatedDBConnection(Proxy):
@@ -100,7 +104,8 @@ class PooledDedicatedDBConnection(Proxy):
     def __init__(self, pool: PooledDB, lease: Lease[SteadyDBConnection]) -> None:
         steady = lease.driver_connection
         values = steady.__dict__
-        values["_checkout"] = checkout = Checkout()
+        checkout = Checkout()
+        values["_checkout"] = checkout
         values["_holder"] = weakref.ref(self)
         own = self.__dict__  # past __setattr__, which is for the driver's connection
         own["_con"] = steady
@@ -119,12 +124,16 @@ class PooledDedicatedDBConnection(Proxy):
         What was not committed is rolled back, and told of once for each place that does so.  The arguments are those of
         ``__exit__``.
         """
-        lease: Lease[SteadyDBConnection] | None = self.__dict__.pop("_lease", None)  # one of two threads gets it
+        values = self.__dict__
+        lease: Lease[SteadyDBConnection] | None = values.pop("_lease", None)  # one of two threads gets it
         if lease is None:
             return
         frame = _getframe(1)
-        self.__dict__["_con"] = None
-        give_back(lease, self._checkout, frame, kind)
+        values["_con"] = None
+        cursors = values["_checkout"].end(frame)
+        if cursors:
+            cut_off_all(cursors, lease.driver_connection)
+        lease.close(kind)
 
     __exit__ = close
 
@@ -151,7 +160,7 @@ class PooledSharedDBConnection(Proxy):
             return
         frame = _getframe(1)
         self.__dict__.update(_con=None, _shared_con=None)
-        self._checkout.end(frame.f_code, frame.f_lasti)
+        self._checkout.end(frame)
         self._pool.unshare(shared)
 
     __exit__ = close
@@ -219,32 +228,13 @@ def holder_of(con: SteadyDBConnection) -> PooledDedicatedDBConnection | None:
     return None if reference is None else reference()
 
 
-def give_back(
-    lease: Lease[SteadyDBConnection], checkout: Checkout, frame: types.FrameType, kind: type[BaseException] | None
-) -> None:
-    """Cut the cursors off that were made meanwhile, and give the connection back."""
-    cursors = checkout.end(frame.f_code, frame.f_lasti)
-    if cursors:
-        steady = lease.driver_connection
-        adapter = steady._source.adapter
-        # What is left unread costs the connection; reading it to its end might take long.
-        if adapter is not None and not steady._closed and not adapter.in_flight(steady._con):
-            for cursor in cursors:
-                cut_off(cursor)
-    lease.close(kind)
-
-
-def cut_off(cursor: SteadyDBCursor) -> None:
-    """Close a cursor that would go on to fetch from the connection; one that has its rows may keep them."""
-    cursor.__dict__["_holder"] = None
-    kinds = {kind.__name__ for kind in type(cursor._cursor).__mro__}
-    if not kinds & HAVE_THEIR_ROWS or kinds & FETCH_THEIR_ROWS or getattr(cursor._cursor, "name", None):
+def cut_off_all(cursors: list[SteadyDBCursor], steady: SteadyDBConnection) -> None:
+    """Close cursors that would go on to fetch from a connection which goes back."""
+    adapter = steady._source.adapter
+    if adapter is None or steady._closed or adapter.in_flight(steady._con):
+        return  # what is left unread costs the connection; reading it to its end might take long
+    for cursor in cursors:
         cursor.close()
-
-
-#: Classes of drivers' cursors: those that have read all rows when ``execute`` returns, and their exceptions.
-HAVE_THEIR_ROWS: Final = frozenset({"Cursor", "CursorStoreResultMixIn", "ClientCursor", "cursor"})
-FETCH_THEIR_ROWS: Final = frozenset({"SSCursor", "ServerCursor", "CursorUseResultMixIn", "MySQLCursorAbstract"})
 
 
 def returned_error(proxy: Any) -> InvalidConnectionError:
@@ -256,13 +246,13 @@ def returned_error(proxy: Any) -> InvalidConnectionError:
 def drop(proxy: Any) -> None:
     """Give back what was dropped and not closed, where a finalizer may; else the engine finds it, and closes it."""
     values = proxy.__dict__
-    if "_lease" not in values or sys.is_finalizing():
+    if sys.is_finalizing():
         return
     if not runs_engine_code(3):  # past this and __del__
         with contextlib.suppress(ConnectionReturned):
             proxy.close()
         return
     lease = values.pop("_lease")
-    proxy._checkout.end(None, 0)
+    proxy._checkout.end(None)
     if isinstance(lease, SharedDBConnection):
         proxy._pool._sharing.dropped.append(lease)

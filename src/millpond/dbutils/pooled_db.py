@@ -21,6 +21,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from millpond.drivers.dbapi import tell
 from millpond.errors import PoolClosed, PoolTimeout
 
 from . import _careful
@@ -175,7 +176,7 @@ class PooledDB:
         if self._maxconnections:
             self._maxconnections = max(self._maxconnections, self._maxcached, self._maxshared)
             if self._mincached > self._maxconnections:
-                parameters.tell(
+                tell(
                     f"mincached={self._mincached} is more than maxconnections={self._maxconnections}, which wins: "
                     f"{self._maxconnections} connections are opened"
                 )
@@ -224,7 +225,7 @@ class PooledDB:
         """
         if shareable and self._maxshared:
             return self._shared(_getframe(1))
-        return self._dedicated(_getframe(1))
+        return PooledDedicatedDBConnection(self, self._take(_getframe(1)))
 
     def dedicated_connection(self) -> PooledDedicatedDBConnection:
         """Take a connection that is shared with nobody; see :meth:`connection`."""
@@ -270,12 +271,14 @@ class PooledDB:
         try:
             if self._waits_for_ever:
                 self._refuse_to_wait_for_itself()
-            lease = self._engine.lend(frame) if waits else self._engine.lend_at_once(frame)
+            lease = self._engine.connection() if waits else self._engine.lend_at_once(frame)
         except PoolTimeout as error:
             raise told(TooManyConnectionsError, str(error), self._source.module) from error
         except PoolClosed as error:
             raise self._closed_error() from error
         slot = lease._slot
+        slot.code = frame.f_code
+        slot.instruction = frame.f_lasti
         values = slot.conn.__dict__  # past __setattr__, which is for the driver's connection
         values["_looked_at"] = slot.leased_at
         if values["_fetched"] and self._source.is_plain and not 0 < values["_due"] <= values["_usage"]:
@@ -295,8 +298,8 @@ class PooledDB:
         holders = self._engine.holders()
         if len(holders) >= self._maxconnections and set(holders) == {me} and not self._engine.idle_now():
             text = (
-                f"this thread holds all {len(holders)} connections that maxconnections allows, and there is no "
-                "other to give one back: it would wait for ever. Close one before taking another, or raise maxconnections"
+                f"this thread holds all {len(holders)} connections that maxconnections allows, and no other is there "
+                "to give one back: it would wait for ever. Close one before taking another, or raise maxconnections"
             )
             raise told(TooManyConnectionsError, text, self._source.module)
 

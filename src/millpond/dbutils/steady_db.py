@@ -60,6 +60,15 @@ LOCAL: Final = frozenset(
 )
 
 
+#: Classes of drivers' cursors that have read all rows when ``execute`` returns; of others, found when they are seen.
+LOCAL_ROWS: Final = {
+    "pymysql": frozenset({"Cursor"}),
+    "mysqlclient": frozenset({"CursorStoreResultMixIn"}),
+    "psycopg": frozenset({"Cursor", "ClientCursor"}),
+}
+HAVE_THEIR_ROWS: set[type[Any]] = set()
+
+
 class SteadyDBError(DropInError):
     """The base of the errors of this module."""
 
@@ -394,13 +403,24 @@ class SteadyDBCursor:
         values["_con"] = con
         values["_args"] = args
         values["_kwargs"] = kwargs
-        values["_cursor"] = con._policy.cursor(con, args, kwargs)
+        own = values["_cursor"] = con._policy.cursor(con, args, kwargs)
         values["_of"] = con._con  # the driver's connection that it belongs to
         values["_closed"] = False
         checkout = con._checkout
         if checkout is not None:
             values["_checkout"] = checkout
-            values["_noted"] = checkout.note(self)
+            if type(own) not in HAVE_THEIR_ROWS:
+                values["_noted"] = self._note(checkout, own)
+
+    def _note(self, checkout: Checkout, own: Any) -> Any:
+        """Have this cut off when its connection goes back, if it would go on to fetch from it."""
+        kind: type[Any] = own.__class__
+        kinds = {base.__name__ for base in kind.__mro__}
+        driver = self._con._source.name
+        if driver in LOCAL_ROWS and kinds & LOCAL_ROWS[driver] and "SSCursor" not in kinds:
+            HAVE_THEIR_ROWS.add(kind)
+            return None
+        return checkout.note(self)
 
     # ------------------------------------------------------------------ running statements
     @property
@@ -529,7 +549,7 @@ class SteadyDBCursor:
                 self._cursor.close()
             except Exception as error:  # noqa: BLE001  dead, or closed already: it is gone either way
                 logger.debug("a cursor could not be closed: %r", error)
-            if self._checkout is not None:
+            if self._checkout is not None and self._noted is not None:
                 self._checkout.forget(self._noted)
         values["_holder"] = None  # the last of them may give the connection back just here
 

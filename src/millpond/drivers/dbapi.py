@@ -271,13 +271,20 @@ def renamed(connect_args: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if new in arguments:
             raise InvalidSetting("connect_args", sorted(arguments), f"{new} alone", f"it has both {old} and {new}")
-        warnings.warn(f"connect_args: {old!r} is deprecated by the drivers; call it {new!r}", UserWarning, stacklevel=2)
+        tell(f"connect_args: {old!r} is deprecated by the drivers; call it {new!r}")
         arguments[new] = arguments.pop(old)
     charset = arguments.get("charset")
     if isinstance(charset, str) and charset.lower() in ("utf8", "utf8mb3"):
-        text = "charset=utf8 is MySQL's three-byte form, which refuses emoji and rare Han: use charset=utf8mb4"
-        warnings.warn(text, UserWarning, stacklevel=2)
+        tell("charset=utf8 is MySQL's three-byte form, which refuses emoji and rare Han: use charset=utf8mb4")
     return arguments
+
+
+def tell(text: str) -> None:
+    """Warn at the line of the program that made the pool."""
+    depth, frame = 2, sys._getframe(1)  # noqa: SLF001  documented, and the only way
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("millpond."):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth)
 
 
 # -- what all adapters need ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,11 @@ class Scene:
         return int(self.q(f"SHOW GLOBAL STATUS LIKE '{name}'")[0][1])
 
     def kill(self, number: int) -> None:
-        """End a session, and wait until it is gone."""
+        """End a session, and wait until it is gone, and its last answer longer ago than a pool trusts it."""
         self.q(f"KILL {number}")
-        self.until(lambda: number not in self.column("SELECT id FROM information_schema.processlist"))
+        since = time.monotonic()
+        alive = "SELECT id FROM information_schema.processlist"
+        self.until(lambda: number not in self.column(alive) and time.monotonic() - since > 0.01)
 
     def end_all(self) -> None:
         """End all sessions but this one: a connection that somebody forgot would keep the schema from being dropped."""
