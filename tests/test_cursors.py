@@ -138,7 +138,8 @@ def test_a_class_that_cannot_be_extended_is_forwarded(lease: FakeLease) -> None:
     with cursor:
         assert repr(cursor).startswith("<")
     lease.held = False
-    for use in (lambda: cursor.execute("x"), lambda: cursor.fetchone, lambda: iter(cursor), lambda: next(cursor)):
+    uses: list[Any] = [lambda: cursor.execute("x"), lambda: cursor.fetchone, cursor.__iter__, cursor.__next__]
+    for use in uses:
         with pytest.raises(ConnectionReturned):
             use()
     with pytest.raises(ConnectionReturned):
