@@ -456,7 +456,7 @@ class Database:
         if columns is None:
             return Done(0, None)
         make = writes.upsert_maker(table, columns, key, update)
-        return Done(self._run_many_made(make, writes.rows_of(remaining, columns), timeout), None)
+        return Done(self._run_many_made(make, writes.rows_of(remaining, columns), timeout, joined=True), None)
 
     # ------------------------------------------------------------------ transactions
     def transaction(
@@ -565,11 +565,25 @@ class Database:
                 pass
         return self._run(make(self._knowledge.dialect), tuple(values.values()), timeout, take_count)
 
-    def _run_many_made(self, make: writes.Maker, values: Iterator[Params], timeout: float | None) -> int:
+    def _run_many_made(
+        self, make: writes.Maker, values: Iterator[Row], timeout: float | None, *, joined: bool = False
+    ) -> int:
         if not self._knowledge.has_met:
             with self._hand(timeout):
                 pass
-        return self.execute_many(make(self._knowledge.dialect), values, timeout=timeout)
+        dialect = self._knowledge.dialect
+        if not joined or not writes.names_new_row(dialect):
+            return self.execute_many(make(dialect), values, timeout=timeout)
+        until = until_of(seconds_of(timeout))
+        count = 0
+        with self.transaction(timeout=timeout) as transaction:
+            while chunk := batches.next_chunk(values):
+                bytes_max = transaction._bytes_max(until, timeout)  # noqa: SLF001  one body
+                for part in batches.measured(chunk, make(dialect), bytes_max):
+                    flat = list(itertools.chain.from_iterable(part))
+                    inside = transaction._opened()  # noqa: SLF001  one body
+                    count += inside.run(make(dialect, rows=len(part)), flat, take_count, until, timeout).row_count
+        return count
 
     def _hand(self, timeout: float | None) -> _Hand:
         """Take a connection."""
@@ -1054,6 +1068,14 @@ class Transaction:
         finally:
             opened.books.close_block()
 
+    def _bytes_max(self, until: float | None, timeout: float | None) -> int:
+        """Return how long a statement of a batch may be; the server is asked once."""
+        opened = self._opened()
+        knowledge = opened.hand.knowledge
+        if not knowledge.knows_packet_max():
+            knowledge.learn_packet_max(opened.run(ASK_PACKET_MAX, None, take_rows, until, timeout)[0])
+        return knowledge.bytes_max()
+
     def _run_chunk(self, sql: str, chunk: list[Any], until: float | None, timeout: float | None) -> int:
         """Run a statement for each of many rows."""
         opened = self._opened()
@@ -1061,11 +1083,10 @@ class Transaction:
         opened.admit(sql)
         statement = hand.prepare(sql)
         values = statement.rows(chunk)
-        if not hand.knowledge.knows_packet_max():
-            hand.knowledge.learn_packet_max(opened.run(ASK_PACKET_MAX, None, take_rows, until, timeout)[0])
+        bytes_max = self._bytes_max(until, timeout)
         try:
             with hand.limited(statement, statement.driver_text, until, timeout, commits=False):
-                count = batches.run(hand.dialect, hand.conn, statement.driver_text, values, hand.knowledge.bytes_max())
+                count = batches.run(hand.dialect, hand.conn, statement.driver_text, values, bytes_max)
         except BaseException as error:
             books.failed(statement, hand.conn, error)
             raise

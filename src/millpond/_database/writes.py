@@ -28,23 +28,29 @@ def table_name(dialect: Dialect, table: Table) -> str:
     return ".".join([dialect.quoted(part) for part in parts])
 
 
-Maker: TypeAlias = Callable[[Dialect], str]
+Maker: TypeAlias = Callable[..., str]  # of a dialect, and of how many rows
+
+
+def names_new_row(dialect: Dialect) -> bool:
+    """Say whether an upsert names the row that was to be inserted: no driver puts the rows of such a text together."""
+    return dialect.brand == "mysql" and dialect.version >= ROW_ALIAS_SINCE
 
 
 @functools.lru_cache(maxsize=512)
-def insert_text(dialect: Dialect, table: Table, columns: Names) -> str:
-    """Return the INSERT of one row with these columns."""
+def insert_text(dialect: Dialect, table: Table, columns: Names, rows: int = 1) -> str:
+    """Return the INSERT of one row, or of several, with these columns."""
     into = f"INSERT INTO {table_name(dialect, table)}"
     if not columns:
         return f"{into} () VALUES ()" if dialect.quote == "`" else f"{into} DEFAULT VALUES"
     names = ", ".join([dialect.quoted(column) for column in columns])
-    return f"{into} ({names}) VALUES ({', '.join([dialect.marks.place] * len(columns))})"
+    row = f"({', '.join([dialect.marks.place] * len(columns))})"
+    return f"{into} ({names}) VALUES {', '.join([row] * rows)}"
 
 
 @functools.lru_cache(maxsize=512)
-def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, update: Names) -> str:
-    """Return the INSERT of a row that updates the columns *update* of the one that is there already."""
-    insert = insert_text(dialect, table, columns)
+def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, update: Names, rows: int = 1) -> str:
+    """Return the INSERT of a row, or of several, that updates the columns *update* of one that is there already."""
+    insert = insert_text(dialect, table, columns, rows)
     names = [dialect.quoted(column) for column in update]
     if dialect.quote != "`":
         target = f" ({', '.join([dialect.quoted(column) for column in key])})" if key else ""
@@ -53,7 +59,7 @@ def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, upda
     if not names:  # keep the row as it is; unlike INSERT IGNORE this hides no other error
         same = dialect.quoted((key or columns)[0])
         return f"{insert} ON DUPLICATE KEY UPDATE {same}={table_name(dialect, table)}.{same}"
-    if dialect.brand == "mysql" and dialect.version >= ROW_ALIAS_SINCE:
+    if names_new_row(dialect):
         changes = ", ".join([f"{name}=`new row`.{name}" for name in names])
         return f"{insert} AS `new row` ON DUPLICATE KEY UPDATE {changes}"
     changes = ", ".join([f"{name}=VALUES({name})" for name in names])

@@ -29,6 +29,22 @@ def test_many_rows_go_in_few_statements(
     assert (20_000, "owner 7 ' \\ % é") == db.select_row("SELECT COUNT(*), MAX(IF(id = 7, owner, '')) FROM accounts")
 
 
+def test_many_upserts_go_in_few_statements(
+    server: ScratchServer, db: Database, open_database: Callable[..., Database]
+) -> None:
+    """Three thousand rows of which half are there already are one batch, by whatever name the server has for a row."""
+    db.insert_many("accounts", rows(1_500))
+    with FaultProxy(server.port, counting="mysql") as proxy:
+        far = open_database(port=proxy.port)
+        far.select_value("SELECT 1")
+        proxy.reset_counts()
+        changed = ({**row, "balance": -1} for row in rows(3_000))
+        far.upsert("accounts", changed, key="id", update=["balance"])
+        inserts = [command for command in proxy.commands if (command.text or "").startswith("INSERT")]
+        assert 1 == len(inserts), proxy.commands
+    assert (3_000, -3_000) == db.select_row("SELECT COUNT(*), SUM(balance) FROM accounts")
+
+
 def test_all_rows_or_none(db: Database) -> None:
     """A row that is refused takes back all of them."""
     with pytest.raises(millpond.DuplicateKey):

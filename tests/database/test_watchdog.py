@@ -1,0 +1,117 @@
+"""Deadlines kept from outside: what is ended, in which order, and what is left alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from millpond._database.watchdog import Watch, Watchdog
+
+WAIT_S = 20.0
+
+
+class Ends:
+    """Notes what was ended, and waits for it."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+        self._changed = threading.Condition()
+
+    def noting(self, what: str) -> Callable[[], None]:
+        """Return a function that notes that it was called."""
+
+        def note() -> None:
+            with self._changed:
+                self.happened.append(what)
+                self._changed.notify_all()
+
+        return note
+
+    def wait_for(self, *what: str) -> None:
+        """Wait until exactly this has happened."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.happened == list(what), WAIT_S), self.happened
+
+
+def test_a_statement_that_is_done_in_time_is_left_alone() -> None:
+    """A watch that was disarmed never fires, also if somebody fires it."""
+    ends = Ends()
+    watch = Watch(ends.noting("statement"), ends.noting("link"))
+    assert not watch.disarm()
+    assert not watch.fire()
+    watch.cut()
+    assert ([], False) == (ends.happened, watch.fired)
+
+
+def test_first_the_statement_is_ended_and_then_the_link() -> None:
+    """Somebody who still waits a second after the statement was ended is cut off."""
+    ends = Ends()
+    watch = Watch(ends.noting("statement"), ends.noting("link"))
+    Watchdog().watch(0.0, watch)
+    ends.wait_for("statement", "link")
+    assert (True, True) == (watch.fired, watch.disarm())
+
+
+def test_a_link_is_cut_at_once_where_nothing_else_ends_a_statement() -> None:
+    """Without a way to end a statement there is one step only."""
+    ends = Ends()
+    watch = Watch(None, ends.noting("link"))
+    Watchdog().watch(0.0, watch)
+    ends.wait_for("link")
+    assert watch.wait_until_settled(WAIT_S)
+
+
+def test_an_end_that_helped_spares_the_link() -> None:
+    """Whoever was told in time is not cut off: the connection may be used on by its transaction."""
+    ends = Ends()
+    watch = Watch(ends.noting("statement"), ends.noting("link"))
+    assert watch.fire()
+    ends.wait_for("statement")
+    assert watch.disarm()
+    assert watch.wait_until_settled(WAIT_S)
+    watch.cut()
+    assert ["statement"] == ends.happened
+
+
+def test_a_kill_that_fails_is_no_ones_error() -> None:
+    """The link is cut instead, a moment later."""
+    ends = Ends()
+
+    def fail() -> None:
+        raise OSError("no second connection")
+
+    watch = Watch(fail, ends.noting("link"))
+    Watchdog().watch(0.0, watch)
+    ends.wait_for("link")
+
+
+def test_the_nearest_deadline_comes_first() -> None:
+    """A later deadline that was set before does not hold up an earlier one."""
+    ends = Ends()
+    dog = Watchdog()
+    dog.watch(3600.0, Watch(None, ends.noting("late")))
+    dog.watch(0.0, Watch(None, ends.noting("early")))
+    ends.wait_for("early")
+
+
+def test_a_deadline_after_a_long_rest_is_kept() -> None:
+    """Whether its thread is still there or has to come back, the next deadline is kept."""
+    now = [0.0]
+    ends = Ends()
+    dog = Watchdog(clock=lambda: now[0])
+    dog.watch(0.0, Watch(None, ends.noting("one")))
+    ends.wait_for("one")
+    now[0] = 1000.0
+    dog.watch(0.0, Watch(None, ends.noting("two")))
+    ends.wait_for("one", "two")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_deadline_passes_once(times: int) -> None:
+    """However often it is fired, a statement is ended once."""
+    ends = Ends()
+    watch = Watch(ends.noting("statement"), ends.noting("link"))
+    assert [True, *[False] * (times - 1)] == [watch.fire() for _ in range(times)]
+    ends.wait_for("statement")
