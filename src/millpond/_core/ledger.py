@@ -341,7 +341,10 @@ class Ledger:
     def recover_one(self, lost: Slot, now: float) -> None:
         slot = lost.heir()
         if slot.number not in self.slots:
-            slot.state = GONE
+            state, slot.state = slot.state, GONE
+            if state is LEASED:  # the collector clears references first and finalizes then: it was counted in between
+                self.counts["dropped"] += 1
+                self.report("dropped", slot=slot, held_s=now - slot.leased_at)
             self.close_disowned(slot)
             return
         self.slots[slot.number] = weakref.ref(slot)
