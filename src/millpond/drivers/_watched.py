@@ -189,6 +189,10 @@ class WatchedDriver(DbapiDriver):
         """Return the descriptor of a connection that nobody is using now."""
         raise NotImplementedError
 
+    def is_closed(self, conn: Any) -> bool:
+        """Say whether a connection without a descriptor was closed; False where that cannot be told."""
+        raise NotImplementedError
+
     def last_words(self, conn: Any) -> None:
         """Say goodbye and close."""
         conn.close()
@@ -211,10 +215,14 @@ class WatchedDriver(DbapiDriver):
                 session.holder = 0
             if self.status_of(conn) & IN_TRANSACTION and self._on_connect is not None:
                 conn.commit()  # what somebody's statements began is theirs to keep
-        if session is not None:
+        if session is None:
+            self.is_clean = None  # cannot tell: every return is cleaned
+        else:
             self._begin(conn, session, abilities, facts)
         fd = self.fileno(conn)
-        if fd is not None:
+        if fd is None:
+            self.is_readable = None  # nothing to poll: a check is a ping
+        else:
             keep_alive(fd, USER_TIMEOUT_S)
 
     def _furnish(
@@ -422,7 +430,7 @@ class WatchedDriver(DbapiDriver):
         """Poll the descriptor, and look for what TLS has read and not handed on: an idle server says nothing."""
         fd = self.fileno(conn)
         if fd is None or self._new_poll is None:
-            return True  # closed by its borrower
+            return self.is_closed(conn)
         return has_news(conn.__dict__, fd, self._new_poll) or self.is_buffered(conn)
 
     def is_alive(self, conn: Any, until: float) -> bool:

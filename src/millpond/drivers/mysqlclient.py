@@ -249,6 +249,10 @@ class MySQLClientDriver(WatchedDriver):
         fd = read() if read is not None else -1 if conn.errno() in LINK_ERRORS else conn.fileno()
         return fd if fd >= 0 else None
 
+    def is_closed(self, conn: Any) -> bool:
+        """Say whether its borrower has closed it, or the library has, after an error."""
+        return True
+
     def link_reset(self) -> str:
         """Return how a link is reset."""
         if self._native is not None and self._native.can_reset:

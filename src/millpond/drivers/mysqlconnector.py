@@ -199,8 +199,10 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
         """Run statements of our own past what listens."""
+        if self.session(conn) is None:
+            return ask_publicly(conn, statements)
         texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))  # noqa: SLF001
-        if isinstance(conn, ListeningC) or not isinstance(conn, ListeningPure):
+        if isinstance(conn, ListeningC):
             return session_module.ask_c(conn, texts)
         if self._compresses(conn):
             return session_module.ask_stepwise(conn, texts)
@@ -219,8 +221,8 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def version_of(self, conn: Any) -> str:
         """Return what the server called itself."""
-        handshake: Any = getattr(conn, "_handshake", None)
-        return as_text(handshake["server_version_original"] if handshake else conn.get_server_info())
+        told: Any = getattr(conn, "server_info", None)  # 8.4 has the method only
+        return as_text(told if told is not None else conn.get_server_info())
 
     def thread_of(self, conn: Any) -> int:
         """Return the number of the connection."""
@@ -240,6 +242,10 @@ class MySQLConnectorDriver(WatchedDriver):
     def is_unread(self, conn: Any) -> bool:
         """Say whether a part of a reply is left."""
         return session_module.is_unread(conn)
+
+    def in_flight(self, conn: Any) -> bool | None:
+        """Say whether a part of a reply is left; the driver itself tells, where nobody watches."""
+        return bool(conn.unread_result) if self.session(conn) is None else super().in_flight(conn)
 
     def drain(self, conn: Any) -> bool:
         """Read what follows a result that was read; a result that was not is left alone."""
@@ -270,10 +276,9 @@ class MySQLConnectorDriver(WatchedDriver):
         pending = getattr(getattr(getattr(conn, "_socket", None), "sock", None), "pending", None)
         return pending is not None and bool(pending())
 
-    def _is_readable(self, conn: Any) -> bool:
-        if isinstance(conn, ListeningC):
-            return conn._cmysql is None  # noqa: SLF001  closed by its borrower; more is not to be known
-        return super()._is_readable(conn)
+    def is_closed(self, conn: Any) -> bool:
+        """Say whether its borrower has closed it."""
+        return isinstance(conn, (ListeningC, ListeningPure)) and not conn._is_open()  # noqa: SLF001
 
     def classify(self, error: BaseException) -> Fault:
         """Sort an exception; those without a number are about how the driver was called, unless they name the link."""
@@ -311,6 +316,17 @@ class MySQLConnectorDriver(WatchedDriver):
         """Close; a reply that was left unread is not read."""
         conn.__dict__["_consume_results"] = False
         conn.close()
+
+
+def ask_publicly(conn: Any, statements: Sequence[str]) -> list[list[Any]]:
+    """Run statements by a cursor, one after another: all that can be done with a connection that is not known."""
+    replies: list[list[Any]] = []
+    cursor = conn.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+        replies.append(list(cursor.fetchall()) if cursor.with_rows else [])
+    cursor.close()
+    return replies
 
 
 def arguments_of_mode(mode: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,11 @@ class Road:
         kind = adapter_named(self.driver)
         if hidden:
             parts: dict[str, Any] = {"find_native": staticmethod(lambda: None)}
-            kind = type("Hidden", (kind,), parts | ({"watch": lambda *_: None} if hidden == "all" else {}))
+            if hidden == "all":
+                parts["watch"] = lambda *_: None
+            if hidden == "all" and self.driver == "mysqlconnector":
+                parts |= {"descriptor": lambda *_: None, "dial": lambda _, arguments, until: dialled(arguments, until)}
+            kind = type("Hidden", (kind,), parts)
         made: Driver[Any] = kind(connect_args=self.arguments() | (connect_args or {}), **settings)
         return made
 
@@ -114,6 +118,12 @@ class Road:
         conn = self.root()
         ask(conn, f"KILL {thread_id}")
         wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
+
+
+def dialled(arguments: dict[str, Any], until: float) -> Any:
+    """Connect by what mysql-connector-python documents."""
+    limit_s = max(1, int(until - time.monotonic()))
+    return importlib.import_module("mysql.connector").connect(**{"connection_timeout": limit_s} | arguments)
 
 
 def close_quietly(conn: Any) -> None:

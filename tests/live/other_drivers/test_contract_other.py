@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from millpond.drivers import adapter_named
 from millpond.drivers.base import Driver
+from millpond.errors import ConnectionReturned
 from millpond.testing import DriverContract, ScratchServer
+from millpond.testing.contract import ContractLease
 
 from .roads import Road, has_c_library
 
@@ -20,6 +21,7 @@ class TestMySQLClient(DriverContract):
 
     driver = "mysqlclient"
     tls = False
+    hidden = ""
     table = "contract_other"
 
     @pytest.fixture(autouse=True)
@@ -38,8 +40,7 @@ class TestMySQLClient(DriverContract):
 
     def adapter(self, arguments: dict[str, Any], **settings: Any) -> Driver[Any]:
         """Make the adapter of given arguments."""
-        made: Driver[Any] = adapter_named(self.road.driver)(connect_args=arguments, **settings)
-        return made
+        return self.road.adapter(connect_args=arguments, hidden=self.hidden, **settings)
 
     def break_connection(self, conn: Any) -> None:
         """Have the server end the link."""
@@ -61,6 +62,44 @@ class TestMySQLClientUnderTLS(TestMySQLClient):
     tls = True
 
 
+class TestMySQLClientWithoutItsLibrary(TestMySQLClient):
+    """mysqlclient where the library under it cannot be reached: no status word, no reset."""
+
+    hidden = "library"
+
+
+class Unwatched:
+    """What differs where sessions cannot be watched: nothing is proved, so every reset is a reset."""
+
+    soon: Any
+    opened: Any
+    rows: Any
+    with_table: Any
+    make_driver: Any
+    table: str
+
+    def test_on_connect_statements_run_once_a_connection(self) -> None:
+        """Statements of ``on_connect`` are run for a new connection, and again after a reset."""
+        with self.opened(self.make_driver()) as first, self.with_table(first):
+            driver = self.make_driver(on_connect=[f"INSERT INTO {self.table} VALUES (1)"])
+            with self.opened(driver) as conn:
+                assert 1 == self.rows(conn)
+                assert driver.reset(conn, self.soon())
+                assert 2 == self.rows(conn)
+
+    def test_a_reset_connection_is_clean(self) -> None:
+        """That nothing can be told is known with the first connection."""
+        driver = self.make_driver()
+        with self.opened(driver):
+            assert driver.is_clean is None
+
+
+class TestMySQLClientHidden(Unwatched, TestMySQLClient):
+    """mysqlclient with everything that is private hidden."""
+
+    hidden = "all"
+
+
 class TestMySQLConnector(TestMySQLClient):
     """mysql-connector-python, its pure implementation."""
 
@@ -71,6 +110,30 @@ class TestMySQLConnectorUnderTLS(TestMySQLConnector):
     """The same under TLS."""
 
     tls = True
+
+
+class TestMySQLConnectorHidden(Unwatched, TestMySQLConnector):
+    """mysql-connector-python with everything that is private hidden."""
+
+    hidden = "all"
+    tls = True
+
+    def driver_to_port(self, port: int) -> Driver[Any] | None:
+        """Give no such promise: without a descriptor only the driver's own time-out ends a dial."""
+        return None
+
+    def test_cursors_are_cut_off(self) -> None:
+        """A cursor that was cut off runs nothing, and its reply, however short, costs the connection."""
+        driver = self.make_driver()
+        with self.opened(driver) as conn:
+            lease = ContractLease(conn)
+            cursor = driver.cursor(conn, lease, (), {})
+            cursor.execute("SELECT 1")
+            lease.give_back()
+            with pytest.raises(ConnectionReturned):
+                cursor.execute("SELECT 1")
+            cursor.close()
+            assert driver.in_flight(conn)
 
 
 if has_c_library():
