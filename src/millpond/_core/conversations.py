@@ -156,8 +156,14 @@ def collect(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any,
         clean = yield COLLECT, slot, min(until, ledger.clock() + SETTLE_PATIENCE_S)
     except GeneratorExit:
         raise
-    except BaseException:
+    except Exception:
         ledger.discard(slot, Reason.UNCLEAN)
+        raise
+    except BaseException:
+        if ledger.ports.unread_survives and slot.state is not GONE:
+            ledger.settle_later(slot)  # whoever was called away has read nothing, or has closed the link
+        else:
+            ledger.discard(slot, Reason.UNCLEAN)
         raise
     if clean and slot.state is not GONE and not ledger.is_over(slot, ledger.clock()):
         ledger.move(slot, LEASED)

@@ -409,10 +409,9 @@ class Ledger:
         self.arm(now + HOUSEKEEPING_S)  # so that the loss of any notice costs that much at most
         self.match(now)  # a shell may have shelved a slot before it could see this ticket
         if not ticket.served and self.room > 0:  # without room there is nothing to decide: something will come back
+            self.look(now)  # whether it is still hopeless, only a dial can tell
             if self.hopeless(now):
                 self.fail_hopeless(now)
-            else:
-                self.look(now)
         return ticket
 
     def requeue(self, ticket: Ticket) -> None:
@@ -572,8 +571,9 @@ class Ledger:
         return self.rule.outage_at + self.limits.fail_after_s
 
     def hopeless(self, now: float) -> bool:
-        """Is waiting in vain: a long outage, or refused credentials, and nothing out that could come back?"""
-        if self.busy or self.dialing:
+        """Is waiting in vain: a long outage, or refused credentials, and nothing under way that could help?"""
+        self.forget_late(now)
+        if self.busy or self.young:
             return False
         return self.rule.barred or (self.rule.failures > 0 and now >= self.outage_ends_at)
 

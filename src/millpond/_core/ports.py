@@ -66,6 +66,7 @@ class Ports:
         queue_full: makes the error of a caller who found ``max_waiting`` others.
         quiet_s: a connection that came back longer ago than this is looked at before it is handed out: a poll, which
             asks the server nothing.
+        unread_survives: reading the answer to a reset that was sent can be broken off, and tried again later.
         defers: a reset can be sent at return and its answer read later.
         holder_names: who is who, by the numbers that the shell notes in ``Slot.thread_id``.
         observing: somebody wants to be told of every event, not only of those that call for a report.
@@ -83,6 +84,7 @@ class Ports:
     observing: bool = False
     quiet_s: float = FOREVER
     defers: bool = False
+    unread_survives: bool = False
 
 
 def replica(error: BaseException) -> BaseException:
