@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -367,3 +368,27 @@ def test_without_private_parts_it_is_any_driver(server: FakeServer, source: str)
         assert [(1,)] == use(pool, "SELECT b FROM t")
         assert 2 <= server.texts().count("ROLLBACK")
         assert "auto: ROLLBACK at every return: this version of PyMySQL cannot be listened to" == pool.stats().reset
+
+
+def test_a_clean_pair_enters_few_frames(server: FakeServer) -> None:
+    """Knowing that a session is alive and clean costs the fast path five frames beside its own two, and no packet."""
+    entered: list[str] = []
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        if event == "call" and "/millpond/" in frame.f_code.co_filename:
+            entered.append(frame.f_code.co_name)
+
+    with pool_on(server) as pool:
+        use(pool, "SELECT 1")
+        before = len(server.commands)
+        asked_at = time.monotonic()
+        while time.monotonic() < asked_at + 0.002:  # a connection that answered a moment ago is not even polled
+            continue
+        sys.setprofile(profile)
+        try:
+            pool.connection().close()
+        finally:
+            sys.setprofile(None)
+        assert before == len(server.commands)
+    expected = ["connection", "_is_readable", "_has_news", "fileno", "close", "<lambda>", "_is_clean"]
+    assert expected == entered

@@ -278,3 +278,26 @@ def test_rollback_and_none_do_what_they_say(plain_way: Way) -> None:
         with pool.connection() as conn:
             assert [(1, rows)] == ask(conn, f"SELECT @a, (SELECT COUNT(*) FROM {TABLE})")
             conn.rollback()
+
+
+def test_what_the_server_gives_new_sessions_is_given_again(spoilable: Way) -> None:
+    """A default role and the server's init_connect are for the next borrower as for a new connection."""
+    root = spoilable.root()
+    user = f"{spoilable.server.user}@'%'"
+    role = "wire_role" if spoilable.kind == "mariadb" else "'wire_role'@'%'"
+    ask(root, f"SET DEFAULT ROLE {role} {'FOR' if spoilable.kind == 'mariadb' else 'TO'} {user}")
+    ask(root, "SET GLOBAL init_connect = 'SET @boot = 1; SET @more = 2'")
+    try:
+        pool = spoilable.pool()
+        look = "SELECT @boot, @more, CURRENT_ROLE() LIKE '%wire_role%', @mine"
+        with pool.connection() as conn:
+            at_first = ask(conn, look)
+            ask(conn, "SET ROLE NONE")
+            ask(conn, "SET @boot = 9, @more = NULL, @mine = 3")
+        with pool.connection() as conn:
+            assert ([(1, 2, 1, None)], at_first) == (at_first, ask(conn, look))
+        assert 1 == pool.stats().opened
+    finally:
+        ask(root, "SET GLOBAL init_connect = ''")
+        none = f"NONE FOR {user}" if spoilable.kind == "mariadb" else f"NONE TO {user}"
+        ask(root, f"SET DEFAULT ROLE {none}")
