@@ -167,6 +167,7 @@ class Shell(abc.ABC, Generic[C]):
             self._ledger.ports,
             quiet_s=FOREVER if self._readable is None else QUIET_S,
             defers=self._driver.send_reset is not None,
+            unread_survives=self._driver.unread_survives,
         )
 
     def _meet(self, conn: C) -> None:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import conversations
-from ._core.states import FOREVER, LEASED, RETIRED, Notice, Slot, Verb
+from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Verb
 from ._shell import PARTING_S, QUIET_S, C, Shell, register
 from .aio_lease import NOTHING, AsyncLease
 from .drivers.aio import AsyncDriver, resolve
@@ -417,8 +417,24 @@ class AsyncPool(Shell[C]):
             self._left.append(slot)
             self._nudge()
             return NOTHING
+        if slot.conn is not None and self._driver.role_suspect(slot.conn) and not self._driver.in_flight(slot.conn):
+            return Remainder(self._spawn(self._look_into_role(slot, exc_type)))
         conversation = self._take_back(slot, exc_type)
         return NOTHING if conversation is None else self._go_on(conversation)
+
+    async def _look_into_role(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
+        """The server may have become read-only: ask it, and if so, leave it; addresses are looked up anew by dials."""
+        now = self._clock()
+        lost = False
+        if self._ledger.looks_into_role(now):
+            until = now + self._limits.check_timeout_s
+            with contextlib.suppress(TimeoutError):  # it has not answered: that is no proof
+                lost = await self._bounded(self._driver.has_lost_role(slot.conn, until), until)
+        if lost:
+            self._decide(lambda: self._ledger.drain(Reason.ROLE))
+        conversation = self._take_back(slot, exc_type)
+        if conversation is not None:
+            await self._go_on(conversation)
 
     def _go_on(self, conversation: Generator[Request, Any, None]) -> Awaitable[None]:
         """Hold a return's conversation as far as nothing is waited for; a task of the pool does the rest."""
@@ -492,7 +508,9 @@ class AsyncPool(Shell[C]):
         return clean
 
     async def _collect(self, slot: Slot, until: float) -> bool | None:
-        return await self._driver.collect(slot.conn, until)
+        patience = max(until, self._clock()) + self._limits.check_timeout_s
+        clean: bool | None = await self._bounded(self._driver.collect(slot.conn, until), patience)
+        return clean
 
     def _park(self, parked: Any, until: float) -> Coroutine[Any, Any, None]:
         waiting: Coroutine[Any, Any, None] = parked.waiter.wait(until - self._clock())

@@ -146,6 +146,7 @@ class ToldDriver(AsyncDriver[Connection]):
             self.is_clean = self.tell_clean
         if defers:
             self.send_reset = self.send
+            self.unread_survives = True
 
     def tell_clean(self, conn: Connection) -> bool:
         """Say whether anything was left in the session."""

@@ -208,6 +208,27 @@ def test_a_return_that_is_cancelled_is_completed() -> None:
     run(main)
 
 
+def test_a_cancelled_wait_for_the_answer_to_a_reset_costs_no_connection() -> None:
+    """It has read nothing of it, so that the next caller can."""
+
+    async def main() -> None:
+        driver = ToldDriver(defers=True)
+        async with pool_of(driver, max_size=1) as pool:
+            async with pool.connection() as conn:
+                await conn.work(dirties=True)
+            task = asyncio.get_running_loop().create_task(use_dirtily(Stage(pool, driver)))
+            await asyncio.sleep(driver.step_s / 2)
+            assert 1 == driver.collects
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            async with pool.connection() as conn:
+                assert (1, False) == (conn.number, conn.dirty)
+            assert (1, 1) == (len(driver.opened), driver.resets)
+
+    run(main)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup and asyncio.timeout are new in Python 3.11")
 def test_a_task_group_that_fails_gives_everything_back() -> None:
     """The siblings of a task that fails are cancelled in all phases, and the pool is whole afterwards."""

@@ -320,6 +320,35 @@ def test_uncommitted_work_is_told_once_per_place() -> None:
     run(main)
 
 
+def test_a_server_that_became_read_only_is_left() -> None:
+    """An error makes it suspect, the server is asked, and every connection to it is replaced."""
+
+    class Demoted(ToldDriver):
+        suspect = False
+
+        def role_suspect(self, conn: Any) -> bool:
+            return self.suspect
+
+        async def has_lost_role(self, conn: Any, until: float) -> bool:
+            await asyncio.sleep(self.step_s)
+            return True
+
+    async def main() -> None:
+        driver = Demoted()
+        async with pool_of(driver) as pool:
+            first, second = await pool.connection(), await pool.connection()
+            await second.close()
+            await first.work(dirties=True)  # an error always leaves dirt
+            driver.suspect = True
+            await first.close()
+            driver.suspect = False
+            assert {"role": 2} == pool.stats().retired
+            async with pool.connection() as conn:
+                assert 3 == conn.number
+
+    run(main)
+
+
 # -- dropped ---------------------------------------------------------------------------------------------------------
 def test_a_dropped_lease_is_recovered_and_reported() -> None:
     """The connection is closed, its room is free at once, and the place it was taken at is named."""

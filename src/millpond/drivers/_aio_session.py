@@ -308,6 +308,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     options: ClassVar[Mapping[str, Parser]] = {
         name: read for name, read in MYSQL_OPTIONS.items() if name not in ("bind_address", "write_timeout")
     }
+    unread_survives = True
     tracks_cursors = False  # they are cut off where a return is looked at: see cut_off
     #: What a borrower can change on the connection object without a word to the server.
     looks: ClassVar[tuple[str, ...]] = ()
@@ -528,6 +529,8 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     async def collect(self, conn: Any, until: float) -> bool | None:
         """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
         session: Session = conn._millpond  # noqa: SLF001  our own
+        if conn.link is None:  # by whoever was called away in the middle of reading it
+            return False
         if not await self._comes(conn, until):
             return None
         try:
@@ -628,6 +631,18 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         """Say whether the link was seen to break while it was used; not if its borrower has closed it."""
         session: Session | None = getattr(conn, "_millpond", None)
         return session is not None and session.lost
+
+    def role_suspect(self, conn: Any) -> bool:
+        """Say whether an error told that the server may have become read-only."""
+        session: Session | None = getattr(conn, "_millpond", None)
+        return session is not None and session.role_suspect
+
+    async def has_lost_role(self, conn: Any, until: float) -> bool:
+        """Ask whether the server, which took writes once, takes none now."""
+        try:
+            return await self._hold(conn, self._plan.asking_role())
+        except Exception:  # noqa: BLE001  it has not answered: that is no proof
+            return False
 
     def reset_way(self) -> str:
         """Return how sessions are made as good as new, as far as this is known yet; for people."""

@@ -214,7 +214,11 @@ class Plan:
 
     def is_read_only(self, conn: Any) -> bool:
         """Ask whether the server takes no writes; False where this adapter has never been on one that did."""
-        (reply,) = self.converse(conn, queries([ASK_READ_ONLY]))
+        return self.hold(conn, self.asking_role())
+
+    def asking_role(self) -> Steps[bool]:
+        """Tell the steps of that."""
+        (reply,) = yield queries([ASK_READ_ONLY])
         if isinstance(reply, Exception):
             raise reply
         found = is_on(reply.rows[0][0])

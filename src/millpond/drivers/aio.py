@@ -66,6 +66,10 @@ class AsyncDriver(Adapter[C]):
         """Read the answer to ``send_reset``: as good as new?  None: no answer by *until*, which may be past."""
         return False
 
+    async def has_lost_role(self, conn: C, until: float) -> bool:
+        """Ask the server whether it takes no writes now although it, or the one before it, once did."""
+        return False
+
 
 class AiodbDriver(AsyncDriver[Any], Generic[C]):
     """What the adapters of asyncio drivers with DB-API names have in common.

@@ -51,6 +51,8 @@ class Adapter(abc.ABC, Generic[C]):
     # Sends what makes the session as good as new and does not wait for the answer: True (nothing is left to collect),
     # False (give it up), None (sent; ``collect`` reads the answer).  None instead of a method: cannot defer.
     send_reset: Callable[[C], bool | None] | None = None
+    # Whoever is called away while reading that answer has read nothing of it, or has closed the link.
+    unread_survives: bool = False
     # Reads all rows of one statement with fewer steps than a cursor takes: (text, values) to (rows, description).  Only
     # for statements that ``is_harmless`` said yes to.  None: by a cursor.
     fetch: Callable[[C, str, Any], tuple[Any, Any]] | None = None
@@ -78,10 +80,6 @@ class Adapter(abc.ABC, Generic[C]):
 
     def role_suspect(self, conn: C) -> bool:
         """Say whether an error told, while *conn* was out, that the server may have become read-only."""
-        return False
-
-    def has_lost_role(self, conn: C, until: float) -> bool:
-        """Ask the server, by *until*, whether it takes no writes now although it, or the one before it, once did."""
         return False
 
     def reset_way(self) -> str:
@@ -140,4 +138,8 @@ class Driver(Adapter[C]):
 
     def bound_to_thread(self, conn: C) -> bool:
         """Say whether *conn* can only be used by the thread that opened it."""
+        return False
+
+    def has_lost_role(self, conn: C, until: float) -> bool:
+        """Ask the server, by *until*, whether it takes no writes now although it, or the one before it, once did."""
         return False
