@@ -110,8 +110,11 @@ class Source:
 
 def module_behind(creator: Any) -> types.ModuleType | None:
     """Return the DB-API module behind a creator: itself, what it names as its ``dbapi``, or whose ``connect`` it is."""
+    direct = parameters.module_behind(creator)
+    if hasattr(direct, "OperationalError"):  # mysql.connector has a module named dbapi, which is none
+        return direct
     named = getattr(creator, "dbapi", None)
-    return named if isinstance(named, types.ModuleType) else parameters.module_behind(creator)
+    return named if isinstance(named, types.ModuleType) else direct
 
 
 def connect_of(creator: Any) -> Callable[..., Any]:
