@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ class Checks:
         self.after = after
 
     def __call__(self, conn: SimConnection, now: float) -> Answer:
+        """Answer truly, and note when."""
         self.asked.append((conn.number, now))
         return Answer(good=not conn.dead, after=self.after)
 
@@ -176,7 +178,7 @@ class TestAtRest:
         ],
         ids=str,
     )
-    def test_it_ticks_once_a_second_at_most(self, settings: dict[str, float | None]) -> None:
+    def test_it_ticks_once_a_second_at_most(self, settings: dict[str, Any]) -> None:
         """No setting makes an idle pool keep a processor busy."""
         sim = Simulator(max_size=2, idle=2, dial=0.1, **settings)
         sim.run(100.0)

@@ -1,8 +1,10 @@
 """Faults to plant in the core: each is one that a pool has had, or that this one could have.
 
-A plant names a piece of the core's source, and what stands there instead.  When the core is written anew, so that a piece
-is no longer there, the plant must follow: the tests say which.
+A plant names a piece of the core's source, and what stands there instead.  When the core is written anew, so that a
+piece is no longer there, the plant must follow: the tests say which.
 """
+
+# ruff: noqa: E501  lines of the core, quoted with what they are indented by
 
 from __future__ import annotations
 
@@ -112,7 +114,7 @@ PLANTS = (
     Plant(
         "a dial that was given up counts as abandoned for ever",
         "ledger",
-        "        self.abandoned.discard(slot)\n        self.counts[\"opened\"] += 1\n",
+        '        self.abandoned.discard(slot)\n        self.counts["opened"] += 1\n',
         "        self.counts[\"opened\"] += 1\n        self.kept = [*getattr(self, 'kept', ()), slot]\n",
     ),
     Plant(

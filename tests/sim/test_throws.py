@@ -1,7 +1,8 @@
 """Something is thrown in at every yield of every conversation, in every situation of the pool: the ledger stays whole.
 
-No chance in here: each path through a conversation is walked yield by yield; at each of them an exception, a cancellation
-or a GeneratorExit is thrown in, with the pool as it was, drained, made smaller, closed, or closed and cut meanwhile.
+No chance in here: each path through a conversation is walked yield by yield; at each of them an exception, a
+cancellation or a GeneratorExit is thrown in, with the pool as it was, drained, made smaller, closed, or closed and cut
+meanwhile.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def grant(world: World) -> None:
 
 
 def dial(world: World) -> Talk:
+    """A dialer opens a connection."""
     world.ask(60.0)
     world.deliver()
     world.begin_job(0)
@@ -100,12 +102,14 @@ def dial(world: World) -> Talk:
 
 
 def queue(world: World) -> Talk:
+    """A caller waits for a connection that is out."""
     dialled(world)
     world.ask(60.0)
     return the(world, "checkout")
 
 
 def stale(world: World, connections: int = 1) -> Talk:
+    """A caller takes a connection that was not used for long."""
     shelved(world, connections)
     world.pass_time(31.0)
     world.ask(60.0)
@@ -126,6 +130,7 @@ def stale_for_a_waiter(world: World) -> Talk:
 
 
 def caller_dials(world: World) -> Talk:
+    """A caller dials for himself."""
     world.ask(60.0)
     return the(world, "checkout")
 
@@ -138,24 +143,28 @@ def caller_takes_over(world: World) -> Talk:
 
 
 def settling(world: World) -> Talk:
+    """A caller takes a connection whose reset is unanswered."""
     shelved_settling(world)
     world.ask(60.0)
     return the(world, "checkout")
 
 
 def shelved_settling(world: World) -> None:
+    """Have a connection given back whose reset is unanswered."""
     dialled(world)
     world.give_back(0, "dirty")
     world.answer(0, "none")
 
 
 def cleaning(world: World) -> Talk:
+    """A dirty connection is given back."""
     dialled(world)
     world.give_back(0, "dirty")
     return the(world, "checkin")
 
 
 def tended(world: World) -> Talk:
+    """Housekeeping checks two connections."""
     shelved(world, 2)
     world.pass_time(31.0)
     world.tick()
@@ -165,6 +174,7 @@ def tended(world: World) -> Talk:
 
 
 def collected(world: World) -> Talk:
+    """Housekeeping reads the answer to a reset."""
     shelved_settling(world)
     world.pass_time(1.0)
     world.tick()
@@ -174,6 +184,7 @@ def collected(world: World) -> Talk:
 
 
 def watching(world: World, *, empty: bool) -> Talk:
+    """Somebody waits for the pool."""
     dialled(world)
     world.watch(10.0, empty=empty)
     return the(world, "wait")
@@ -184,7 +195,9 @@ PATHS = (
     Path("wait for a return", queue, ("grant", "ok"), ("park", "park"), {"max_size": 1}),
     Path("wait, woken for nothing", queue, ("spurious", "grant", "ok"), ("park",) * 3, {"max_size": 1}),
     Path("check", stale, ("ok",), ("check",), {}),
-    Path("check two dead ones", lambda world: stale(world, 2), ("false", "false", "late"), ("check", "check", "park"), {}),
+    Path(
+        "check two dead ones", lambda world: stale(world, 2), ("false", "false", "late"), ("check", "check", "park"), {}
+    ),
     Path("check what another was granted", stale_for_a_waiter, ("ok", "ok"), ("park", "check"), {"max_size": 1}),
     Path("dial in the caller", caller_dials, ("ok",), ("open",), {"dial": "caller"}),
     Path("dial for whom no dialer answers", caller_takes_over, ("late", "ok"), ("park", "open"), {}),

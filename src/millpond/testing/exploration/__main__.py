@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None, core: Core = REAL) -> int:
     a_second = seen.steps / max(time.monotonic() - began_at, 1e-9)
     told, code = verdict(seen, must_be_complete=chosen.seconds >= ENOUGH_S)
     print(told)
-    print(f"Seeds from {first}: {seen.seeds:,}, with {seen.steps:,} steps, {a_second:,.0f} a second.  No promise was broken.")
+    count = f"{seen.seeds:,}, with {seen.steps:,} steps, {a_second:,.0f} a second"
+    print(f"Seeds from {first}: {count}.  No promise was broken.")
     return code
 
 

@@ -74,7 +74,8 @@ SITUATIONS = (
     "a tick came early",
     # the whole pool
     "drained", "closed", "closed twice", "cut", "made larger", "made smaller", "made smaller with connections out",
-    "a watcher was there in time", "a watcher's time was up", "a watcher was told of close", "a watcher was told of an error",
+    "a watcher was there in time", "a watcher's time was up",
+    "a watcher was told of close", "a watcher was told of an error",
     "every link broke",
 )  # fmt: skip
 
@@ -102,7 +103,11 @@ class Seen:
         wanted = ((kind, verb, how) for (kind, verb), answers in ANSWERS.items() for how in answers)
         return [
             *(f"{kind}: {verb} answered {how!r}" for kind, verb, how in wanted if not self.answers[kind, verb, how]),
-            *(f"a slot that is {before.value} becomes {after.value}" for before, after in moves() if not self.moves[before, after]),
+            *(
+                f"a slot that is {before.value} becomes {after.value}"
+                for before, after in moves()
+                if not self.moves[before, after]
+            ),
             *(situation for situation in SITUATIONS if not self.situations[situation]),
             *(f"a connection given up: {why.value}" for why in Reason if not self.reasons[why.value]),
         ]
@@ -114,7 +119,9 @@ class Seen:
             told = "  ".join(f"{how} {self.answers[kind, verb, how]:,}" for how in answers)
             lines.append(f"  {kind + ': ' + verb:<18} {told}")
         lines += ["changes of state:"]
-        lines += [f"  {before.value + ' -> ' + after.value:<26} {self.moves[before, after]:,}" for before, after in moves()]
+        lines += [
+            f"  {before.value + ' -> ' + after.value:<26} {self.moves[before, after]:,}" for before, after in moves()
+        ]
         lines += ["situations:"]
         lines += [f"  {situation:<72} {self.situations[situation]:,}" for situation in SITUATIONS]
         lines += ["connections given up:"]

@@ -1,8 +1,8 @@
 """Load the core once more, as it is or with a fault planted in it.
 
-Why: a search that finds nothing proves little, unless the same search finds faults that are known to be there.  A planted
-fault is a change of one piece of the core's source; the changed source is loaded into modules of its own, so that the real
-ones, and whoever uses them at the same time, are left alone.
+Why: a search that finds nothing proves little, unless the same search finds faults that are known to be there.  A
+planted fault is a change of one piece of the core's source; the changed source is loaded into modules of its own, so
+that the real ones, and whoever uses them at the same time, are left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Core:
-    """The modules of one core; those of a planted one have the same names inside and share nothing with the real ones."""
+    """The modules of one core; those of a planted one have the same names inside and share nothing with the real."""
 
     states: Any
     dialrule: Any

@@ -1,8 +1,8 @@
 """Let a world come to rest, and assert what must hold in the end.
 
-First nothing goes wrong any more: the server answers, everybody gives back, every notice is delivered.  Then everybody who
-still waits must be served, by a certain time; whoever is not has been forgotten by the pool.  Then the pool is closed, and
-nothing may be left.
+First nothing goes wrong any more: the server answers, everybody gives back, every notice is delivered.  Then everybody
+who still waits must be served, by a certain time; whoever is not has been forgotten by the pool.  Then the pool is
+closed, and nothing may be left.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def settle_down(world: World) -> None:
             )  # connections are in the hands of drivers that do not answer: no more can be asked
             continue
         next_at = min([world.alarm_at, *(talk.until for talk in world.talks)])
-        if not world.talks and (world.now >= quiet_after and not world.ledger.dialing or next_at == FOREVER):
+        if not world.talks and ((world.now >= quiet_after and not world.ledger.dialing) or next_at == FOREVER):
             return
         if next_at == FOREVER:
             waiting = ", ".join(f"{talk.kind}: {talk.verb}" for talk in world.talks)

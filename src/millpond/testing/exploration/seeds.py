@@ -1,7 +1,7 @@
 """Drive a world by random numbers: a seed is a whole history, and can be played again.
 
-Every seed draws its own pool (sizes, times, habits) and its own mixture of events, some of them none at all: a search that
-does everything equally often goes to the same places again and again.
+Every seed draws its own pool (sizes, times, habits) and its own mixture of events, some of them none at all: a search
+that does everything equally often goes to the same places again and again.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class Explorer:
         self.luck = draw.choice((0.4, 0.7, 0.9))  # how often an answer is a good one
         self.punctual = draw.choice((0.6, 0.9, 1.0))  # how often notices are delivered at once
         self.troubled = draw.random() < 0.4  # notices are lost and repeated, threads do not start
-        self.quiet = draw.random() < (0.6 if self.world.ledger.ports.defers else 0.2)  # few callers and much time: most of what happens is housekeeping
+        self.quiet = draw.random() < (
+            0.6 if self.world.ledger.ports.defers else 0.2
+        )  # few callers and much time: most of what happens is housekeeping
         self.steps = draw.randrange(30, 170)
         self.moves, self.weights = self.draw_moves()
 
@@ -141,10 +143,12 @@ class Explorer:
         close_down(world)
 
     def index(self, things: list[object]) -> int:
+        """Return the place of one of them."""
         return int(self.draw.random() * len(things))
 
     # ------------------------------------------------------------------ what may happen
     def ask(self) -> bool:
+        """Somebody asks on the slow path."""
         if len(self.world.talks) >= CROWD:
             return False
         timeout = self.draw.choice(TIMEOUTS)
@@ -153,6 +157,7 @@ class Explorer:
         return True
 
     def pop(self) -> bool:
+        """Somebody asks on the fast path."""
         world = self.world
         if len(world.talks) + len(world.pops) >= CROWD:
             return False
@@ -162,6 +167,7 @@ class Explorer:
         return True
 
     def pop_on(self) -> bool:
+        """A checkout on the fast path goes on."""
         world = self.world
         if not world.pops:
             return False
@@ -175,6 +181,7 @@ class Explorer:
         return True
 
     def give_back(self) -> bool:
+        """Somebody gives back."""
         world = self.world
         if not world.leases:
             return False
@@ -186,6 +193,7 @@ class Explorer:
         return True
 
     def push_on(self) -> bool:
+        """A return on the fast path goes on."""
         world = self.world
         if not world.pushes:
             return False
@@ -197,6 +205,7 @@ class Explorer:
         return True
 
     def answer(self) -> bool:
+        """Somebody is answered."""
         world = self.world
         if not world.talks:
             return False
@@ -234,6 +243,7 @@ class Explorer:
         return how
 
     def begin_job(self) -> bool:
+        """A thread that was started begins."""
         world = self.world
         if not world.jobs:
             return False
@@ -243,6 +253,7 @@ class Explorer:
         return True
 
     def pass_time(self) -> bool:
+        """Time passes."""
         world, draw = self.world, self.draw
         how = draw.random()
         if how < 0.4:
@@ -258,6 +269,7 @@ class Explorer:
         return True
 
     def tick(self) -> bool:
+        """The alarm clock calls."""
         if not self.world.tick_is_due and self.draw.random() > 0.05:
             return False
         self.world.tell("tick")
@@ -265,6 +277,7 @@ class Explorer:
         return True
 
     def deliver(self) -> None:
+        """Notices are delivered, or not yet."""
         draw = self.draw
         if not self.world.ledger.outbox or draw.random() > self.punctual:
             return
@@ -279,6 +292,7 @@ class Explorer:
         self.world.deliver(lose=lose, twice=twice, refuse=refuse)
 
     def haunt(self) -> bool:
+        """A notice is delivered for the second time."""
         world = self.world
         if not world.ghosts:
             return False
@@ -288,11 +302,13 @@ class Explorer:
         return True
 
     def drain(self) -> bool:
+        """The pool is drained."""
         self.world.tell("drain")
         self.world.drain(role=self.draw.random() < 0.2)
         return True
 
     def resize(self) -> bool:
+        """The pool is made larger or smaller."""
         max_size = self.draw.choice((1, 2, 3, 4))
         min_idle = int(min(self.draw.choice((0, 0, 1, max_size)), self.world.limits.max_idle))
         self.world.tell("resize to", max_size, min_idle)
@@ -300,11 +316,13 @@ class Explorer:
         return True
 
     def close(self) -> bool:
+        """The pool is closed."""
         self.world.tell("close")
         self.world.close()
         return True
 
     def cut(self) -> bool:
+        """What is still out is cut off, if the pool is closed."""
         if not self.world.ledger.closed:
             return False
         self.world.tell("cut")
@@ -312,12 +330,14 @@ class Explorer:
         return True
 
     def watch(self) -> bool:
+        """Somebody waits for the pool."""
         timeout, empty = self.draw.choice((0.0, 1.0, 20.0)), self.draw.random() < 0.3
         self.world.tell("somebody waits for the pool to be", "empty" if empty else "filled", "for", timeout)
         self.world.watch(timeout, empty=empty)
         return True
 
     def break_links(self) -> bool:
+        """The server is restarted."""
         self.world.tell("every link breaks")
         self.world.break_links()
         return True

@@ -5,7 +5,8 @@ other is a step of its own here.  Conversations stop at their yields and are ans
 the fast path is cut between its instructions; notices wait in the outbox until they are delivered, twice or never.
 
 Rules:
-- Nothing is chosen here: every step is a method, its choices are its arguments.  So seeds and hypothesis drive the same world.
+- Nothing is chosen here: every step is a method, its choices are its arguments.  So seeds and hypothesis drive the same
+  world.
 - After every step :meth:`World.check` holds what must hold then; what must hold in the end is in ``rest.py``.
 - A slot is held here by what holds it in a shell and by nothing else: one that nobody holds must be found by the pool.
 """
@@ -123,24 +124,41 @@ def watched(core: Core) -> type[Any]:
     """Return the ledger of *core*, with every decision shown to the world."""
     gone = core.states.GONE
 
-    class Watched(core.ledger.Ledger):  # type: ignore[misc, name-defined]  # pyright: ignore[reportUntypedBaseClass]
+    base: Any = core.ledger.Ledger
+
+    class Watched(base):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]  # planted cores have their own
         world: World
 
         def move(self, slot: Any, state: Any) -> None:
             self.world.moves(slot, state)
-            super().move(slot, state)
+            base.move(self, slot, state)
 
         def forget(self, slot: Any) -> None:
             if slot.state is not gone:
                 self.world.seen.moves[slot.state, gone] += 1
-            super().forget(slot)
+            base.forget(self, slot)
 
         def grant(self, slot: Any, now: float) -> None:
             oldest = next(iter(self.tickets))
-            super().grant(slot, now)
+            base.grant(self, slot, now)
             must(oldest.slot is slot, "somebody was served before the oldest caller")
 
     return Watched
+
+
+def timed_out(_ledger: Any, _waited_s: float) -> Refused:
+    """Make the error of a caller who has waited in vain."""
+    return Refused("timed out")
+
+
+def closed() -> Refused:
+    """Make the error of a caller of a closed pool."""
+    return Refused("closed")
+
+
+def queue_full(_ledger: Any) -> Refused:
+    """Make the error of a caller who found too many others."""
+    return Refused("queue full")
 
 
 class World:
@@ -201,9 +219,9 @@ class World:
                 new_waiter=Waiter,
                 nudge=self.nudge,
                 classify=self.classify,
-                timed_out=lambda _ledger, _waited_s: Refused("timed out"),
-                closed=lambda: Refused("closed"),
-                queue_full=lambda _ledger: Refused("queue full"),
+                timed_out=timed_out,
+                closed=closed,
+                queue_full=queue_full,
                 observing=True,
                 quiet_s=QUIET_S if polls else FOREVER,
                 defers=defers,
@@ -271,8 +289,10 @@ class World:
             must(verb != "park" or until <= self.now, f"a {talk.kind} waits although its deadline has passed")
         if verb in ("park", "open"):
             return
-        conn: Conn = subject.conn
-        must(conn is not None and not conn.closed, f"{verb} is asked of a connection that is closed")
+        conn: Conn | None = subject.conn
+        if conn is None:
+            raise Violation(f"{verb} is asked of a slot without a connection")
+        must(not conn.closed, f"{verb} is asked of a connection that is closed")
         must(conn.user is None and conn.holder is None, f"{verb} is asked of a connection that somebody else uses")
         conn.user = talk
 
@@ -300,6 +320,7 @@ class World:
             self.saw("a caller was told the driver's own error")
 
     def was_refused(self, talk: Talk, why: str) -> None:
+        """A caller was told so by the pool."""
         if why == "closed":
             self.saw("a caller was told that the pool is closed")
             must(self.ledger.closed, "a caller was told that the pool is closed, and it is not")
@@ -354,6 +375,7 @@ class World:
             self.use_popped(held)
 
     def pop_slot(self, index: int, held: Held) -> None:
+        """Take what is there, as the fast path does."""
         self.saw("popped although somebody had queued meanwhile", self.ledger.tickets)
         try:
             held.slot = self.ledger.idle.pop()
@@ -365,6 +387,7 @@ class World:
             held.stage, held.now = "popped", self.now
 
     def use_popped(self, held: Held) -> None:
+        """Hand out what was popped, or have a conversation see to it."""
         slot, held.slot, now = held.slot, None, held.now
         readable = self.polls and now - slot.returned_at >= QUIET_S and slot.conn.dead
         if now < slot.best_before and now < slot.expires_at and not readable:
@@ -426,6 +449,7 @@ class World:
             self.second_look(held, slot)
 
     def second_look(self, held: Held, slot: Any) -> None:
+        """Look whether anything was crossed by the shelving."""
         retired = held.now >= slot.expires_at
         self.saw("pushed although somebody had queued meanwhile", self.ledger.tickets)
         self.saw("pushed although the pool was drained meanwhile", retired and not self.ledger.closed)
@@ -490,11 +514,13 @@ class World:
         must(not closing and not lost, "a caller was called away, and the connection is lost that it had been granted")
 
     def send(self, talk: Talk, how: str) -> None:
+        """Give a conversation its answer."""
         if talk.verb == "park":
             talk.subject.waiter.woken = False
             asleep = talk.kind == "checkout" and talk.subject.slot is None
             self.advance(talk)
-            self.saw("a caller took over a dial that no dialer had begun", asleep and talk.verb == "open")
+            took_over = asleep and talk in self.talks and self.talks[-1].verb == "open"
+            self.saw("a caller took over a dial that no dialer had begun", took_over)
         elif talk.verb == "open":
             self.saw("a dial landed after it had been given up", talk.subject.state is self.states.GONE)
             self.advance(talk, None if how == "none" else self.connect())
@@ -502,6 +528,7 @@ class World:
             self.advance(talk, self.outcome(talk.verb, talk.subject.conn, how))
 
     def connect(self) -> Conn:
+        """Open a connection."""
         conn = Conn(len(self.conns) + 1, self.now)
         self.conns.append(conn)
         self.open[conn.number] = conn
@@ -540,6 +567,7 @@ class World:
                 self.saw("a caller gave up while the dial that it had asked for was in flight", mine)
 
     def see_fault(self, talk: Talk, fault: Fault) -> None:
+        """Count what a dial failed with."""
         if talk.verb != "open":
             return
         if talk.subject.state is self.states.GONE:
@@ -600,6 +628,7 @@ class World:
             self.hang_up(subject, notice)
 
     def hang_up(self, conn: Conn, notice: tuple[Any, Any]) -> None:
+        """Close a connection: once, and only if nobody uses it."""
         must(conn.notice is notice or conn.notice is None, f"{conn!r} was closed twice")
         must(conn.holder is None, f"{conn!r} was closed while a caller held it")
         must(conn.user is None, f"{conn!r} was closed while a driver's call was under way")
