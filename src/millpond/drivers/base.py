@@ -63,7 +63,10 @@ class Adapter(abc.ABC, Generic[C]):
     tracks_cursors: bool = True
 
     def in_flight(self, conn: C) -> bool | None:
-        """Say whether a command has been sent whose reply was not read to its end; None: cannot tell."""
+        """Say whether a command has been sent whose reply was not read to its end; None: cannot tell.
+
+        Asked when a connection comes back: a short rest that has arrived may be read here, and then is no more.
+        """
         return None
 
     def is_harmless(self, conn: C, text: str) -> bool:
