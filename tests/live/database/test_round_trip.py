@@ -33,19 +33,24 @@ PER_STATEMENT = 40
 @given(values=st.lists(VALUES, min_size=PER_STATEMENT, max_size=PER_STATEMENT))
 def test_values_come_back_as_they_were(db: Database, mode: str, values: list[object]) -> None:
     """Each value is one value to the server, in every mode that changes what a quote or a backslash means."""
-    places = ", ".join(["%s"] * len(values))
+    places = ", ".join(["HEX(%s)" if isinstance(value, bytes) else "%s" for value in values])
+    sql = f"SELECT {places}, '%s :x', 'end'"
     with db.transaction():
         db.execute("SET SESSION sql_mode = %s", (mode,))
-        row = db.select_row(f"SELECT {places}, '%s :x', 'end'", values, required=True)
+        row = db.select_row(sql, values, required=True)
         found = db.select_value("SELECT %s IN %s", ("x", values[:5]))
     assert len(values) + 2 == len(row)
     assert ("%s :x", "end") == row[-2:]
     assert [plain(value) for value in values] == [plain(value) for value in row[:-2]]
     assert found in (0, 1, None)
+    if not mode:  # outside a transaction a text that was seen before takes a shorter way
+        assert [row, row] == [db.select_row(sql, values) for _ in range(2)]
 
 
 def plain(value: object) -> object:
-    """Return what a value is to a server: booleans are numbers, dates may come back as text."""
+    """Return what a value is to a server: booleans are numbers, dates may be text, bytes are asked for in hex."""
+    if isinstance(value, bytes):
+        return value.hex().upper()
     if isinstance(value, dt.datetime):
         return str(value)
     if isinstance(value, (bool, int)):
