@@ -24,7 +24,7 @@ import struct
 from typing import Any, Final
 
 from millpond._core.states import Fault
-from millpond._sql.cleanliness import Brand, is_clean_statement, is_transaction_control
+from millpond._sql.cleanliness import LENGTH_MAX, Brand, is_clean_statement, is_transaction_control
 
 from . import faults
 
@@ -150,7 +150,7 @@ class Session:
                 self.wrote = False
             if (self.dirt and not self.pending) or not self.is_harmless(text):
                 self.dirt = self.dirt or "a statement that is not proved harmless"
-                if _MENTIONS_XA.search(text):
+                if _MENTIONS_XA.search(text, 0, LENGTH_MAX):
                     self.beyond_reset = True
         elif command != COM_PING:
             self.dirt = self.dirt or "a command other than a statement"
