@@ -27,6 +27,8 @@ RETIRED = float("-inf")  # as ``expires_at``: give this connection up as soon as
 class Verb(enum.Enum):
     """What a conversation may ask a shell for; behind each, what it is asked with and what is sent back."""
 
+    __hash__ = object.__hash__  # in C; Enum's own hashes the name, in Python
+
     OPEN = "open"  # (slot, until) -> a driver connection, or the driver's exception
     CHECK = "check"  # (slot, until) -> is it alive?
     RESET = "reset"  # (slot, until) -> is it as good as new?
@@ -38,6 +40,8 @@ class Verb(enum.Enum):
 class Notice(enum.Enum):
     """What a step may leave in the outbox: effects that need no answer, and may be performed twice without harm."""
 
+    __hash__ = object.__hash__  # in C; Enum's own hashes the name, in Python
+
     WAKE = "wake"  # ticket or watcher: look again
     DIAL = "dial"  # slot: hold the dial conversation for it, somewhere else
     TEND = "tend"  # None: hold the tend conversation, somewhere else
@@ -48,6 +52,8 @@ class Notice(enum.Enum):
 
 class State(enum.Enum):
     """What a slot is right now."""
+
+    __hash__ = object.__hash__  # in C; Enum's own hashes the name, in Python
 
     OPENING = "opening"  # room is reserved for a dial that has not landed
     CHECKING = "checking"  # taken out of idle, its life must be proved first
