@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pymysql
 import pymysql.cursors
 import pytest
+from pymysql.constants import CLIENT
 
 from .ways import TABLE, Way, answer, ask
 
@@ -251,6 +253,41 @@ def test_the_results_of_a_procedure_do_not_cost_the_connection(spoilable: Way) -
         assert ((1,),) == cursor.fetchall()
     with pool.connection() as conn:
         assert (first, [(None,)]) == (conn.thread_id(), ask(conn, "SELECT @from_procedure"))
+
+
+def test_several_statements_in_one(plain_way: Way) -> None:
+    """With CLIENT.MULTI_STATEMENTS, what is left of the replies is read, and what the text hides is undone."""
+    pool = plain_way.pool(connect_args={"client_flag": CLIENT.MULTI_STATEMENTS})
+    for text in (
+        "SELECT 1; SET @a = 1",
+        f"SELECT 1; BEGIN; UPDATE {TABLE} SET b = 99",
+        "SELECT 1; SELEKT",
+        "BEGIN; SELECT 1",
+    ):
+        with pool.connection() as conn:
+            cursor = conn.cursor()
+            cursor.execute(text)
+        with pool.connection() as conn:
+            assert [(None, 1, 1)] == ask(conn, f"SELECT @a, b, @@autocommit FROM {TABLE} WHERE a = 1")
+            assert not conn.server_status & 1
+
+
+def test_load_data_local(plain_way: Way, tmp_path: Path) -> None:
+    """A file that a client sends is a write like others: it stays, and leaves nothing in the session."""
+    file = tmp_path / "rows.txt"
+    file.write_text("31\t1\n32\t2\n")
+    root = plain_way.root()
+    ((before,),) = ask(root, "SELECT @@global.local_infile")
+    ask(root, "SET GLOBAL local_infile = 1")
+    try:
+        pool = plain_way.pool(connect_args={"local_infile": True})
+        with pool.connection() as conn:
+            ask(conn, f"LOAD DATA LOCAL INFILE '{file}' INTO TABLE {TABLE} (a, b) SET a = a + (@z := 0)")
+            assert 1148 != answer(conn, f"LOAD DATA LOCAL INFILE '{tmp_path / 'none'}' INTO TABLE {TABLE}")
+        with pool.connection() as conn:
+            assert [(2, None)] == ask(conn, f"SELECT COUNT(*), @z FROM {TABLE} WHERE a > 30")
+    finally:
+        ask(root, f"SET GLOBAL local_infile = {before}")
 
 
 def test_always_resets_what_is_clean(plain_way: Way) -> None:
