@@ -11,15 +11,18 @@ the engine asks on to the adapter of the real driver.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 import time
 import types
+from _thread import get_ident
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from millpond import Lease, Pool
 from millpond.drivers.base import Driver
-from millpond.errors import Error
+from millpond.errors import Error, PoolTimeout
 
 from . import _careful
 from ._source import Source
@@ -93,6 +96,7 @@ class Engine(Pool[C]):
     def out(self) -> int:
         """How many connections are handed out, or being opened for somebody."""
         ledger = self._ledger
+        self._decide(lambda: ledger.recover(self._clock()))  # what was dropped, and not yet found, is not out
         return ledger.busy + len(ledger.dialing)
 
     def holders(self) -> list[int]:
@@ -113,7 +117,8 @@ class Engine(Pool[C]):
         """Make room for one more connection, and have the next dial find *conn*, which *put* gives to the adapter."""
         put(conn)
         self.resize(self._limits.max_size + 1)
-        self.lend_at_once(sys._getframe(1)).close()
+        with contextlib.suppress(PoolTimeout):  # somebody who was waiting has got it
+            self.lend_at_once(sys._getframe(1)).close()
 
     def drop_idle(self) -> None:
         """Close what is idle now, and wait for that; the pool goes on."""
@@ -302,15 +307,30 @@ class SteadyDriver(Driver[SteadyDBConnection]):
         return repr(self._source.adapter or self._source.creator)
 
 
-def runs_engine_code(depth: int) -> bool:
-    """Say whether this thread is inside of the engine just now, *depth* frames below and further down.
+def may_give_back(depth: int) -> bool:
+    """Say whether a finalizer, whose caller is *depth* frames up from here, may give a connection back by itself.
 
-    A finalizer may run in the middle of anything.  Inside of the engine it would want locks that its own thread holds.
+    Not inside of the engine: a finalizer may run in the middle of anything, and there its own thread holds locks that
+    it would want.  Not when it runs on behalf of the collector: of what is collected together, the slot may be
+    finalized before or after, and has told the engine by itself.  The engine then finds the connection, and closes it.
     """
+    if sys.is_finalizing() or _collecting == get_ident():
+        return False
     frame: types.FrameType | None = sys._getframe(depth)
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
         if name.startswith("millpond.") and name not in LOCKLESS:
-            return True
+            return False
         frame = frame.f_back
-    return False
+    return True
+
+
+_collecting = 0  # the thread in which the garbage collector runs just now
+
+
+def _note_collection(phase: str, _: dict[str, int]) -> None:
+    global _collecting  # noqa: PLW0603  the collector calls back by this function alone
+    _collecting = get_ident() if phase == "start" else 0
+
+
+gc.callbacks.append(_note_collection)

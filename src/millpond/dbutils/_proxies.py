@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from millpond.errors import ConnectionReturned
 
 from ._checkout import Checkout
-from ._engine import runs_engine_code
+from ._engine import may_give_back
 from ._errors import DropInError, told
 from .steady_db import SteadyDBConnection, SteadyDBCursor
 
@@ -246,9 +246,7 @@ def returned_error(proxy: Any) -> InvalidConnectionError:
 def drop(proxy: Any) -> None:
     """Give back what was dropped and not closed, where a finalizer may; else the engine finds it, and closes it."""
     values = proxy.__dict__
-    if sys.is_finalizing():
-        return
-    if not runs_engine_code(3):  # past this and __del__
+    if may_give_back(3):  # past this and __del__
         with contextlib.suppress(ConnectionReturned):
             proxy.close()
         return

@@ -15,7 +15,7 @@ from millpond.drivers.base import Driver
 from millpond.errors import PoolTimeout
 
 from . import _parameters as parameters
-from ._engine import DAY_S, NO_LIMIT, Engine, runs_engine_code
+from ._engine import DAY_S, NO_LIMIT, Engine, may_give_back
 from ._errors import DropInError
 from ._version import DBUTILS_VERSION
 from .steady_pg import SteadyPgConnection
@@ -269,5 +269,5 @@ class PooledPgConnection:
         self.close()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing() and "_lease" in self.__dict__ and not runs_engine_code(2):
+        if "_lease" in self.__dict__ and may_give_back(2):
             self.close()

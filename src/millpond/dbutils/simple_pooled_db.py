@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._engine import DAY_S, Engine, runs_engine_code
+from ._engine import DAY_S, Engine, may_give_back
 from ._errors import DropInError, told
 from ._plain import GivenDriver
 from ._version import DBUTILS_VERSION
@@ -63,9 +63,7 @@ class PooledDBConnection:
         return getattr(self.__dict__.get("_con"), name)
 
     def __del__(self) -> None:
-        if sys.is_finalizing():
-            return
-        if self.__dict__.get("_lease") is not None and not runs_engine_code(2):
+        if self.__dict__.get("_lease") is not None and may_give_back(2):
             self.close()
 
 

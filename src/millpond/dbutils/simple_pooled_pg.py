@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._engine import DAY_S, Engine, runs_engine_code
+from ._engine import DAY_S, Engine, may_give_back
 from ._plain import GivenDriver
 from ._version import DBUTILS_VERSION
 
@@ -42,7 +42,7 @@ class PooledPgConnection:
         return getattr(self.__dict__.get("_con"), name)
 
     def __del__(self) -> None:
-        if not sys.is_finalizing() and "_lease" in self.__dict__ and not runs_engine_code(2):
+        if "_lease" in self.__dict__ and may_give_back(2):
             self.close()
 
 

@@ -82,7 +82,7 @@ def test_a_lost_link_is_an_error(pool_with: Callable[..., Any], scene: Scene, dr
 def test_a_wrong_statement_does_not_cost_a_transaction(
     pool_with: Callable[..., Any], scene: Scene, driver: Any, is_ours: bool
 ) -> None:
-    """M7, where the driver takes an unknown column for an operational error; the drop-in keeps both rows with either."""
+    """M7, where the driver takes an unknown column for an operational error; the drop-in keeps both rows."""
     db = pool_with().connection()
     db.begin()
     do(db, "INSERT INTO x VALUES (1, 0)")

@@ -1,0 +1,301 @@
+"""The drop-in with a driver that is known, on SQLite: what is careful there, and what of DBUtils stays."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millpond import UncommittedWork
+from millpond.dbutils import simple_pooled_db, steady_db
+from millpond.dbutils.persistent_db import PersistentDB
+from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB
+
+from .fakes import DEADLINE_S, in_threads, joined
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """Return a database with a table ``x (v)``."""
+    name = str(tmp_path / "data.db")
+    with sqlite3.connect(name) as con:
+        con.execute("CREATE TABLE x (v)")
+    con.close()
+    return name
+
+
+@pytest.fixture
+def pool(database: str) -> Iterator[PooledDB]:
+    """Return a pool on that database."""
+    made = PooledDB(sqlite3, maxconnections=3, maxusage=3, setsession=["PRAGMA cache_size = 123"], database=database)
+    yield made
+    made.close()
+
+
+def values(database: str) -> list[Any]:
+    """Return what is committed."""
+    con = sqlite3.connect(database)
+    try:
+        return [row[0] for row in con.execute("SELECT v FROM x ORDER BY v")]
+    finally:
+        con.close()
+
+
+def test_a_transaction_is_not_cut_by_maxusage(pool: PooledDB, database: str) -> None:
+    """Ten inserts with maxusage=3 are ten rows; the connection is replaced for the next borrower."""
+    db = pool.connection()
+    first = db.dbapi_connection
+    for number in range(10):
+        db.cursor().execute("INSERT INTO x VALUES (?)", (number,))
+    db.commit()
+    db.close()
+    assert list(range(10)) == values(database)
+    db = pool.connection()
+    assert first is not db.dbapi_connection
+    cursor = db.cursor()
+    cursor.execute("PRAGMA cache_size")
+    assert (123,) == cursor.fetchone()
+    cursor.close()
+    db.close()
+
+
+def test_uncommitted_writes_are_told_of_once_a_place(pool: PooledDB, database: str) -> None:
+    """The warning names the line that took the connection; the writes are rolled back."""
+
+    def write() -> None:
+        with pool.connection() as db:
+            db.cursor().execute("INSERT INTO x VALUES (1)")
+
+    with pytest.warns(UncommittedWork, match=r"test_known_driver.py:\d+ in write"):
+        write()
+    write()  # a second warning would be an error
+    assert [] == values(database)
+
+
+def test_a_statement_s_error_keeps_the_transaction(pool: PooledDB, database: str) -> None:
+    """After begin() and a wrong statement, what came before it is still there to be committed."""
+    db = pool.connection()
+    db.begin()
+    db.cursor().execute("INSERT INTO x VALUES (1)")
+    with pytest.raises(sqlite3.OperationalError):
+        db.cursor().execute("SELECT nope FROM x")
+    db.cursor().execute("INSERT INTO x VALUES (2)")
+    db.commit()
+    db.close()
+    assert [1, 2] == values(database)
+
+
+def test_a_cursor_that_reads_from_its_connection_is_cut_off(pool: PooledDB) -> None:
+    """SQLite's cursors fetch from the connection: after the return they are closed."""
+    db = pool.connection()
+    cursor = db.cursor()
+    cursor.execute("SELECT 1 UNION SELECT 2")
+    db.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        cursor.fetchone()
+
+
+def test_a_closed_cursor_comes_back_to_life(pool: PooledDB) -> None:
+    """As in DBUtils, execute() on a closed cursor makes a new one; attributes that were set stay set."""
+    with pool.connection() as db:
+        cursor = db.cursor()
+        cursor.arraysize = 7
+        cursor.close()
+        cursor.execute("SELECT 1")
+        assert ((1,), 7) == (cursor.fetchone(), cursor._cursor.arraysize)
+        assert [(1,)] == list(cursor.execute("SELECT 1"))
+        cursor.close()
+
+
+def test_attributes_are_set_back_for_the_next_borrower(pool: PooledDB) -> None:
+    """row_factory reaches the driver, and is gone afterwards; a method cannot be overwritten by a value."""
+    db = pool.connection()
+    db.row_factory = sqlite3.Row
+    cursor = db.cursor()
+    cursor.execute("SELECT 1 AS one")
+    assert 1 == cursor.fetchone()["one"]
+    with pytest.raises(AttributeError, match="call interrupt"):
+        db.interrupt = True
+    cursor.close()
+    db.close()
+    assert pool.connection().row_factory is None
+
+
+def test_what_was_given_back_says_where(pool: PooledDB) -> None:
+    """The error of a connection that is used after its return names the place."""
+    db = pool.connection()
+    db.close()
+    db.close()
+    with pytest.raises(InvalidConnectionError, match=r"given back at .*test_known_driver.py:\d+") as caught:
+        db.cursor()
+    assert isinstance(caught.value, sqlite3.Error)
+
+
+def test_dropped_connections_come_back(pool: PooledDB) -> None:
+    """By going out of scope, and from within a cycle that only the collector sees."""
+    for number in range(6):
+        db: Any = pool.connection()
+        if number % 2:
+            db._cycle = [db]
+        del db
+        gc.collect()
+    assert 0 == pool._connections
+
+
+def test_cache_gives_back(pool: PooledDB) -> None:
+    """DBUtils' way to give a connection back by what is behind it."""
+    db = pool.connection()
+    assert db._con is not None
+    pool.cache(db._con)
+    assert 0 == pool._connections
+    with pytest.raises(InvalidConnectionError):
+        db.cursor()
+
+
+def test_connections_are_shared_where_the_driver_lets_them(database: str) -> None:
+    """With maxshared several threads use one connection, and a transaction keeps others off."""
+    if sqlite3.threadsafety < 2:
+        pytest.skip("this SQLite says that threads must not share connections")
+    pool = PooledDB(sqlite3, maxshared=1, database=database)
+    got: list[Any] = []
+    assert joined(in_threads(4, lambda: got.append(pool.connection())))
+    assert 1 == len({id(db._con) for db in got})
+    assert 4 == pool._shared_cache[0].shared
+    got[0].cursor().execute("INSERT INTO x VALUES (1)")  # a transaction, without begin()
+    with pytest.raises(pooled_error(pool), match="in transactions"):
+        pool.connection()
+    got[0].commit()
+    got.append(pool.connection())
+    for db in got:
+        db.close()
+    assert ([], 0) == (pool._shared_cache, pool._connections)
+    pool.close()
+
+
+def pooled_error(_: PooledDB) -> type[Exception]:
+    """Return what a pool raises when all are out."""
+    from millpond.dbutils.pooled_db import TooManyConnectionsError
+
+    return TooManyConnectionsError
+
+
+def test_a_persistent_connection_is_the_thread_s_own(database: str) -> None:
+    """The same for one thread, another for another; close() ends what is open, and it goes with its thread."""
+    persist = PersistentDB(sqlite3, database=database)
+    mine = persist.connection()
+    assert mine is persist.dedicated_connection()
+    mine.cursor().execute("INSERT INTO x VALUES (1)")
+    mine.close()
+    assert not mine.dbapi_connection.in_transaction
+    theirs: list[Any] = []
+    assert joined(in_threads(1, lambda: theirs.append(persist.connection())))
+    assert theirs[0] is not mine
+    theirs[0]._close()
+    mine._close()
+
+
+def test_a_steady_connection_commits_its_block(database: str) -> None:
+    """Unlike a pooled one: as in DBUtils, ``with`` is a transaction here."""
+    db = steady_db.connect(sqlite3, database=database)
+    with db:
+        db.cursor().execute("INSERT INTO x VALUES (1)")
+    with pytest.raises(sqlite3.OperationalError), db:
+        db.cursor().execute("INSERT INTO x SELECT 2 UNION SELECT nope")
+    db.close()
+    assert [1] == values(database)
+
+
+def test_the_simple_pool_pools_and_takes_in(database: str) -> None:
+    """One thread at a time where the driver says so, all opened at once; one more can be added."""
+    import types
+
+    one_at_a_time: Any = types.ModuleType("one_at_a_time")
+    one_at_a_time.threadsafety, one_at_a_time.connect = 1, sqlite3.connect
+    pool = simple_pooled_db.PooledDB(one_at_a_time, 2, database, check_same_thread=False)
+    first, second = pool.connection(), pool.connection()
+    waiting: list[Any] = []
+    threads = in_threads(1, lambda: waiting.append(pool.connection()))
+    pool.addConnection(sqlite3.connect(database, check_same_thread=False))
+    assert joined(threads)
+    assert 3 == len({id(db._con) for db in (first, second, waiting[0])})
+    pool.returnConnection(first._con)
+    assert not hasattr(first, "cursor")
+    for db in (second, waiting[0]):
+        db.close()
+
+
+def test_install_lets_import_dbutils_find_the_drop_in() -> None:
+    """For every module; and it says so when DBUtils itself was imported before."""
+    program = (
+        "import millpond.dbutils; millpond.dbutils.install(); millpond.dbutils.install()\n"
+        "import dbutils, dbutils.pooled_db, dbutils.steady_pg\n"
+        "from dbutils.persistent_db import PersistentDB\n"
+        "from dbutils import simple_pooled_db\n"
+        "print(dbutils.__version__, dbutils.pooled_db.PooledDB.__module__, PersistentDB.version)\n"
+    )
+    assert "3.2.0 millpond.dbutils.pooled_db 3.2.0" == said(program)
+    late = (
+        "import dbutils, millpond.dbutils\ntry: millpond.dbutils.install()\nexcept ImportError as error: print(error)\n"
+    )
+    assert "dbutils was imported already" in said(late)
+
+
+def said(program: str) -> str:
+    """Return what a program prints."""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_begins_with_connections_of_its_own() -> None:
+    """What a child inherits is let go of, what it is in the middle of is lost, and it can go on."""
+    program = (
+        "import os, sqlite3, warnings\n"
+        "from millpond.dbutils.pooled_db import PooledDB\n"
+        "warnings.simplefilter('ignore')\n"
+        "pool = PooledDB(sqlite3, maxconnections=2, database=':memory:')\n"
+        "held = pool.connection(); raw = held.dbapi_connection; held.begin()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    try: held.cursor()\n"
+        "    except sqlite3.OperationalError as error: print('forked' in str(error))\n"
+        "    held.rollback(); print(held.cursor() is not None, held.dbapi_connection is not raw, flush=True)\n"
+        "    print(pool.connection().dbapi_connection is not raw, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "print(held.dbapi_connection is raw)\n"
+    )
+    assert "True True True True True" == " ".join(said(program).split())
+
+
+def test_many_threads_keep_the_books_right(pool: PooledDB) -> None:
+    """Threads that take, work, close twice and drop leave nothing out."""
+
+    def work() -> None:
+        for number in range(30):
+            try:
+                db = pool.connection()
+            except pooled_error(pool):
+                continue
+            cursor = db.cursor()
+            cursor.execute("SELECT ?", (number,))
+            assert (number,) == cursor.fetchone()
+            if number % 2:
+                db.close()
+            del db, cursor
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    assert joined(threads, 60.0)
+    assert 0 == pool._connections
+    assert pool.stats().size <= 3
