@@ -562,7 +562,7 @@ class PyMySQLDriver(DbapiDriver):
     def role_suspect(self, conn: Any) -> bool:
         """Say whether an error told that the server may have become read-only."""
         session: Session | None = getattr(conn, "_millpond", None)
-        return session is not None and session.role_suspect
+        return session is not None and session.role_suspect and not session.is_hopeless
 
     def has_lost_role(self, conn: Any, until: float) -> bool:
         """Ask whether the server, which took writes once, takes none now."""
