@@ -675,7 +675,7 @@ class _Hand:
             cursor.execute(text_sent, values)
             taken = take(cursor)
             if not statement.one_result:
-                cursor.close()
+                finish(cursor)
             if commits and self.dialect.in_transaction(self.conn) is not False:
                 self.commit_by_itself()
         return taken
@@ -1137,6 +1137,14 @@ def take_two_rows(cursor: Any) -> tuple[Sequence[Row], Any]:
 def take_count(cursor: Any) -> Done:
     """Take how many rows a statement touched, and the last id."""
     return Done(cursor.rowcount, cursor.lastrowid or None)
+
+
+def finish(cursor: Any) -> None:
+    """Read what further results there are, and let the cursor go; mysql-connector's close() leaves them unread."""
+    next_set = getattr(cursor, "nextset", None)
+    while next_set is not None and next_set():
+        continue
+    cursor.close()
 
 
 def until_of(seconds: float | None) -> float | None:
