@@ -32,33 +32,22 @@ driver.await_waiting("check", 1)
 ENDS_S = 15.0  # far below every time-out in these programs, far above what a slow machine needs to start one
 
 
-@pytest.mark.parametrize(
-    ("what", "text", "expected"),
-    [
-        ("idle connections", "pool.connection().close()", "closed 1\n"),
-        ("leases", "kept = [pool.connection(), pool.connection()]", ""),
-        ("a dial that hangs", "driver.behave('open', 'never')\nqueue_up(pool, [pool.connection])", ""),
-        (
-            "callers who wait",
-            "kept = [pool.connection(), pool.connection()]\nqueue_up(pool, [pool.connection] * 3)",
-            "",
-        ),
-        (
-            "a check that hangs",
-            CHECK_HANGS,
-            "",
-        ),
-        (
-            "an error of its own",
-            "pool.connection().close()\nsys.excepthook = lambda *_: None\nsys.exit(0)",
-            "closed 1\n",
-        ),
-    ],
-)
-def test_a_program_that_forgets_to_close_ends_at_once(what: str, text: str, expected: str) -> None:
+PROGRAMS: dict[str, tuple[str, str]] = {
+    "idle connections": ("pool.connection().close()", "closed 1\n"),
+    "leases": ("kept = [pool.connection(), pool.connection()]", ""),
+    "a dial that hangs": ("driver.behave('open', 'never')\nqueue_up(pool, [pool.connection])", ""),
+    "callers who wait": ("kept = [pool.connection(), pool.connection()]\nqueue_up(pool, [pool.connection] * 3)", ""),
+    "a check that hangs": (CHECK_HANGS, ""),
+    "an exit by an error": ("pool.connection().close()\nsys.exit(0)", "closed 1\n"),
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_program_that_forgets_to_close_ends_at_once(what: str) -> None:
     """Nothing keeps the process: no thread, no dial, no caller; idle connections say goodbye."""
+    text, expected = PROGRAMS[what]
     began_s = time.monotonic()
-    assert expected == run_program(PRELUDE + text, seconds=ENDS_S), what
+    assert expected == run_program(PRELUDE + text, seconds=ENDS_S)
     assert time.monotonic() - began_s < ENDS_S
 
 
