@@ -198,6 +198,9 @@ class SqliteStore(Store):
             conn.driver_connection.close()
 
 
+NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
+
+
 class ServerStore(Store):
     """A schema of a MySQL or MariaDB server. Connections are killed by the server, with KILL."""
 
@@ -255,7 +258,12 @@ class ServerStore(Store):
     def _kill(self, number: int) -> bool:
         if not self._is_alive(number):
             return False
-        self.run(self._side, f"KILL {int(number)}")
+        try:
+            self.run(self._side, f"KILL {int(number)}")
+        except Exception as error:
+            if error.args[:1] == (NO_SUCH_THREAD,):  # it has ended by itself since it was looked for
+                return False
+            raise
         return True
 
 
