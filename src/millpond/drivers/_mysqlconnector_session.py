@@ -33,7 +33,16 @@ MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
 QUERY_ATTRIBUTES: Final = 1 << 27  # CLIENT_QUERY_ATTRIBUTES
 NO_ATTRIBUTES: Final = b"\x00\x01"
 PURE_PARTS: Final = frozenset(
-    {"_handle_result", "_handle_ok", "_get_connection", "_do_auth", "_send_cmd", "get_rows", "cmd_query"}
+    {
+        "_handle_result",
+        "_handle_ok",
+        "_get_connection",
+        "_do_auth",
+        "_send_cmd",
+        "_execute_query",
+        "get_rows",
+        "cmd_query",
+    }
 )
 C_PARTS: Final = frozenset({"cmd_query", "get_rows", "next_result", "free_result", "more_results", "unread_result"})
 # Whatever a borrower may call that is no statement, or one that ``cmd_query`` does not see.
@@ -154,6 +163,7 @@ class ListeningPure(Listening):
     Attributes:
         _millpond_prepare: gets each new socket of the driver's before it is connected.
         _millpond_admit: asked before credentials are sent; raises if this server must not get them.
+        _millpond_collected: the driver's own statements for a new session, while it is made.
     """
 
     _socket: Any
@@ -161,6 +171,14 @@ class ListeningPure(Listening):
     _have_next_result: bool
     _millpond_prepare: Callable[[Any], None] | None = None
     _millpond_admit: Callable[[Any], None] | None = None
+    _millpond_collected: list[str] | None = None
+
+    def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send a statement; while connecting, keep it: the driver would send and wait for one after another."""
+        if self._millpond_collected is None:
+            return super().cmd_query(query, *args, **kwargs)
+        self._millpond_collected.append(query if isinstance(query, str) else bytes(query).decode())
+        return {}
 
     def _get_connection(self) -> Any:
         sock = super()._get_connection()

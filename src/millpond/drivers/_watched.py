@@ -125,6 +125,7 @@ class WatchedDriver(DbapiDriver):
         self.module = self.import_module()
         self._dials = isinstance(self._given, types.ModuleType)
         self._time_zone: str | None = self._connect_args.pop("time_zone", None) if self._dials else None
+        self._init_command: Any = self._connect_args.get("init_command")
         self._facts: Facts | None = None
         self._tracking_works = True
         self._took_writes = False  # a server that this adapter has been on
@@ -230,10 +231,11 @@ class WatchedDriver(DbapiDriver):
     ) -> Facts:
         """Set what a new session needs, and ask what is to be known about it."""
         tracking = session is not None and self.can_track and abilities.tracking and self._tracking_works
-        own = self.setting(tracking=tracking)
-        asked = [] if facts is not None else [abilities.question]
+        number = next(_numbers)
+        asked = [] if facts is not None else [f"{abilities.question}, {number}"]
+        statements = [*self.left_to_say(conn), *self.setting(tracking=tracking), *asked, *more]
         try:
-            replies = self.ask(conn, [*own, *asked, *more]) if own or asked or more else []
+            replies = self.ask(conn, statements) if statements else []
         except Exception as error:
             if not tracking or faults.number_of(error) != UNKNOWN_VARIABLE:
                 raise
@@ -242,16 +244,24 @@ class WatchedDriver(DbapiDriver):
         if session is not None:
             session.tracked = tracking
         if facts is None:
-            facts = self._learn(conn, abilities, replies[len(own)][0])
+            (told,) = (rows[0] for rows in replies if rows and as_text(rows[0][-1]) == str(number))
+            facts = self._learn(conn, abilities, told)
             if self._dials:
                 self._facts = facts
         return facts
 
+    def left_to_say(self, conn: Any) -> list[str]:
+        """Return the driver's own statements for a new session, where it was kept from sending them itself."""
+        return []
+
     def setting(self, *, tracking: bool) -> list[str]:
-        parts = ["session_track_state_change = 1"] if tracking else []
-        if self._time_zone is not None:
-            parts.append(f"time_zone = {quoted(self._time_zone)}")
+        """Return the statement that sets a new session up, or none."""
+        parts = [*(["session_track_state_change = 1"] if tracking else []), *self.own_settings()]
         return [f"SET {', '.join(parts)}"] if parts else []
+
+    def own_settings(self) -> list[str]:
+        """Return what is to be set besides."""
+        return [] if self._time_zone is None else [f"time_zone = {quoted(self._time_zone)}"]
 
     def _learn(self, conn: Any, abilities: Abilities, row: Sequence[Any]) -> Facts:
         """Make the model session out of what the server told."""
@@ -379,6 +389,8 @@ class WatchedDriver(DbapiDriver):
         statements += self.setting(tracking=session is not None and session.tracked)
         statements += [facts.role] if facts.role is not None else []
         statements += [f"USE {identifier(facts.schema)}"] if facts.schema is not None else []
+        if isinstance(self._init_command, str):
+            statements.append(self._init_command)
         if self._on_connect is not None and not callable(self._on_connect):
             statements += self._on_connect
         return statements

@@ -30,6 +30,7 @@ from millpond.url import MYSQL_OPTIONS, URL, Parser
 from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, worst_case
 from ._session import IN_TRANSACTION, MORE_RESULTS, Session, Way
 from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, RESET_S, WatchedDriver, together
+from .dbapi import OnConnect, Reset
 from .faults import number_of
 
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
@@ -76,6 +77,26 @@ class MySQLClientDriver(WatchedDriver):
         name: read for name, read in MYSQL_OPTIONS.items() if name not in NOT_HERE
     }
     _native: Native | None = None
+
+    def __init__(
+        self,
+        source: types.ModuleType | Callable[..., Any] | None = None,
+        *,
+        connect_args: Mapping[str, Any] | None = None,
+        reset: Reset = "auto",
+        on_connect: OnConnect = None,
+        described: str = "",
+    ) -> None:
+        super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
+        # The driver sets it by a statement of its own; here it goes with ours.
+        self._autocommit: Any = self._connect_args.get("autocommit", False) if self._dials else None
+        if self._dials:
+            self._connect_args["autocommit"] = None
+
+    def own_settings(self) -> list[str]:
+        """Return what is to be set besides."""
+        autocommit = [] if self._autocommit is None else [f"autocommit = {int(bool(self._autocommit))}"]
+        return [*super().own_settings(), *autocommit]
 
     @classmethod
     def import_module(cls) -> types.ModuleType:

@@ -34,6 +34,7 @@ from ._watched import WatchedDriver, as_text, together
 from .dbapi import OnConnect, Reset
 
 SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
+EXPIRED_PASSWORDS: Final = 1 << 22  # CLIENT_CAN_HANDLE_EXPIRED_PASSWORDS
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
 CLIENT_SSL: Final = 1 << 11
 TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
@@ -156,8 +157,8 @@ class MySQLConnectorDriver(WatchedDriver):
             return self._connect(**arguments, use_pure=True, connection_timeout=max(1, int(min(left_s, limit_s))))
         return self._dial_pure(listening(kind), arguments, min(until, time.monotonic() + limit_s))
 
-    def _dial_pure(self, kind: type[Any], arguments: dict[str, Any], until: float) -> Any:
-        conn = kind()
+    def _dial_pure(self, kind: Any, arguments: dict[str, Any], until: float) -> Any:
+        conn: Any = kind()
         conn._millpond = Session()  # noqa: SLF001  one body with its session module
         conn._millpond_admit = self._admit if self._requires_tls else None  # noqa: SLF001
         sockets: list[Any] = []
@@ -167,6 +168,8 @@ class MySQLConnectorDriver(WatchedDriver):
             sock.build_ssl_context = functools.partial(self._shared_context, sock.build_ssl_context)
 
         conn._millpond_prepare = prepare  # noqa: SLF001
+        if not has_flag(arguments["client_flags"], EXPIRED_PASSWORDS):  # there an answer decides what comes next
+            vars(conn)["_millpond_collected"] = []
         try:
             with watchdog.guard_by(lambda: shut_all(sockets), until) as guard:
                 conn.connect(**arguments, connection_timeout=max(0.001, until - time.monotonic()))
@@ -177,6 +180,8 @@ class MySQLConnectorDriver(WatchedDriver):
             conn.close()
             raise TimeoutError("timed out")
         conn._connection_timeout = None  # noqa: SLF001  it was for the dial, and would bound each statement of a reconnect
+        conn.__dict__["_millpond_left_to_say"] = conn._millpond_collected or []  # noqa: SLF001
+        conn._millpond_collected = None  # noqa: SLF001
         conn._millpond_prepare = None  # noqa: SLF001  it keeps the first socket alive
         return conn
 
@@ -193,6 +198,11 @@ class MySQLConnectorDriver(WatchedDriver):
             raise kind(msg=text, errno=TLS_FAILED)
 
     # -- how it is asked
+    def left_to_say(self, conn: Any) -> list[str]:
+        """Return what the driver was kept from sending while it connected."""
+        found: list[str] = conn.__dict__.get("_millpond_left_to_say", [])
+        return found
+
     def watch(self, conn: Any) -> Session | None:
         """Make a connection listen."""
         return session_module.begin(conn)
@@ -347,6 +357,11 @@ def with_tracking(flags: Any) -> Any:
     if flags is None:
         return [SESSION_TRACK]
     return flags | SESSION_TRACK if isinstance(flags, int) else [*flags, SESSION_TRACK]
+
+
+def has_flag(flags: Any, flag: int) -> bool:
+    """Say whether client flags, a number or a list, have one."""
+    return bool(flags & flag) if isinstance(flags, int) else flag in flags
 
 
 def shut_all(sockets: Sequence[Any]) -> None:
