@@ -10,7 +10,9 @@ within 2 %.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import operator
 import resource
 import statistics
 import sys
@@ -38,13 +40,16 @@ class NullDriver(AsyncDriver[NullConnection]):
 
     tracks_cursors = False
 
-    async def open(self, until: float) -> NullConnection:
+    async def open(self, until: float) -> NullConnection:  # noqa: ARG002  as the port has it
+        """Open nothing."""
         return NullConnection()
 
-    async def is_alive(self, conn: NullConnection, until: float) -> bool:
+    async def is_alive(self, conn: NullConnection, until: float) -> bool:  # noqa: ARG002  as the port has it
+        """Say so."""
         return True
 
-    async def reset(self, conn: NullConnection, until: float) -> bool:
+    async def reset(self, conn: NullConnection, until: float) -> bool:  # noqa: ARG002  as the port has it
+        """Do nothing."""
         return True
 
     def close(self, conn: NullConnection) -> None:
@@ -52,6 +57,7 @@ class NullDriver(AsyncDriver[NullConnection]):
 
 
 async def pairs_with(take: Callable[[], Any]) -> float:
+    """Return the microseconds of a pair by ``async with``."""
     began = time.perf_counter()
     for _ in range(PAIRS):
         async with take():
@@ -61,6 +67,7 @@ async def pairs_with(take: Callable[[], Any]) -> float:
 
 
 async def pairs_by_hand(take: Callable[[], Any], give: Callable[[Any], Any]) -> float:
+    """Return the microseconds of a pair by hand."""
     began = time.perf_counter()
     for _ in range(PAIRS):
         give(await take())
@@ -79,10 +86,9 @@ async def queries(take: Callable[[], Any], tasks: int) -> float:
 
     async def work(count: int) -> None:
         for number in range(count):
-            async with take() as conn:
-                async with conn.cursor() as cursor:
-                    await cursor.execute("SELECT %s, 'some text', 3.5", (number,))
-                    await cursor.fetchone()
+            async with take() as conn, conn.cursor() as cursor:
+                await cursor.execute("SELECT %s, 'some text', 3.5", (number,))
+                await cursor.fetchone()
 
     began = time.perf_counter()
     await asyncio.gather(*(work(QUERIES // tasks) for _ in range(tasks)))
@@ -119,82 +125,78 @@ async def in_turns(subjects: dict[str, Callable[[], Awaitable[float]]], turns: i
 
 
 def tell(title: str, unit: str, times: dict[str, float]) -> None:
+    """Print times, and each against the others."""
     print(f"{title}, {unit}")
     for name, value in times.items():
         against = ", ".join(f"{value / other:.2f} of {peer}" for peer, other in times.items() if peer != name)
         print(f"  {name:20} {value:8.2f}   {against}")
 
 
-async def beside_peers(server: ScratchServer) -> None:
+def arguments_on(server: ScratchServer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of ``connect``, as asyncmy has them and as aiomysql has them."""
     arguments = server.connect_args(tls=False) | {"autocommit": True}
     arguments.pop("ssl_disabled", None)
-    theirs = arguments | {"db": arguments["database"]}
-    del theirs["database"]
-    null = AsyncPool(NullDriver(), reset="none")
-    bare = AsyncPool(NullDriver(), reset="none", track_use=False)
+    return arguments, {("db" if name == "database" else name): value for name, value in arguments.items()}
+
+
+async def compare_pairs(server: ScratchServer) -> None:
+    """Measure what each pool costs by itself."""
+    arguments, renamed = arguments_on(server)
+    full, bare = (AsyncPool(NullDriver(), reset="none", track_use=tracked) for tracked in (True, False))
     peer = await asyncmy.create_pool(minsize=1, maxsize=5, **arguments)
-    old = await aiomysql.create_pool(minsize=1, maxsize=5, **theirs)
-    tell(
-        "a pair, async with",
-        "us",
-        await in_turns(
-            {
-                "millpond": lambda: pairs_with(null.connection),
-                "millpond, bare": lambda: pairs_with(bare.connection),
-                "asyncmy": lambda: pairs_with(peer.acquire),
-                "aiomysql": lambda: pairs_with(old.acquire),
-            }
-        ),
-    )
-    tell(
-        "a pair, by hand",
-        "us",
-        await in_turns(
-            {
-                "millpond": lambda: pairs_by_hand(null.connection, lambda conn: conn.close()),
-                "millpond, bare": lambda: pairs_by_hand(bare.connection, lambda conn: conn.close()),
-                "asyncmy": lambda: pairs_by_hand(peer.acquire, peer.release),
-                "aiomysql": lambda: pairs_by_hand(old.acquire, old.release),
-            }
-        ),
-    )
-    for pool in (peer, old):
-        pool.close()
-        await pool.wait_closed()
-    await null.close()
-    await bare.close()
-    for size in (5, 20):
-        ours = AsyncPool(asyncmy, connect_args=arguments, max_size=size)
-        ours_old = AsyncPool(aiomysql, connect_args=arguments, max_size=size)
-        peer = await asyncmy.create_pool(minsize=size, maxsize=size, **arguments)
-        old = await aiomysql.create_pool(minsize=size, maxsize=size, **theirs)
-        for tasks in (size, 4 * size):
-            tell(
-                f"{QUERIES} queries by {tasks} tasks over {size} connections",
-                "ms",
-                await in_turns(
-                    {
-                        "millpond, asyncmy": lambda t=tasks: queries(ours.connection, t),
-                        "asyncmy": lambda t=tasks: queries(peer.acquire, t),
-                        "millpond, aiomysql": lambda t=tasks: queries(ours_old.connection, t),
-                        "aiomysql": lambda t=tasks: queries(old.acquire, t),
-                    },
-                    7,
-                ),
-            )
-        for pool in (peer, old):
-            pool.close()
-            await pool.wait_closed()
-        await ours.close()
-        await ours_old.close()
+    old = await aiomysql.create_pool(minsize=1, maxsize=5, **renamed)
+    takers = {"millpond": full.connection, "millpond, bare": bare.connection}
+    takers |= {"asyncmy": peer.acquire, "aiomysql": old.acquire}
+    givers = {"asyncmy": peer.release, "aiomysql": old.release}
+    by_with = {name: functools.partial(pairs_with, take) for name, take in takers.items()}
+    tell("a pair, async with", "us", await in_turns(by_with))
+    by_hand = {
+        name: functools.partial(pairs_by_hand, take, givers.get(name, operator.methodcaller("close")))
+        for name, take in takers.items()
+    }
+    tell("a pair, by hand", "us", await in_turns(by_hand))
+    await let_go(peer, old, full, bare)
+
+
+async def compare_queries(server: ScratchServer, size: int) -> None:
+    """Measure queries with a checkout each."""
+    arguments, renamed = arguments_on(server)
+    new, old = (AsyncPool(module, connect_args=arguments, max_size=size) for module in (asyncmy, aiomysql))
+    new_peer = await asyncmy.create_pool(minsize=size, maxsize=size, **arguments)
+    old_peer = await aiomysql.create_pool(minsize=size, maxsize=size, **renamed)
+    takers = {"millpond, asyncmy": new.connection, "asyncmy": new_peer.acquire}
+    takers |= {"millpond, aiomysql": old.connection, "aiomysql": old_peer.acquire}
+    for tasks in (size, 4 * size):
+        subjects = {name: functools.partial(queries, take, tasks) for name, take in takers.items()}
+        tell(f"{QUERIES} queries by {tasks} tasks over {size} connections", "ms", await in_turns(subjects, 7))
+    await let_go(new_peer, old_peer, new, old)
+
+
+async def compare_shares(server: ScratchServer) -> None:
+    """Measure how evenly tasks are served."""
+    arguments, _ = arguments_on(server)
     null = AsyncPool(NullDriver(), reset="none", max_size=2)
     peer = await asyncmy.create_pool(minsize=2, maxsize=2, **arguments)
     for name, take in (("millpond", null.connection), ("asyncmy", peer.acquire)):
         least, most, total = await shares(take, 2.0)
         print(f"20 tasks on 2 connections, {name}: {least} to {most} uses each, {total} in all")
     peer.terminate()
-    await peer.wait_closed()
-    await null.close()
+    await let_go(peer, null)
+
+
+async def let_go(*pools: Any) -> None:
+    """Close pools, ours and theirs."""
+    for pool in pools:
+        left = pool.close()
+        await (pool.wait_closed() if left is None else left)
+
+
+async def beside_peers(server: ScratchServer) -> None:
+    """Measure everything that has peers."""
+    await compare_pairs(server)
+    for size in (5, 20):
+        await compare_queries(server, size)
+    await compare_shares(server)
 
 
 async def waiting(count: int) -> None:
@@ -224,6 +226,7 @@ async def waiting(count: int) -> None:
 
 
 def main() -> None:
+    """Measure beside peers, or many tasks in the queue."""
     print(f"Python {sys.version.split()[0]}; medians of {TURNS} turns")
     if sys.argv[1:] == ["waiting"]:
         for count in (10_000, 30_000, 100_000):
