@@ -8,6 +8,6 @@
 - :mod:`transactions`: the books of a transaction, who takes part in it, and whether it may be run again.
 - :mod:`hand`: where statements are sent, for threads.  :mod:`watchdog`: deadlines, for threads; a task has its loop's.
 
-A shell for asyncio uses all but :mod:`hand`, :mod:`watchdog` and :func:`batches.run` as they are: what it does in its own
-way is to take a connection, to await a cursor, and to give the connection back.
+A shell for asyncio uses all but :mod:`hand`, :mod:`watchdog` and :func:`batches.run` as they are: what it does in its
+own way is to take a connection, to await a cursor, and to give the connection back.
 """
