@@ -12,6 +12,7 @@ import pymysql
 import pytest
 
 import millpond
+from millpond.drivers._pymysql_plan import Plan
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
 
@@ -124,6 +125,39 @@ def test_a_server_that_answers_no_questions_gets_no_resets() -> None:
             assert [[(None,)], [(None,)]] == [use(pool, "SELECT @a"), use(pool, "SET @a = 1", "SELECT @b")]
             use(pool, "SELECT 1")
             assert (3, False) == (pool.stats().opened, RESET in server.texts())  # @a is not proved harmless
+
+
+def test_what_is_known_of_a_server_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was upgraded behind its address is found out by the first dial after a minute."""
+    with FakeServer(resets="unknown") as server, pool_on(server) as pool:
+        use(pool, "SET @a = 1")
+        use(pool, "SELECT 1")
+        assert pool.stats().reset.startswith("auto: ROLLBACK, or a new connection")
+        server.resets = "yes"
+        monkeypatch.setattr(Plan, "FACTS_S", 0.0)
+        pool.drain()
+        use(pool, "SET @a = 1")
+        assert ([(None,)], "auto: COM_RESET_CONNECTION") == (use(pool, "SELECT @a"), pool.stats().reset)
+
+
+def test_a_server_that_became_read_only_is_left(server: FakeServer) -> None:
+    """The role is asked for once after a write was refused for it, and every connection is replaced."""
+    server.answers["UPDATE t SET a = 1"] = FakeError(1290, "The server is running with the --read-only option")
+    with pool_on(server, max_size=2) as pool:
+        with pool.connection(), pool.connection():
+            pass
+        for read_only in (False, True):  # the second time is too soon to ask again
+            server.read_only = read_only
+            with pool.connection() as conn, pytest.raises(pymysql.err.OperationalError):
+                ask(conn, "UPDATE t SET a = 1")
+            assert {} == pool.stats().retired
+    server.read_only = False
+    with pool_on(server, max_size=2) as pool:
+        with pool.connection(), pool.connection():
+            server.read_only = True
+        with pool.connection() as conn, pytest.raises(pymysql.err.OperationalError):
+            ask(conn, "UPDATE t SET a = 1")
+        assert {"role": 2} == pool.stats().retired
 
 
 # -- what a reset restores ---------------------------------------------------------------------------------------------
