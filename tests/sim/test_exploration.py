@@ -36,8 +36,8 @@ def test_a_plant_leaves_the_real_core_alone() -> None:
     core = planted(PLANTS[0])
     assert core.ledger is not REAL.ledger
     assert core.states.State.IDLE is not REAL.states.State.IDLE
-    assert play(2, Seen(), core, None) is not None
-    assert play(2, Seen(), REAL, None) is None
+    found = next(seed for seed in range(SEEDS) if play(seed, Seen(), core, None) is not None)
+    assert play(found, Seen(), REAL, None) is None
 
 
 def test_a_plant_that_no_longer_fits_is_an_error() -> None:

@@ -38,6 +38,7 @@ SITUATIONS = (
     "a caller was told that the pool is closed",
     "a caller was told the driver's own error",
     "a caller asked after close",
+    "a caller asked who does not queue",
     "a caller took over a dial that no dialer had begun",
     # the fast path
     "popped although somebody had queued meanwhile",

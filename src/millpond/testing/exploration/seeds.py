@@ -151,9 +151,9 @@ class Explorer:
         """Somebody asks on the slow path."""
         if len(self.world.talks) >= CROWD:
             return False
-        timeout = self.draw.choice(TIMEOUTS)
-        self.world.tell("somebody asks, for", timeout)
-        self.world.ask(timeout)
+        timeout, queues = self.draw.choice(TIMEOUTS), self.draw.random() < 0.9
+        self.world.tell("somebody asks, for", timeout, "" if queues else "without queueing")
+        self.world.ask(timeout, queues=queues)
         return True
 
     def pop(self) -> bool:

@@ -105,7 +105,9 @@ class Waiter:
 class Talk:
     """A conversation, stopped at a yield."""
 
-    __slots__ = ("asked_at", "conversation", "deadline", "kind", "overtime", "subject", "thrown", "until", "verb")
+    __slots__ = (
+        "asked_at", "conversation", "deadline", "kind", "overtime", "queues", "subject", "thrown", "until", "verb",
+    )  # fmt: skip
 
     def __init__(self, kind: str, conversation: Generator[Any, Any, Any], deadline: float = FOREVER) -> None:
         self.kind = kind
@@ -116,6 +118,7 @@ class Talk:
         self.until = FOREVER
         self.asked_at = 0.0
         self.overtime = 0
+        self.queues = True
         self.thrown = False  # something was thrown in that it must not swallow
 
 
@@ -327,6 +330,8 @@ class World:
         elif why == "queue full":
             self.saw("a caller was turned away: the queue is full")
         else:
+            if not talk.queues:
+                return
             early = self.now < talk.deadline - TOLERANCE_S
             self.saw("callers were told at once during a long outage" if early else "a caller's wait timed out")
             must(not early or self.limits.fail_after_s < FOREVER, "a caller was told that time is up before it was")
@@ -347,12 +352,14 @@ class World:
         self.leases.append(conn.holder)
 
     # ------------------------------------------------------------------ steps: callers
-    def ask(self, timeout: float, slot: Any = None) -> None:
-        """Somebody asks for a connection, on the slow path."""
-        if self.ledger.closed:
-            self.saw("a caller asked after close")
+    def ask(self, timeout: float, slot: Any = None, *, queues: bool = True) -> None:
+        """Somebody asks for a connection, on the slow path; perhaps without waiting for what others hold."""
+        self.saw("a caller asked after close", self.ledger.closed)
+        self.saw("a caller asked who does not queue", not queues)
         until = self.now + timeout
-        self.start(Talk("checkout", self.conversations.checkout(self.ledger, until, slot), until))
+        talk = Talk("checkout", self.conversations.checkout(self.ledger, until, slot, queues=queues), until)
+        talk.queues = queues
+        self.start(talk)
 
     def pop(self, timeout: float) -> None:
         """Somebody asks for a connection, and finds nobody waiting on the fast path."""
