@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def database(tmp_path: Path) -> str:
 @pytest.fixture
 def pool(database: str) -> Iterator[PooledDB]:
     """Return a pool on that database."""
-    made = PooledDB(sqlite3, maxconnections=3, maxusage=3, setsession=["PRAGMA cache_size = 123"], database=database)
+    made = PooledDB(sqlite3, maxconnections=6, maxusage=3, setsession=["PRAGMA cache_size = 123"], database=database)
     yield made
     made.close()
 
@@ -146,7 +147,9 @@ def test_dropped_connections_come_back(pool: PooledDB) -> None:
         if number % 2:
             db._cycle = [db]
         del db
-        gc.collect()
+    deadline = time.monotonic() + DEADLINE_S
+    while pool._connections and time.monotonic() < deadline:
+        gc.collect()  # which does nothing while another thread is at it
     assert 0 == pool._connections
 
 
@@ -298,4 +301,4 @@ def test_many_threads_keep_the_books_right(pool: PooledDB) -> None:
         thread.start()
     assert joined(threads, 60.0)
     assert 0 == pool._connections
-    assert pool.stats().size <= 3
+    assert pool.stats().size <= 6

@@ -10,6 +10,7 @@ connection.
 from __future__ import annotations
 
 import functools
+import select
 import threading
 import time
 import types
@@ -26,6 +27,7 @@ from ._witness import BY_WORDS, WITNESSES, Outside, name_of
 
 CONNECT_S: Final = 10.0  # for a connect, where neither the program nor its arguments say
 LIBPQ: Final = ("psycopg", "psycopg2")
+ANSWER_S: Final = 1.0
 
 
 class Source:
@@ -101,11 +103,14 @@ class Source:
         if name in LIBPQ and reset in ("auto", "always"):
             reset = functools.partial(discard_all, statements=self.setsession or ())
         adapter: Any = adapter_named("dbapi" if name in LIBPQ else name)
-        self.adapter = adapter(source, connect_args=given, reset=reset, on_connect=on_connect_of(self.setsession))
+        made: Driver[Any] = adapter(source, connect_args=given, reset=reset, on_connect=on_connect_of(self.setsession))
+        if name in LIBPQ and made.is_readable is None:
+            made.is_readable = functools.partial(is_gone, made)
         self.outside = WITNESSES[name]
         self.reads_words = name in BY_WORDS
         self.is_plain = not self.own_check
         self.name = name
+        self.adapter = made  # the last: whoever sees it finds the rest
 
 
 def module_behind(creator: Any) -> types.ModuleType | None:
@@ -143,6 +148,24 @@ def run_each(con: Any, statements: tuple[Any, ...]) -> None:
             cursor.execute(statement)
     finally:
         cursor.close()
+
+
+def is_gone(adapter: Driver[Any], con: Any) -> bool:
+    """Say whether the link of an idle PostgreSQL connection is lost.
+
+    Its socket is looked at.  What is to be read there may be a notification as well as the server's last word: then the
+    server is asked, which takes no time either way.
+    """
+    fd = adapter.fileno(con)
+    if fd is None:
+        return True
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        has_news = bool(poll.poll(0))
+    else:
+        has_news = bool(select.select([fd], [], [], 0)[0])
+    return has_news and not adapter.is_alive(con, time.monotonic() + ANSWER_S)
 
 
 def discard_all(con: Any, statements: tuple[Any, ...]) -> bool:
