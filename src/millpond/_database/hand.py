@@ -202,14 +202,11 @@ class Hand:
             cursor.close()
 
     def leave_stream(self, cursor: Any, _: str) -> None:
-        """Give back the connection of a stream that was not read to its end: the pool reads no long reply."""
-        in_flight = self.knowledge.driver.in_flight(self.conn)
-        if in_flight is None or self.overdue is not None:
-            self.lease.discard()
-        elif in_flight:
-            self.lease.close()
-        else:
+        """Give up the connection of a stream that was not read to its end, unless the rest was short and is read."""
+        if self.knowledge.driver.in_flight(self.conn) is False:
             cursor.close()
+        else:
+            self.lease.discard()
 
     def end_stream(self, cursor: Any, text: str) -> bool:
         """Have the server end a stream, and read what was on its way; False if that cannot be done."""
