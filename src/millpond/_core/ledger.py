@@ -744,6 +744,10 @@ class Ledger:
         self.match(now)
         self.look(now)
         self.notify()
+        self.arm_for_the_next(now)
+
+    def arm_for_the_next(self, now: float) -> None:
+        """See to it that whatever is left to do is looked at in time."""
         if not self.slots:
             self.upkeep.clear()
         in_progress = self.tickets or self.granted or self.watchers or self.dialing or self.settling or self.untended

@@ -214,26 +214,27 @@ class World:
         self.served_after = FOREVER  # who may still wait at this instant must not time out
         self.notices = {notice: notice.name for notice in core.states.Notice}
         self.faults = {fault.value: fault for fault in core.states.Fault}
-        self.ledger = watched(core)(
-            limits,
-            core.ports.Ports(
-                clock=lambda: self.now,
-                jitter=jitter,
-                new_waiter=Waiter,
-                nudge=self.nudge,
-                classify=self.classify,
-                timed_out=timed_out,
-                closed=closed,
-                queue_full=queue_full,
-                observing=True,
-                quiet_s=QUIET_S if polls else FOREVER,
-                defers=defers,
-            ),
-        )
+        self.ledger = watched(core)(limits, self.ports(core, jitter, defers=defers))
         self.ledger.world = self
         self.ledger.look(self.now)
 
     # ------------------------------------------------------------------ what the pool takes from outside
+    def ports(self, core: Core, jitter: Callable[[], float], *, defers: bool) -> Any:
+        """Return the outside world of the ledger."""
+        return core.ports.Ports(
+            clock=lambda: self.now,
+            jitter=jitter,
+            new_waiter=Waiter,
+            nudge=self.nudge,
+            classify=self.classify,
+            timed_out=timed_out,
+            closed=closed,
+            queue_full=queue_full,
+            observing=True,
+            quiet_s=QUIET_S if self.polls else FOREVER,
+            defers=defers,
+        )
+
     def nudge(self) -> None:
         """Ask for a tick soon, as a finalizer does."""
         self.nudged = True
