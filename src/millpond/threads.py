@@ -5,7 +5,7 @@ decision advances, never while anything takes time.  Outside of it there are onl
 :meth:`Pool.connection` and :meth:`millpond.lease.Lease.close`: pop, two comparisons, push, second look.
 
 A slot between two of their instructions is held by the frame that runs them and by nothing else; if a signal handler
-raises just there, the slot dies with the frame and its finalizer tells the pool.
+raises just there, the slot dies with the frame and its finalizer tells the pool (docs/adr/019-signals.md).
 """
 
 from __future__ import annotations
@@ -258,7 +258,8 @@ class Pool(Shell[C]):
         A connection whose driver has no way to be cut stays with its holder and is closed when it comes back.
 
         Args:
-            timeout: seconds to wait for connections to be given back; 0 cuts at once, None waits as long as it takes.
+            timeout: seconds to wait for connections to be given back, and for dials in flight to end; 0 cuts at once,
+                None waits as long as it takes.  Saying goodbye may take two seconds more.
 
         Raises:
             InvalidSetting: that is no time-out; the pool stays open.
@@ -269,7 +270,9 @@ class Pool(Shell[C]):
             self._cut_what_is_out()
         self._decide(self._ledger.rest)
         self._alarm.nudge()
-        self._crew.join(self._clock() + PARTING_S)
+        now = self._clock()
+        dials_end_at = min(until, now + self._limits.connect_timeout_s)
+        self._crew.join(max(dials_end_at, now + PARTING_S))
 
     def __enter__(self) -> Self:
         return self
