@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pymysql import converters, err
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import COMMAND
+from pymysql.cursors import Cursor
 
 from millpond.errors import ConcurrentUse, joined
 
@@ -235,49 +236,6 @@ class Listening(_Base):
         session.note(ok.server_status, ok.warning_count)
         return ok
 
-    def fetch(self, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:
-        """Read all rows of a statement that was proved harmless, and its columns; bind values as a cursor does.
-
-        A cursor, and a look at the whole text for each set of values, cost a tenth of a short statement's time.  Values
-        are literals to the server, whatever they are, so what was proved of the text holds for all of them; of types
-        that the caller may have encoded in a way of his own nothing is known, and the text is looked at.
-        """
-        session = self._millpond
-        is_proved = True
-        if values is not None:
-            is_proved = PLAIN_VALUES.issuperset(map(type, values)) and (self._plainly or self._encodes_plainly())
-            escape, encoders = self.escape, self.encoders
-            text %= tuple([escape(value, encoders) for value in values])
-        if not is_proved or session.holder or session.pending:
-            self._execute_command(COM_QUERY, text)
-            self._read_query_result()
-            result = self._result
-            return result.rows, result.description
-        # What the two calls above come to if nothing but this statement is on its way.
-        session.holder = get_ident()
-        session.owed += 1
-        session.text = b""
-        session.limited = False
-        try:
-            super()._execute_command(COM_QUERY, text.encode(self.encoding, "surrogateescape"))
-            result = ListeningResult(self)  # type: ignore[arg-type]  # as above
-            result.read()
-        except Exception as error:
-            self.hear_error(error)
-            raise
-        finally:
-            session.holder = 0
-        self._result = result
-        status = result.server_status or 0
-        self.server_status = status
-        if status & ~QUIET or result.warning_count:
-            session.note(status, result.warning_count)
-        else:
-            session.status = status
-            session.owed -= 1
-            session.wrote = False
-        return result.rows, result.description
-
     def _encodes_plainly(self) -> bool:
         theirs, own = self.encoders, converters.encoders
         self._plainly = all(theirs.get(kind) is own.get(kind) for kind in PLAIN_VALUES)
@@ -377,6 +335,61 @@ class Listening(_Base):
 
 
 CONNECTING: Final = "connecting"
+
+
+def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:
+    """Read all rows of a statement that was proved harmless, and its columns; bind values as a cursor does.
+
+    A cursor, and a look at the whole text for each set of values, cost a tenth of a short statement's time.  Values
+    are literals to the server, whatever they are, so what was proved of the text holds for all of them; of types
+    that the caller may have encoded in a way of his own nothing is known, and the text is looked at.
+    """
+    try:
+        session: Session = conn._millpond  # noqa: SLF001  see the module's rules
+    except AttributeError:  # a callable that makes connections of several kinds
+        return fetch_by_cursor(conn, text, values)
+    is_proved = True
+    if values is not None:
+        is_proved = PLAIN_VALUES.issuperset(map(type, values)) and (conn._plainly or conn._encodes_plainly())  # noqa: SLF001  see the module's rules
+        escape, encoders = conn.escape, conn.encoders
+        text %= tuple([escape(value, encoders) for value in values])
+    if not is_proved or session.holder or session.pending:
+        conn._execute_command(COM_QUERY, text)  # noqa: SLF001  see the module's rules
+        conn._read_query_result()  # noqa: SLF001  see the module's rules
+        result = conn._result  # noqa: SLF001  see the module's rules
+        return result.rows, result.description
+    # What the two calls above come to if nothing but this statement is on its way.
+    session.holder = get_ident()
+    session.owed += 1
+    session.text = b""
+    session.limited = False
+    try:
+        plain: Any = super(Listening, conn)
+        plain._execute_command(COM_QUERY, text.encode(conn.encoding, "surrogateescape"))  # noqa: SLF001  as above
+        result = ListeningResult(conn)
+        result.read()
+    except Exception as error:
+        conn.hear_error(error)
+        raise
+    finally:
+        session.holder = 0
+    conn._result = result  # noqa: SLF001  see the module's rules
+    status = result.server_status or 0
+    conn.server_status = status
+    if status & ~QUIET or result.warning_count:
+        session.note(status, result.warning_count)
+    else:
+        session.status = status
+        session.owed -= 1
+        session.wrote = False
+    return result.rows, result.description
+
+
+def fetch_by_cursor(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:
+    """Read all rows of a statement as anybody would."""
+    cursor: Any = Cursor(conn)
+    cursor.execute(text, values)
+    return cursor.fetchall(), cursor.description
 
 
 def start_unbuffered(result: Any) -> None:

@@ -48,6 +48,7 @@ try:
         Listening,
         can_listen,
         converted,
+        fetch,
         hears,
         keep_looks,
         listening,
@@ -746,15 +747,6 @@ def ssl_of_mode(mode: str, arguments: Mapping[str, Any], *, keeps_preferred: boo
 
 
 # -- statements, cursors and polls ------------------------------------------------------------------------------------
-def fetch(conn: Any, text: str, values: Any) -> tuple[Any, Any]:
-    """Read all rows of a statement that was proved harmless."""
-    if isinstance(conn, Listening):
-        return conn.fetch(text, values)
-    cursor = conn.cursor(pymysql.cursors.Cursor)
-    cursor.execute(text, values)
-    return cursor.fetchall(), cursor.description
-
-
 def detach(cursor: Any, _: type[Any]) -> None:
     """Let go of an unbuffered result without reading it to its end, which may be long."""
     cursor._result = None  # noqa: SLF001  see the module's rules
