@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def module_of(connect: Any, creator: Any, con: Any) -> types.ModuleType | None:
     """Return the DB-API module of a connection: as the creator says, or as its origins tell."""
     named: types.ModuleType | None = getattr(creator, "dbapi", None)
-    if named is not None:
+    if callable(getattr(named, "connect", None)):  # some modules have something else by that name
         return named
     if isinstance(creator, types.ModuleType):
         return creator
