@@ -106,6 +106,17 @@ def test_nothing_is_left_for_the_next_borrower(pool_with: Callable[..., Any], is
     assert "here" == do(db, "SELECT @ours")[0]
 
 
+def test_a_ping_that_warns_costs_no_connection(pool_with: Callable[..., Any], driver: Any, is_ours: bool) -> None:
+    """With warnings as errors DBUtils' ``ping(False)`` makes it reconnect at each checkout with mysqlclient 2.3."""
+    pool = pool_with(maxconnections=1, ping=1, autocommit=True)
+    sessions = set()
+    for _ in range(3):
+        with pool.connection() as db:
+            sessions.add(do(db, "SELECT CONNECTION_ID()")[0])
+    warns = driver.__name__ == "MySQLdb" and driver.version_info >= (2, 3)
+    assert (3 if warns and not is_ours else 1) == len(sessions)
+
+
 def test_a_return_without_a_commit_rolls_back_and_says_so(
     pool_with: Callable[..., Any], scene: Scene, is_ours: bool, recwarn: pytest.WarningsRecorder
 ) -> None:
