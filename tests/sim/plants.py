@@ -167,6 +167,12 @@ PLANTS = (
         "            pass\n",
     ),
     Plant(
+        "a slot that died without a word keeps its room",
+        "ledger",
+        "        self.count_slots(now)\n",
+        "",
+    ),
+    Plant(
         "a cut connection is not closed by its holder",
         "ledger",
         "        if slot.conn is not None:\n            self.outbox.append((Notice.CLOSE, slot.conn))\n            slot.conn = None\n\n",

@@ -51,6 +51,7 @@ SITUATIONS = (
     "pushed although the pool was closed meanwhile",
     "returned after being cut",
     "a lease was dropped",
+    "a finalizer was struck by a signal",
     # dials
     "a dial landed after it had been given up",
     "a dial failed after it had been given up",

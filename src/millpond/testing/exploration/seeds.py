@@ -186,8 +186,8 @@ class Explorer:
         if not world.leases:
             return False
         index = self.index([*world.leases])
-        likely = (20, 72, 4, 4) if world.ledger.ports.defers else (60, 30, 6, 4)
-        (how,) = self.draw.choices(("push", "dirty", "reject", "drop"), likely)
+        likely = (20, 72, 4, 4, 1) if world.ledger.ports.defers else (60, 30, 6, 4, 1)
+        (how,) = self.draw.choices(("push", "dirty", "reject", "drop", "silent"), likely)
         self.world.tell("somebody gives back:", world.leases[index].slot, how)
         world.give_back(index, how)
         return True

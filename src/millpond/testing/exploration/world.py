@@ -102,6 +102,13 @@ class Waiter:
         self.woken = False
 
 
+class Struck:
+    """Takes the word of a finalizer that a signal has struck: none."""
+
+    def take(self, what: Any) -> None:
+        """Say nothing to nobody."""
+
+
 class Talk:
     """A conversation, stopped at a yield."""
 
@@ -209,6 +216,7 @@ class World:
         self.alarm_at = FOREVER  # as far as the alarm clock knows
         self.nudged = False
         self.circles = 0  # ticks that wanted another one at once
+        self.silent = 0  # slots that died without a word
         self.drops = 0  # times that something was dropped that held a slot, or might have
         self.settling_down = False  # nothing goes wrong any more: everybody must be served now
         self.served_after = FOREVER  # who may still wait at this instant must not time out
@@ -409,7 +417,7 @@ class World:
             self.ask(held.timeout, slot)
 
     def give_back(self, index: int, how: str) -> None:
-        """Somebody gives a connection back: "push" and "dirty" as a shell decides, "reject" or "drop"."""
+        """Somebody gives a connection back: "push" and "dirty" as a shell decides, "reject", "drop" or "silent"."""
         held = self.leases.pop(index)
         slot, held.slot = held.slot, None
         conn: Conn | None = slot.conn
@@ -419,9 +427,11 @@ class World:
             if not conn.dead:
                 conn.proved_at = self.now
             self.saw("returned after being cut", slot.state is self.states.GONE)
-        if how == "drop":
+        if how in ("drop", "silent"):
             self.drops += 1
             self.saw("a lease was dropped")
+            if how == "silent" and conn is not None:
+                self.strike(slot, conn)
             return
         if how == "reject":
             self.ledger.reject(slot, self.now)
@@ -434,6 +444,14 @@ class World:
         else:
             slot.uses += 1
             self.pushes.append(Held(slot, "decided", self.now))
+
+    def strike(self, slot: Any, conn: Conn) -> None:
+        """Let a signal strike the finalizer of a slot: it tells nobody, and the driver's own closes the connection."""
+        self.saw("a finalizer was struck by a signal")
+        self.silent += 1
+        slot.lost = Struck()
+        conn.notice, conn.closed = (None, conn), True
+        self.open.pop(conn.number, None)
 
     def push_on(self, index: int, *, drop: bool = False) -> None:
         """Let a return on the fast path go on by one piece, or be struck by a signal that raises."""
@@ -741,7 +759,7 @@ class World:
         for held in self.pushes:
             crossing = crossing or held.stage == "look"
             in_hand += held.stage == "idle" and held.slot.state is idle and held.slot.number in self.ledger.slots
-        self.ledger.audit(in_hand=in_hand, crossing=crossing)
+        self.ledger.audit(in_hand=in_hand, crossing=crossing, silent=self.silent)
         self.check_connections()
 
     def check_connections(self) -> None:
