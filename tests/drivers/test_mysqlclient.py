@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millpond.drivers._watched import Abilities, quoted, set_role, split, together
+from millpond.drivers._model_session import Abilities, quoted, set_role, split, together
 from millpond.drivers.mysqlclient import MySQLClientDriver
 from millpond.errors import InvalidSetting
 from millpond.url import URL

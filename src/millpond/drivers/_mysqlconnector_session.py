@@ -25,8 +25,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from . import faults
+from ._model_session import together
 from ._session import COM_QUERY, Session
-from ._watched import DRAINED_ROWS_MAX, together, used_by_two
+from ._watched import DRAINED_ROWS_MAX, used_by_two
 
 COM_RESET_CONNECTION: Final = b"\x1f"
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import threading
 import time
 import types
@@ -28,12 +27,11 @@ from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from millpond._sql import tokens
-from millpond._sql.cleanliness import Brand
 from millpond.errors import ConcurrentUse, joined
 
 from . import faults
-from ._session import IN_TRANSACTION, UTF8, Session, Way, brand_of
+from ._model_session import ASK_SPARED, Abilities, Facts, as_text, identifier, is_on, quoted, set_role, split
+from ._session import IN_TRANSACTION, UTF8, Session, Way
 from ._watchdog import Guard, duplicate, has_news, keep_alive, shut, unpatched_poll, wait_for_news, watchdog
 from .dbapi import DbapiDriver, OnConnect, Reset
 
@@ -47,60 +45,7 @@ DRAIN_S: Final = 0.02  # what is left of a reply is read if it is there already,
 DRAINED_ROWS_MAX: Final = 100  # and short; a longer one costs the connection
 USER_TIMEOUT_S: Final = 60.0  # data that the peer has not confirmed for so long means that it is gone
 UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
-ASK_SPARED: Final = (
-    "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES"
-    " WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN', 'CONNECTION ADMIN')"
-)
 _numbers = itertools.count(1)
-_COMMENTS: Final = re.compile(r"--|#|/\*|;|delimiter", re.IGNORECASE)
-
-
-class Facts:
-    """The session that a dial made, as the server tells it: the model for every reset.
-
-    Attributes:
-        schema: the current one; None for none.
-        role: the statement that makes the role be as at connect; None where there are no roles.
-        restoring: what a reset forgets, as statements.
-        direct: nobody stands between: the server that greeted is the one that answers.
-    """
-
-    __slots__ = ("autocommit", "charset", "direct", "read_at", "restoring", "role", "schema")
-
-    def __init__(self, read_at: float) -> None:
-        self.read_at = read_at
-        self.autocommit = False
-        self.charset = ""
-        self.direct = True
-        self.restoring: tuple[str, ...] = ()
-        self.role: str | None = None
-        self.schema: str | None = None
-
-
-class Abilities:
-    """What a server of this version knows."""
-
-    __slots__ = ("brand", "isolation", "roles", "tracking")
-
-    def __init__(self, version: str) -> None:
-        self.brand: Brand = brand_of(version)
-        text = version.removeprefix("5.5.5-") if self.brand == "mariadb" else version
-        number = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-        mysql = self.brand == "mysql"
-        self.roles = number >= ((8, 0) if mysql else (10, 0, 5))
-        self.tracking = number >= ((5, 7, 4) if mysql else (10, 2, 2))
-        self.isolation = "transaction_isolation" if mysql and number >= (5, 7, 20) else "tx_isolation"
-
-    @property
-    def question(self) -> str:
-        """Return the statement that asks for the facts."""
-        names = [
-            *("@@character_set_client", "@@collation_connection", "@@autocommit", "DATABASE()", "CONNECTION_ID()"),
-            *("@@init_connect", "@@global.read_only"),
-        ]
-        for name in ("sql_mode", "time_zone", self.isolation):
-            names += [f"@@session.{name}", f"@@global.{name}"]
-        return f"SELECT {', '.join(names)}{', CURRENT_ROLE()' if self.roles else ''}"
 
 
 class WatchedDriver(DbapiDriver):
@@ -560,57 +505,3 @@ def used_by_two(holder: int, me: int, kind: type[BaseException]) -> ConcurrentUs
         f"two threads used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
         "command. Let each thread take its own connection from the pool."
     )
-
-
-# -- text ------------------------------------------------------------------------------------------------------------
-def as_text(value: Any) -> str:
-    """Return what a server told as text, however the driver hands it over."""
-    return value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else str(value)
-
-
-def is_on(value: str | None) -> bool:
-    """Say whether a variable that is told as 1 or ON is."""
-    return (value or "").upper() in ("1", "ON")
-
-
-def quoted(text: str) -> str:
-    """Return a string literal that means the same under every sql_mode; a backslash has no place in our values."""
-    return "'{}'".format(text.replace("\\", "").replace("'", "''"))
-
-
-def identifier(name: str) -> str:
-    """Return a name in backticks."""
-    return "`{}`".format(name.replace("`", "``"))
-
-
-def set_role(active: str, brand: str) -> str:
-    """Return the statement that makes *active*, as CURRENT_ROLE() tells it, the active role or roles."""
-    if active.upper() == "NONE":
-        return "SET ROLE NONE"
-    return f"SET ROLE {active}" if brand == "mysql" else f"SET ROLE {identifier(active)}"  # MySQL tells them quoted
-
-
-def split(statements: str) -> list[str]:
-    """Return the single statements of a text in which they are divided by semicolons."""
-    found: list[str] = []
-    began_at = 0
-    for kind, start, end in tokens.code_tokens(statements, tokens.Dialect.MYSQL):
-        if kind == tokens.SEMICOLON:
-            found.append(statements[began_at:start])
-            began_at = end
-    found.append(statements[began_at:])
-    return [text.strip() for text in found if text.strip()]
-
-
-def together(statements: Sequence[str], *, allowed: bool) -> list[str]:
-    """Join statements that can be sent as one text; one with a comment or a semicolon in it goes alone."""
-    texts: list[str] = []
-    joins = False
-    for statement in statements:
-        plain = not _COMMENTS.search(statement)
-        if joins and plain and allowed:
-            texts[-1] += f";\n{statement}"
-        else:
-            texts.append(statement)
-        joins = plain
-    return texts

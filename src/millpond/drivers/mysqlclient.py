@@ -27,9 +27,10 @@ from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser
 
+from ._model_session import together
 from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, worst_case
 from ._session import IN_TRANSACTION, MORE_RESULTS, Session, Way
-from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, RESET_S, WatchedDriver, together
+from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, RESET_S, WatchedDriver
 from .dbapi import OnConnect, Reset
 from .faults import number_of
 

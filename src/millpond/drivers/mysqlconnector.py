@@ -27,10 +27,11 @@ from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
 
 from . import _mysqlconnector_session as session_module
+from ._model_session import as_text, together
 from ._mysqlconnector_session import LOOKS, ListeningC, ListeningPure, can_listen, listening
 from ._session import IN_TRANSACTION, Session, Way
 from ._watchdog import watchdog
-from ._watched import WatchedDriver, as_text, together
+from ._watched import WatchedDriver
 from .dbapi import OnConnect, Reset
 
 SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
