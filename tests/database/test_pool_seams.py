@@ -25,7 +25,7 @@ def test_a_discarded_connection_is_closed_and_its_room_is_free(pool: m.Pool[sqli
     lease.discard()
     lease.discard()
     lease.close()
-    with pytest.raises(m.ConnectionReturned, match="test_pool_seams.py"):
+    with pytest.raises(m.ConnectionReturned, match=r"test_pool_seams\.py"):
         lease.cursor()
     with pool.connection(timeout=5) as again:
         assert (1,) == again.execute("SELECT 1").fetchone()
