@@ -378,7 +378,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         try:
             await self._dial(conn)
         except BaseException:
-            self.close(conn)
+            hang_up(conn, conn.link, runs=False)
             raise
         return conn
 
@@ -457,6 +457,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             conn.hear_unread()
         return (
             not (session.dirt or session.owed or session.status & IN_TRANSACTION)
+            and conn.link is not None  # its borrower may have closed it
             and self._look_at(conn) == session.looks
         )
 
@@ -569,10 +570,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         thread_id = conn.thread_id() if runs else 0
         link = conn.link if session is not None else None
         wait_gone = conn.wait_gone if link is not None else None
-        if link is not None and not runs and not link.is_closing():
-            with contextlib.suppress(Exception):
-                link.write(COM_QUIT)
-        conn.close()
+        hang_up(conn, link, runs=runs)
         return self._see_off(link, wait_gone, thread_id) if link is not None or runs else None
 
     async def _see_off(self, link: Any, wait_gone: Callable[[], Awaitable[None]] | None, thread_id: int) -> None:
@@ -656,6 +654,14 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         """Shut the socket down under whoever reads from it."""
         fd = self.fileno(conn)
         return fd is not None and shut_down(fd)
+
+
+def hang_up(conn: Any, link: Any, *, runs: bool) -> None:
+    """Say goodbye, unless the server is busy with what was sent before, and close."""
+    if link is not None and not runs and not link.is_closing():
+        with contextlib.suppress(Exception):
+            link.write(COM_QUIT)
+    conn.close()
 
 
 async def read_or_error(conn: Any) -> Any:

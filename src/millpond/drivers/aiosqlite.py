@@ -65,6 +65,7 @@ class AiosqliteDriver(AiodbDriver[Any]):
         arguments = dict(connect_args or {})
         self._chunk: int = arguments.pop("iter_chunk_size", 64)
         self._dials = self._connect is getattr(self.module, "connect", None)
+        self.module = sqlite3  # whose exception classes it raises
         statements = None if callable(on_connect) else on_connect
         # Its anchor keeps a database in memory alive; what it would do takes place in a connection's thread.
         self._inner = SQLiteDriver(
@@ -149,6 +150,8 @@ class AiosqliteDriver(AiodbDriver[Any]):
     def close(self, conn: Any) -> Awaitable[object] | None:
         """Interrupt what runs, and have the thread close the file and end."""
         raw = raw_of(conn)
+        if not getattr(conn, "_running", True):  # it was told before, and its thread answers only once
+            return None
         runs = bool(self.in_flight(conn))
         if runs and raw is not None:
             conn.given_up = True
