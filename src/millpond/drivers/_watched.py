@@ -77,10 +77,10 @@ class WatchedDriver(DbapiDriver):
         self._new_poll = unpatched_poll()
         if self._reset == "auto":
             self.is_clean = self._is_clean
-        if self._reset in ("auto", "always"):
-            self.send_reset = self._send_reset
-        if self._new_poll is not None:
+        if self._new_poll is not None:  # nor could it be told whether an answer has come
             self.is_readable = self._is_readable
+            if self._reset in ("auto", "always"):
+                self.send_reset = self._send_reset
 
     # -- how this driver is asked, in its own module -----------------------------------------------------------------
     def watch(self, conn: Any) -> Session | None:
