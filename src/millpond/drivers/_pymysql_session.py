@@ -9,7 +9,7 @@ Rules:
 - What was sent ahead is read before any other reply.  A statement is written behind an unread ROLLBACK only if it is
   proved harmless; behind a reset nothing is ever written, because an error among its steps would let the statement run
   in a session that is not the caller's.  See docs/adr/008-commands-written-ahead.md.
-- PyMySQL's private parts are used in this module, in ``_pymysql_plan.py`` and in ``pymysql.py`` only.
+- PyMySQL's private parts are used in this module, in ``_pymysql_*.py`` beside it and in ``pymysql.py`` only.
   :func:`can_listen` looks for all of them, once per class; :func:`hears` asks a connection that was set up whether it
   has heard its replies.
 
