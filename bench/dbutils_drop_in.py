@@ -7,7 +7,8 @@ of it with ``maxusage=0`` and autocommit on; through a proxy of 1 ms round trip,
 times its rate.
 
 A read cycle is what the page's ``select_row`` does: connection, cursor, execute, fetchone, close, close.  Turns of the
-two are short, and run alternately.  The proxy runs in a process of its own.  Besides, what a cycle sends and waits for is counted.
+two are short, and run alternately.  The proxy runs in a process of its own.  Besides, what a cycle sends and waits for
+is counted.
 """
 
 from __future__ import annotations

@@ -150,7 +150,6 @@ class PooledDB:
         self._set_limits(mincached, maxcached, maxshared if threadsafety > 1 else 0, maxconnections)
         self._engine = self._made_engine(idle_timeout, max_lifetime, check_after)
         self._waits_for_ever = bool(self._maxconnections) and math.isinf(self._wait_s)
-        self._closed = False
         self._sharing = Sharing(self._maxshared, self._wait_s)
         if self._maxshared:
             self._shared_cache = self._sharing.cache
@@ -184,6 +183,8 @@ class PooledDB:
 
     def _made_engine(self, idle_timeout: Any, max_lifetime: Any, check_after: Any) -> Engine[SteadyDBConnection]:
         known = self._source.adapter is not None
+        # Behind a function there may be anything: what it is, is seen in its first connection.
+        unknown = not known and isinstance(self._source.creator, types.ModuleType)
         bits, pinger = parameters.ping_of(self._ping)
         pings = known and bool(bits & 1) and pinger is None
         return Engine(
@@ -194,10 +195,10 @@ class PooledDB:
             queues=self._wait_s > 0,
             timeout=None if self._wait_s in (0, math.inf) else self._wait_s,
             connect_timeout=self._source.connect_s if known else DAY_S,
-            max_lifetime=(1800.0 if known else None) if max_lifetime is UNSET else max_lifetime,
-            idle_timeout=(600.0 if known else None) if idle_timeout is UNSET else idle_timeout,
+            max_lifetime=(None if unknown else 1800.0) if max_lifetime is UNSET else max_lifetime,
+            idle_timeout=(None if unknown else 600.0) if idle_timeout is UNSET else idle_timeout,
             check_after=(30.0 if check_after is UNSET else check_after) if pings else None,
-            idle_order="lifo" if known else "fifo",
+            idle_order="fifo" if unknown else "lifo",
         )
 
     def _open_first(self) -> None:
@@ -237,7 +238,6 @@ class PooledDB:
 
     def close(self) -> None:
         """Close the pool: what is idle now, what is out when it comes back; nobody gets a connection any more."""
-        self._closed = True
         self._sharing.close()
         self._engine.retire()
 
