@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 import threading
 import time
@@ -268,6 +269,15 @@ def test_a_pool_of_one_waits_once_a_cycle(server: FakeServer) -> None:
             assert [(1,)] == use(pool, "SELECT b FROM t")
         server.wait_for(lambda: len(server.commands) == 40)
         assert ["SELECT b FROM t", "ROLLBACK"] * 20 == server.texts()
+
+
+def test_without_poll_answers_are_waited_for_by_select(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system that has no poll() idle connections are not looked at, and everything else is as elsewhere."""
+    monkeypatch.delattr(select, "poll")
+    with pool_on(server) as pool:
+        seen = [use(pool, "SELECT @a", "SET @a = 1", "SELECT @a") for _ in range(3)]
+        assert ([[("1",)]] * 3, [(None,)], 1) == (seen, use(pool, "SELECT @a"), pool.stats().opened)
+        assert pool.driver.is_readable is None
 
 
 # -- links ------------------------------------------------------------------------------------------------------------

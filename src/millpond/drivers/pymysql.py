@@ -443,9 +443,11 @@ class PyMySQLDriver(DbapiDriver):
         fd = self.fileno(conn)
         if fd is None:
             return not getattr(conn, "open", True)  # closed by its borrower; or this version does not tell
+        if self._new_poll is None:  # Windows
+            return wait_for_news(fd, max(0.0, until - time.monotonic()))
         known = conn.__dict__.get("_millpond_poll")
         if known is None or known[0] != fd:  # new, or its borrower has reconnected it
-            known = (fd, (self._new_poll or select.poll)())
+            known = (fd, self._new_poll())
             known[1].register(fd, select.POLLIN)
             conn.__dict__["_millpond_poll"] = known
         if known[1].poll(0):
