@@ -430,7 +430,8 @@ class World:
         if how in ("drop", "silent"):
             self.drops += 1
             self.saw("a lease was dropped")
-            if how == "silent" and conn is not None:
+            # Whoever is about to look again after a return still holds the slot: its finalizer does not run yet.
+            if how == "silent" and conn is not None and not any(push.slot is slot for push in self.pushes):
                 self.strike(slot, conn)
             return
         if how == "reject":
