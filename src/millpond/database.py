@@ -182,7 +182,7 @@ class Database:
             TooManyRows: there are several.
             RowMismatch: the columns do not fit ``into``, or two of them have one name: the program's fault.
         """
-        # From here to `return` is the fast path: a statement seen before, outside a transaction, without a time-out.
+        # As _read() does it, written out: one frame less is one percent of a short statement over a local socket.
         known = self._plain_read(sql)
         if known is None or timeout is not None or self._hint() is not None:
             found, columns = self._run(sql, params, timeout, take_two_rows)
@@ -231,7 +231,7 @@ class Database:
         Raises:
             RowMismatch: the columns do not fit ``into``, or two of them have one name: the program's fault.
         """
-        found, columns = self._run(sql, params, timeout, take_rows)
+        found, columns = self._read(sql, params, timeout, take_rows)
         return rows.shaped(found, into, columns, sql)
 
     @overload
@@ -286,7 +286,7 @@ class Database:
             TooManyRows: there are several.
             RowMismatch: the statement returns more than one column: the program's fault.
         """
-        found, columns = self._run(sql, params, timeout, take_two_rows)
+        found, columns = self._read(sql, params, timeout, take_two_rows)
         row = rows.one_of(found, columns, sql, required=required, first=first)
         value = None if row is None else rows.only_value(row, sql, columns)
         return value if into is None or value is None else into(value)
@@ -314,7 +314,7 @@ class Database:
         Raises:
             RowMismatch: the statement returns more than one column: the program's fault.
         """
-        found, columns = self._run(sql, params, timeout, take_rows)
+        found, columns = self._read(sql, params, timeout, take_rows)
         values = rows.only_values(found, sql, columns)
         return values if into is None else [into(value) for value in values]
 
@@ -548,6 +548,28 @@ class Database:
         return f"<millpond.Database on {self._pool!r}>"
 
     # ------------------------------------------------------------------ inside
+    def _read(
+        self, sql: str, params: Params | None, timeout: float | None, take: Callable[[Any], tuple[Sequence[Row], Any]]
+    ) -> tuple[Sequence[Row], Any]:
+        """Return the rows of a statement, as many as *take* takes or all, and its columns."""
+        # The fast path: a statement seen before, outside a transaction, without a time-out.
+        known = self._plain_read(sql)
+        if known is None or timeout is not None or self._hint() is not None:
+            return self._run(sql, params, timeout, take)
+        bind, fetch = known
+        try:
+            text, values = bind(params)
+        except Misbound as error:
+            raise misbound(error, sql) from None
+        lease = self._connection()
+        try:
+            found = fetch(lease.driver_connection, text, values)
+        except BaseException as error:
+            self._give_up(lease, error, sql)
+            raise
+        lease.close()
+        return found
+
     def _run(self, sql: str, params: Params | None, timeout: float | None, take: Callable[[Any], T]) -> T:
         """Run one statement, in the transaction that the caller is in, or by itself."""
         until = until_of(seconds_of(timeout))
