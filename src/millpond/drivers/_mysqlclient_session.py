@@ -7,7 +7,8 @@ are one ``ctypes`` call away.
 
 Rules:
 - The library's functions are called on an open connection only, and by whoever holds it.
-- They are proved before they are trusted: :meth:`Native.proves` compares what they say with what mysqlclient says.
+- They are proved before they are trusted: for each new connection the adapter compares what they say with what
+  mysqlclient says.
 - Without them a statement is still judged by its text; a transaction is then assumed to be open, and a write to have
   changed something.
 - Nothing is added per row: buffered results are looked at when they are stored, unbuffered ones when something follows.
@@ -26,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ._session import COM_QUERY, IN_TRANSACTION, Session
 from ._watched import AUTOCOMMIT, used_by_two
 
-COM_OTHER: Final = 0xFF  # any command that is no statement
 SERVER_STATUS: Final = 30  # enum mariadb_value of mysql.h
 SOCKET: Final = 19
 CAPSULE: Final = b"_mysql.connection.native_connection"

@@ -25,7 +25,7 @@ import time
 import types
 from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from millpond.errors import ConcurrentUse, joined
 
@@ -53,9 +53,6 @@ class WatchedDriver(DbapiDriver):
 
     Args: as for :class:`~millpond.drivers.dbapi.DbapiDriver`; ``time_zone`` in *connect_args* sets the session's.
     """
-
-    #: Connections tell of changed session state by themselves, or can be made to.
-    can_track: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -175,7 +172,7 @@ class WatchedDriver(DbapiDriver):
         self, conn: Any, session: Session | None, abilities: Abilities, facts: Facts | None, more: Sequence[str]
     ) -> Facts:
         """Set what a new session needs, and ask what is to be known about it."""
-        tracking = session is not None and self.can_track and abilities.tracking and self._tracking_works
+        tracking = session is not None and abilities.tracking and self._tracking_works
         number = next(_numbers)
         asked = [] if facts is not None else [f"{abilities.question}, {number}"]
         statements = [*self.left_to_say(conn), *self.setting(tracking=tracking), *asked, *more]
