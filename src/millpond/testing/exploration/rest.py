@@ -54,10 +54,10 @@ def settle_down(world: World) -> None:
             world.check()
             continue
         if world.now > in_vain_after and world.talks:
-            must(world.served_after == FOREVER, "somebody waits, and nothing stands in the way")
-            world.answer(
-                0, "cancel"
-            )  # connections are in the hands of drivers that do not answer: no more can be asked
+            # Unless drivers that do not answer have the connections, or credentials were refused: no more can be asked.
+            in_vain = world.served_after == FOREVER or world.ledger.rule.barred
+            must(in_vain, "somebody waits, and nothing stands in the way")
+            world.answer(0, "cancel")
             continue
         next_at = min([world.alarm_at, *(talk.until for talk in world.talks)])
         if not world.talks and ((world.now >= quiet_after and not world.ledger.dialing) or next_at == FOREVER):
