@@ -338,7 +338,24 @@ class Ledger:
         if slot is not None:
             self.put_back(slot, self.clock())
 
+    def reclaim(self, slot: Slot) -> Slot | None:
+        """Return a new body for a slot that finalizers may have seen, or may see yet; None if it is nobody's by now.
+
+        A generator that the garbage collector closes gives back what is garbage with it.
+        """
+        while self.lost.found:
+            self.recover(self.clock())
+        if slot.state is GONE:
+            self.close_disowned(slot)
+            return None
+        heir = slot.heir()
+        self.slots[heir.number] = weakref.ref(heir)
+        return heir
+
     def recover_one(self, lost: Slot, now: float) -> None:
+        if lost.state is GONE:  # reclaimed, or cut, meanwhile
+            self.close_disowned(lost)
+            return
         slot = lost.heir()
         if slot.number not in self.slots:
             state, slot.state = slot.state, GONE
