@@ -12,7 +12,7 @@ import pymysql.cursors
 import pytest
 from pymysql.constants import CLIENT
 
-from .ways import TABLE, Way, answer, ask
+from .ways import TABLE, Way, answer, ask, wait_until
 
 OTHER_SCHEMA = "information_schema"
 VARIABLES = {
@@ -164,6 +164,22 @@ def test_others_are_not_held_up(spoilable: Way) -> None:
         with pool.connection():
             assert [] == ask(other, f"UPDATE {TABLE} SET b = b + 1 WHERE a = 1"), kind
             assert [] == ask(other, "DROP TABLE IF EXISTS wire_none"), kind
+
+
+def test_the_isolation_of_one_transaction_is_not_for_the_next_borrower(way: Way) -> None:
+    """SET TRANSACTION ISOLATION LEVEL, never used, is gone: the server itself says how the next transaction runs."""
+    pool = way.pool()
+    root = way.root()
+    with pool.connection() as conn:
+        ask(conn, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+    with pool.connection() as conn:
+        ask(conn, "BEGIN")
+        ask(conn, f"SELECT * FROM {TABLE} FOR UPDATE")
+        mine = f"trx_mysql_thread_id = {conn.thread_id()}"
+        look = f"SELECT trx_isolation_level FROM information_schema.INNODB_TRX WHERE {mine}"
+        wait_until(lambda: ask(root, look))
+        assert [("REPEATABLE READ",)] == ask(root, look)
+        conn.rollback()
 
 
 def test_a_prepared_xa_transaction_costs_the_connection(spoilable: Way) -> None:
