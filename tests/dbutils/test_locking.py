@@ -272,6 +272,21 @@ def test_the_end_of_a_shared_transaction_wakes_who_waits(pooled: ModuleType, is_
     assert joined(threads)
 
 
+def test_a_caller_shares_what_another_is_connecting() -> None:
+    """Without blocking too: the first connection is on its way, and nobody is told that there is none."""
+    fakedb = module(threadsafety=2)
+    pool = PooledDB(fakedb, maxshared=1)
+    gate = fakedb.gates["connect"]
+    gate.close()
+    got: list[Any] = []
+    threads = in_threads(3, lambda: got.append(pool.connection()))
+    assert gate.await_inside(1)
+    assert not joined(threads, SHOWN_S)
+    gate.open()
+    assert joined(threads)
+    assert (3, 1, 1) == (pool._shared_cache[0].shared, gate.calls, len({id(db._con) for db in got}))
+
+
 def test_attributes_that_are_set_reach_the_driver(pooled: ModuleType, fakedb: Any, is_ours: bool) -> None:
     """DBUtils keeps them on its proxies (L); here the next borrower has them as they were."""
     pool = pooled.PooledDB(fakedb)

@@ -118,6 +118,9 @@ class Sharing:
         Raises:
             TooManyConnectionsError: the caller does not want to wait, or not any longer.
         """
+        if not self.wait_s and self._fetching:
+            self._changes.wait()  # another caller is connecting, which is no waiting for what others hold
+            return
         left_s = until - time.monotonic()
         if not self.wait_s or left_s <= 0:
             text = (
