@@ -152,6 +152,7 @@ class Shell(abc.ABC, Generic[C]):
         self._kind: type[Any] | None = None  # of connections seen so far
         self._lease_kind = self._plain_lease
         self._with_gil = with_gil
+        self._left: deque[Slot] = deque()  # given back by generators and coroutines in the middle of a step
         self._lay_fast_path()
 
     def _lay_fast_path(self) -> None:
@@ -271,6 +272,19 @@ class Shell(abc.ABC, Generic[C]):
             self._report_uncommitted(slot)
         return conversations.checkin(ledger, slot, self._clock() + self._limits.connect_timeout_s)
 
+    def _next_left(self) -> Slot | None:
+        """Return the next slot that was given back while that could not be done; None if there is none."""
+        while self._left:
+            slot = self._reclaimed(self._left.popleft())
+            if slot is not None:
+                return slot
+        return None
+
+    def _reclaimed(self, slot: Slot) -> Slot | None:
+        found: list[Slot | None] = []
+        self._decide(lambda: found.append(self._ledger.reclaim(slot)))
+        return found[0]
+
     def _discard(self, slot: Slot) -> None:
         """Take a connection back that its holder does not want to be used again."""
         if slot.cursors:
@@ -380,7 +394,7 @@ class Shell(abc.ABC, Generic[C]):
     # ------------------------------------------------------------------ time, and the end of it
     def _alarm_in(self) -> float:
         """Return how many seconds are left until a tick is due."""
-        if self._ledger.lost.found:
+        if self._ledger.lost.found or self._left:
             return 0.0
         return self._ledger.alarm_at - self._clock()
 

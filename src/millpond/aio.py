@@ -23,7 +23,6 @@ import types
 import warnings
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -200,7 +199,6 @@ class AsyncPool(Shell[C]):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._dials: set[asyncio.Task[Any]] = set()  # those of them that connect
         self._timer: asyncio.TimerHandle | None = None
-        self._left: deque[Slot] = deque()  # given back by coroutines that were dropped
         self._clock = self._clockwork.clock
         self._lay_ledger(
             clock=self._clock,
@@ -616,10 +614,7 @@ class AsyncPool(Shell[C]):
             self._timer = self._loop.call_later(max(0.0, due_s), ring, self._myself)
 
     def _rang(self) -> None:
-        while self._left:
-            slot = self._left.popleft()
-            if slot in self._ledger.lost.found:  # it was in the same garbage: nobody's any more
-                continue
+        while (slot := self._next_left()) is not None:
             conversation = self._take_back(slot, GeneratorExit)
             if conversation is not None:
                 _ = self._go_on(conversation)

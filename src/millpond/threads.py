@@ -282,6 +282,8 @@ class Pool(Shell[C]):
 
     # ------------------------------------------------------------------ the slow path
     def _checkout(self, timeout: float | None, popped: Slot | None) -> Slot:
+        if self._left:
+            self._take_what_was_left()
         try:
             return self._converse(self._asking(timeout, popped))
         except Error as error:
@@ -298,6 +300,28 @@ class Pool(Shell[C]):
         return lease
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
+        if exc_type is GeneratorExit and self._is_stepping():
+            self._left.append(slot)
+            self._alarm.nudge()
+            return
+        self._give_back_now(slot, exc_type)
+
+    def _is_stepping(self) -> bool:
+        """Say whether a step is under way: perhaps this one, in which the garbage collector has closed a generator."""
+        if self._lock.acquire(False):
+            self._lock.release()
+            return False
+        return True
+
+    def _take_what_was_left(self) -> None:
+        while (slot := self._next_left()) is not None:
+            self._give_back_now(slot, GeneratorExit)
+
+    def _alarm_rang(self) -> None:
+        self._take_what_was_left()
+        super()._alarm_rang()
+
+    def _give_back_now(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         if slot.conn is not None and self._driver.role_suspect(slot.conn):
             self._look_into_role(slot.conn)
         conversation = self._take_back(slot, exc_type)

@@ -429,6 +429,33 @@ def test_a_coroutine_that_is_closed_gives_its_connection_back(busy: bool) -> Non
     run(main)
 
 
+def test_a_coroutine_that_is_collected_in_the_middle_of_a_step_is_taken_in_later() -> None:
+    """The collector closes it wherever it runs; its connection is recovered, and the step is not disturbed."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        async with pool_of(driver, max_size=1) as pool:
+            async with pool.connection():
+                pass
+
+            async def hold() -> None:
+                async with pool.connection() as conn:
+                    await conn.work(seconds=1000.0)
+
+            holder = hold()
+            holder.send(None)
+            cycle: list[object] = [holder]
+            cycle.append(cycle)
+            del holder, cycle
+            with pytest.warns(LeaseDropped):
+                pool._decide(gc.collect)
+                async with pool.connection(timeout=5.0) as conn:
+                    assert 2 == conn.number
+            assert 1 == pool.stats().dropped
+
+    run(main)
+
+
 def test_a_coroutine_that_is_dropped_in_the_queue_leaves_it() -> None:
     """Its place goes to the next, and no connection to it."""
 
