@@ -50,7 +50,7 @@ class Suite:
     what: tuple[str, ...]
     on_each: bool = False
     live: bool = False
-    limit_s: float = 420.0
+    limit_s: float = 600.0
 
 
 # What is run, the long ones first, so that they do not stand alone at the end.
