@@ -63,7 +63,8 @@ def in_transaction(con: SteadyDBConnection) -> bool:
 
 
 def touch(con: SteadyDBConnection) -> None:
-    con._activity.note("")
+    activity = con._activity  # all but that something was written: nobody is to be warned of what is not known
+    activity.touched = activity.opening = activity.used = activity.traces = True
 
 
 def is_dead(con: SteadyDBConnection, bit: int) -> bool:
@@ -153,7 +154,7 @@ def replace_dead(con: SteadyDBConnection) -> None:
     if not had_traces:
         open_anew(con)
         return
-    con._activity.traces = False
+    con._activity.renewed()
     text = "the connection was lost, and with it what the program had left in its session: run again what sets that up"
     raise told(error_kind(), text, con._dbapi)
 
@@ -163,7 +164,7 @@ def has_traces(con: SteadyDBConnection) -> bool:
     is_clean = adapter_of(con).is_clean
     if is_clean is None or con._source.reads_words:
         return con._activity.traces
-    return con._activity.touched and not is_clean(con._con)
+    return con._activity.used and not is_clean(con._con)
 
 
 def error_kind() -> Any:
@@ -200,7 +201,7 @@ def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
     own = cursor._cursor if cursor._of is con._con and not cursor._closed else remade(cursor)
     activity = con._activity
     was_in_transaction = con._transaction or (activity.touched and in_transaction(con))
-    activity.touched = True
+    activity.touched = activity.used = True
     if con._source.reads_words:
         activity.note(args[0] if args and name.startswith("execute") else "")
     if cursor._sizes is not None:

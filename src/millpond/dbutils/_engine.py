@@ -230,8 +230,7 @@ class SteadyDriver(Driver[SteadyDBConnection]):
     def _refresh(self, conn: SteadyDBConnection) -> None:
         """Forget what was done on a session that is as good as new."""
         conn._transaction = False
-        conn._activity.ended()
-        conn._activity.traces = False
+        conn._activity.renewed()
         if conn._altered:
             conn._restore()
 
@@ -248,13 +247,12 @@ class SteadyDriver(Driver[SteadyDBConnection]):
         if not self._full:
             return not _careful.in_transaction(conn)
         if self._proves is None:
-            return not activity.touched and not activity.traces
+            return not activity.used
         if not self._proves(conn._con):
             return False
-        activity.touched = activity.unsure = False
+        activity.touched = activity.unsure = activity.used = False
         if self._source.reads_words:
-            activity.ended()
-            activity.traces = False
+            activity.renewed()
         return True
 
     def _is_readable(self, conn: SteadyDBConnection) -> bool:

@@ -37,13 +37,18 @@ class Activity:
         opening: one of them may have begun a transaction by itself.
         wrote: one of them may have written.
         unsure: the last one failed: what the server said before may not hold any more.
+        used: a statement was sent since the session was new, or made as good as new.
         traces: something may have been left in the session that a new one would not have.
     """
 
-    __slots__ = ("opening", "touched", "traces", "unsure", "wrote")
+    __slots__ = ("opening", "touched", "traces", "unsure", "used", "wrote")
 
     def __init__(self) -> None:
-        self.traces = False
+        self.renewed()
+
+    def renewed(self) -> None:
+        """The session is new, or as good as new."""
+        self.used = self.traces = False
         self.ended()
 
     def ended(self) -> None:

@@ -202,6 +202,7 @@ class SteadyDBConnection:
     @property
     def dbapi_connection(self) -> Any:
         """The driver's own connection, as it is now; what is done by it is neither counted nor mended."""
+        self._policy.touch(self)
         return self._con
 
     def threadsafety(self) -> int:
@@ -506,6 +507,7 @@ class SteadyDBCursor:
         if self._cursor is None:
             raise self._unusable()
         self._check_held("dbapi_cursor")
+        self._con._policy.touch(self._con)
         return self._cursor
 
     def __enter__(self) -> Self:

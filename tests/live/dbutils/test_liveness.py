@@ -138,11 +138,12 @@ def test_a_worn_connection_that_cannot_be_replaced_goes_on(pool_of: PoolOf, is_o
         assert () == caught.value.args
 
 
-def test_an_error_in_ping_does_not_end_all_pings(package: str, scene: Scene, is_ours: bool) -> None:
+def test_an_error_in_ping_does_not_end_all_pings(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
     """P: DBUtils never pings a connection again whose ping raised an AttributeError once."""
     pings: list[None] = []
 
-    def ping_once(con: Any) -> Any:
+    def connect_counted(**arguments: Any) -> Any:
+        con: Any = pymysql.connect(**arguments)
         ping = con.ping
 
         def counted(*given: Any, **named: Any) -> Any:
@@ -154,13 +155,16 @@ def test_an_error_in_ping_does_not_end_all_pings(package: str, scene: Scene, is_
         con.ping = counted
         return con
 
-    steady = importlib.import_module(f"{package}.steady_db").connect(lambda: ping_once(pymysql.connect(**scene.args)))
-    steady._answered_at = 0.0  # so long ago that the socket's word is not enough
-    steady._ping_check()
-    steady._answered_at = 0.0
-    steady._ping_check()
-    assert (2 if is_ours else 1) == len(pings)
-    steady.close()
+    if is_ours:  # the socket would do; a check of the program's own is always made
+        steady = connect(connect_counted, ping=(1, lambda con: con.ping(reconnect=False)), **scene.args)
+        for _ in range(3):
+            steady._ping_check()
+        steady.close()
+    else:
+        pool = pool_of(connect_counted)
+        for _ in range(4):
+            pool.connection().close()
+    assert (3 if is_ours else 1) == len(pings)
 
 
 def test_a_return_opens_nothing(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
@@ -246,6 +250,21 @@ def test_what_a_session_had_is_not_lost_in_silence(scene: Scene) -> None:
     with pytest.raises(LOST, match="with it what the program had left in its session"):
         run(db, "SELECT @mine")
     assert (None,) == run(db, "SELECT @mine")
+    db.close()
+    held = PooledDB(pymysql, **scene.args)  # autocommit off: a commit ends a transaction, not what the session has
+    db = held.connection()
+    run(db, "SET @mine = 1")
+    db.commit()
+    scene.kill(number_of(db))
+    with pytest.raises(LOST, match="with it what the program had left in its session"):
+        run(db, "SELECT @mine")
+    db.close()
+    db = held.connection()
+    run(db, "SELECT 1")
+    db.commit()
+    scene.kill(number_of(db))
+    assert (1,) == run(db, "SELECT 1")  # nothing was left: nothing is lost
+    held.close()
     pool.close()
 
 
