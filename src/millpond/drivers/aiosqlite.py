@@ -192,6 +192,8 @@ class Counting:
         self.lent: list[weakref.ref[Any]] = []
         self.raw_lent: list[weakref.ref[sqlite3.Cursor]] = []
         self.given_up = False
+        thread: Any = getattr(self, "_thread", self)  # before 0.22 the connection was the thread
+        thread.daemon = True  # a program that forgets to close its pool ends all the same
 
     async def _execute(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def do_it() -> Any:
