@@ -117,7 +117,7 @@ class Shell(abc.ABC, Generic[C]):
         """Make everything that must not be shared with a forked child."""
 
     @abc.abstractmethod
-    def _decide(self, decision: Callable[[], object]) -> None:
+    def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
         """Take one step, and perform what it leaves in the outbox."""
 
     def _lay_ledger(
@@ -258,17 +258,19 @@ class Shell(abc.ABC, Generic[C]):
         ledger = self._ledger
         if slot.cursors:
             self._cut_cursors(slot)
-        if slot.conn is not None and self._driver.is_broken(slot.conn):
-            self._decide(lambda: ledger.reject_broken(slot, self._clock()))
-            return None
-        if self._is_spoilt(slot, exc_type):
-            self._decide(lambda: ledger.reject(slot, self._clock()))
-            return None
-        if slot.conn is None or self._must_clean is None or not self._must_clean(slot):  # None: disowned by a fork
-            self._decide(lambda: ledger.take_back(slot, self._clock()))
+        conn, must_clean = slot.conn, self._must_clean
+        if conn is not None:  # None: disowned by a fork
+            if self._driver.is_broken(conn):
+                self._decide(lambda: ledger.reject_broken(slot, self._clock()))
+                return None
+            if self._is_spoilt(conn, exc_type):
+                self._decide(lambda: ledger.reject(slot, self._clock()))
+                return None
+        if conn is None or must_clean is None or not must_clean(slot):
+            self._decide(ledger.take_back, slot)
             return None
         # Whoever leaves a block by an exception expects a rollback, and is not warned of it.
-        if exc_type is None and self._driver.uncommitted(slot.conn):
+        if exc_type is None and self._driver.uncommitted(conn):
             self._report_uncommitted(slot)
         return conversations.checkin(ledger, slot, self._clock() + self._limits.connect_timeout_s)
 
@@ -293,11 +295,9 @@ class Shell(abc.ABC, Generic[C]):
             self._cut_cursors(slot)
         self._decide(lambda: self._ledger.reject(slot, self._clock()))
 
-    def _is_spoilt(self, slot: Slot, exc_type: type[BaseException] | None) -> bool:
+    def _is_spoilt(self, conn: C, exc_type: type[BaseException] | None) -> bool:
         """Was it left in the middle of something?  That a generator was closed proves nothing by itself."""
-        if slot.conn is None:
-            return False
-        in_flight = self._driver.in_flight(slot.conn)
+        in_flight = self._driver.in_flight(conn)
         if exc_type is None or issubclass(exc_type, Exception):
             return bool(in_flight)
         return issubclass(exc_type, KeyboardInterrupt) or in_flight is not False

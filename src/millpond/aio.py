@@ -477,10 +477,10 @@ class AsyncPool(Shell[C]):
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
                 step, answer = conversation.throw, error
 
-    def _decide(self, decision: Callable[[], object]) -> None:
+    def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
         if _get_running_loop() is not self._loop:
             self._guard()
-        decision()
+        decision(*subjects)
         self._deliver()
 
     # ------------------------------------------------------------------ verbs

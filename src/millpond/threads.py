@@ -11,6 +11,7 @@ raises just there, the slot dies with the frame and its finalizer tells the pool
 from __future__ import annotations
 
 import contextvars
+import functools
 import sys
 import types
 from _thread import get_ident
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _getframe = sys._getframe
+ONCE = (Notice.CLOSE, Notice.TELL)  # all other notices may be performed twice without harm
 
 
 class Pool(Shell[C]):
@@ -155,7 +157,7 @@ class Pool(Shell[C]):
         self._lay_ledger(
             clock=runtime.clock,
             jitter=runtime.jitter,
-            new_waiter=lambda: Waiter(runtime.new_lock),
+            new_waiter=functools.partial(Waiter, runtime.new_lock),
             nudge=self._alarm.nudge,
             holder_names=thread_names,
             with_gil=runtime.with_gil,
@@ -344,7 +346,6 @@ class Pool(Shell[C]):
         """Hold a conversation to its end."""
         step: Callable[[Any], Request] = conversation.send
         answer: Any = None
-        request: Request | None = None
         raised: BaseException | None = None
         while True:
             try:
@@ -352,30 +353,29 @@ class Pool(Shell[C]):
                     # Nothing is raised through the end of this block: between an exception and the release of the lock
                     # Python 3.10 looks for signals, and a handler that raised there would leave the lock held for ever.
                     try:
-                        request = step(answer)
+                        verb, subject, until = step(answer)
                     except BaseException as error:  # noqa: BLE001  raised again below
                         raised = error
             finally:
                 if self._outbox:
                     self._deliver()
-            try:
-                if isinstance(raised, StopIteration):
-                    result: T = raised.value
-                    return result
-                if raised is not None:
+            if raised is not None:
+                try:
+                    if isinstance(raised, StopIteration):
+                        result: T = raised.value
+                        return result
                     raise raised
-            finally:
-                raised = None  # its traceback holds this frame, which would hold it in turn
-            assert request is not None, "bug: a conversation that goes on has asked for something"
-            verb, subject, until = request
+                finally:
+                    raised = None  # its traceback holds this frame, which would hold it in turn
             try:
-                step, answer = conversation.send, self._perform[verb](subject, until)
+                answer = self._perform[verb](subject, until)
+                step = conversation.send
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
                 step, answer = conversation.throw, error
 
-    def _decide(self, decision: Callable[[], object]) -> None:
+    def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
         with self._lock:
-            decision()
+            decision(*subjects)
         self._deliver()
 
     # ------------------------------------------------------------------ verbs
@@ -445,7 +445,7 @@ class Pool(Shell[C]):
                 notice = outbox[0]
             except IndexError:  # another thread was quicker
                 return
-            if notice[0] is Notice.CLOSE or notice[0] is Notice.TELL:
+            if notice[0] in ONCE:
                 self._perform_once(notice)
             else:
                 self._notify(*notice)
@@ -507,10 +507,4 @@ def claim(outbox: deque[tuple[Notice, Any]], notice: tuple[Notice, Any]) -> bool
 def runs_event_loop() -> bool:
     """Say whether an event loop runs in this thread, which stands still while the thread waits."""
     asyncio: Any = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return asyncio is not None and asyncio._get_running_loop() is not None  # the public one raises where none runs

@@ -38,8 +38,8 @@ PLANTS = (
     Plant(
         "a wake-up that was lost is not repeated by a tick",
         "ledger",
-        "            self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal\n",
-        "            pass\n",
+        "                self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal\n",
+        "                pass\n",
     ),
     Plant(
         "a dial that nobody took up is not asked for again",
@@ -63,8 +63,8 @@ PLANTS = (
     Plant(
         "who is called away after a grant keeps the connection",
         "ledger",
-        "        slot, ticket.slot = ticket.slot, None\n        if slot is not None:\n            self.put_back(slot, self.clock())\n",
-        "        self.granted.pop(ticket, None)\n",
+        "        slot = self.pick_up(ticket)\n        if slot is not None:\n            self.put_back(slot, self.clock())\n",
+        "        self.granted.discard(weakref.ref(ticket))\n",
     ),
     Plant(
         "who is called away after a grant passes on a connection that nobody has proved",

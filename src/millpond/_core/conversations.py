@@ -22,7 +22,6 @@ from .states import CHECKING, CLEANING, COLLECTING, GONE, LEASED, OPENING, RETIR
 SETTLE_PATIENCE_S = 0.02  # a caller waits so long for one settling connection before it waits for any
 
 OPEN, CHECK, RESET, DEFER, COLLECT, PARK = Verb
-UNPROVED = (CHECKING, COLLECTING, OPENING)  # not yet a connection that may be handed out
 
 Request: TypeAlias = tuple[Verb, Any, float]
 
@@ -40,46 +39,51 @@ def checkout(
     Raises:
         the ports' ``closed``, ``timed_out`` or ``queue_full`` errors, or what the driver raised while connecting.
     """
-    came_at = ledger.clock()
-    slot = begin(ledger, slot)
+    now = came_at = ledger.clock()
+    slot = begin(ledger, slot, now)
     ticket: Ticket | None = None
     while True:
         if slot is None:
             if ticket is None:
-                ticket = ledger.enqueue(ledger.clock(), came_at)
+                ticket = ledger.enqueue(now, came_at)
             else:
                 ledger.requeue(ticket)
-                if ledger.clock() >= until:  # it may have been served at once, and the same way, again and again
+                if now >= until:  # it may have been served at once, and the same way, again and again
                     ledger.pass_on(ticket)
             slot = yield from wait(ledger, until, ticket, queues=queues)
-        if slot.state is GONE:  # taken off the books before it was picked up
-            ledger.close_disowned(slot)
-            slot = None
-        elif slot.state is OPENING:
-            slot = yield from dial_here(ledger, slot, until)
-        elif slot.state is CHECKING:
-            slot = yield from check(ledger, slot, until)
-        elif slot.state is COLLECTING:
-            slot = yield from collect(ledger, slot, until)
-        # Instead of a dead one, another may have been taken that is to be proved as well.
-        if slot is not None and slot.state not in UNPROVED:
+        if slot.state is LEASED:
             slot.leased_at = ledger.clock()
             return slot
+        # Instead of a dead one, another may be taken that is to be proved as well.
+        slot = yield from prove(ledger, slot, until)
+        now = ledger.clock()
 
 
-def begin(ledger: Ledger, slot: Slot | None) -> Slot | None:
+def prove(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
+    """Make of a slot what may be handed out, if it can be; what comes instead may have to be proved in turn."""
+    if slot.state is OPENING:
+        return (yield from dial_here(ledger, slot, until))
+    if slot.state is CHECKING:
+        return (yield from check(ledger, slot, until))
+    if slot.state is COLLECTING:
+        return (yield from collect(ledger, slot, until))
+    assert slot.state is GONE, f"bug: {slot!r} was handed to a caller"
+    ledger.close_disowned(slot)  # taken off the books before it was picked up
+    return None
+
+
+def begin(ledger: Ledger, slot: Slot | None, now: float) -> Slot | None:
     """Return what can be had without waiting, if anything."""
-    now = ledger.clock()
-    ledger.recover(now)
+    if ledger.lost.found:
+        ledger.recover(now)
     if ledger.closed:
         if slot is not None:
             ledger.discard(slot, Reason.CLOSED)
         raise ledger.ports.closed()
+    if slot is None and ledger.tickets:  # no barging past the queue
+        return None
     size = len(ledger.slots)
-    if slot is not None:
-        slot = take_popped(ledger, slot, now)
-    elif not ledger.tickets:  # no barging past the queue
-        slot = ledger.claim(now)
+    slot = ledger.claim(now) if slot is None else take_popped(ledger, slot, now)
     if len(ledger.slots) < size:  # some were too old to be handed out
         ledger.look(now)
     return slot
@@ -97,22 +101,22 @@ def take_popped(ledger: Ledger, slot: Slot, now: float) -> Slot | None:
 def wait(ledger: Ledger, until: float, ticket: Ticket, *, queues: bool) -> Generator[Request, Any, Slot]:
     """Wait until a ticket is served, and return what it was granted."""
     try:
-        while not ticket.served:
+        while ticket.slot is None and ticket.error is None:
             now = ledger.clock()
             if now >= until or not queues:
                 break
-            yield PARK, ticket, min(until, ledger.answer_by(now))
-            ledger.begun_by_caller(ticket)
+            yield PARK, ticket, until if ledger.dialers_answer else min(until, ledger.answer_by(now))
+            if ledger.unanswered:
+                ledger.begun_by_caller(ticket)
     except GeneratorExit:
         ledger.lost.take(ticket)
         raise
     except BaseException:
         forsake(ledger, ticket)
         raise
-    ledger.picked_up(ticket)
-    ledger.leave(ticket)
-    slot, ticket.slot = ticket.slot, None  # a notice that comes late may still hold the ticket
+    slot = ledger.pick_up(ticket)
     if slot is None:
+        ledger.leave(ticket)
         raise refusal(ledger, ticket)
     return slot
 

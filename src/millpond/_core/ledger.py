@@ -74,8 +74,9 @@ class Ledger:
         self.settling: deque[Slot] = deque()  # a deferred reset is out; the one sent first on the left
         self.tickets: OrderedDict[Ticket, None] = OrderedDict()  # oldest first; leaving from the middle costs O(1)
         self.fresh: OrderedDict[Ticket, None] = OrderedDict()  # those of them that are not overdue yet
-        # Served, not yet picked up; weak, since a ticket whose caller is gone must die with what it was granted.
-        self.granted: weakref.WeakKeyDictionary[Ticket, None] = weakref.WeakKeyDictionary()
+        # Served, not yet picked up; weak, since a ticket whose caller is gone must die with what it was granted.  Not a
+        # WeakSet, which is written in Python: this is in every hand-over.  ``tick`` weeds out those that died.
+        self.granted: set[weakref.ref[Ticket]] = set()
         self.dialing: OrderedDict[int, float] = OrderedDict()  # dials in flight: slot number -> decided at
         self.young: OrderedDict[int, float] = OrderedDict()  # those of them that are not late
         self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
@@ -169,8 +170,9 @@ class Ledger:
             return slot
         return None
 
-    def take_back(self, slot: Slot, now: float) -> None:
+    def take_back(self, slot: Slot) -> None:
         """A holder gives back a connection that is as good as new: hand it over, shelve it or give it up."""
+        now = self.clock()
         if self.account(slot, now):
             self.shelve(slot, now)
             self.look(now)
@@ -178,10 +180,12 @@ class Ledger:
     def account(self, slot: Slot, now: float) -> bool:
         """Enter a return into the books; False if the slot was taken off them while it was out."""
         held_s = now - slot.leased_at
-        self.used(slot, held_s)
+        slot.uses += 1
+        slot.busy_s += held_s
         if self.tickets:
             self.rule.returned(now, held_s)
-        self.recover(now)
+        if self.lost.found:
+            self.recover(now)
         if slot.state is GONE:  # by close(), or by a fork
             self.close_disowned(slot)
             return False
@@ -333,8 +337,7 @@ class Ledger:
 
     def pass_on(self, ticket: Ticket) -> None:
         """What a caller was granted who does not want it any more goes to the next."""
-        self.picked_up(ticket)
-        slot, ticket.slot = ticket.slot, None
+        slot = self.pick_up(ticket)
         if slot is not None:
             self.put_back(slot, self.clock())
 
@@ -369,7 +372,8 @@ class Ledger:
         state, slot.reason = slot.state, Reason.UNCLEAN
         if state is LEASED:
             self.counts["dropped"] += 1
-            self.used(slot, now - slot.leased_at)
+            slot.uses += 1
+            slot.busy_s += now - slot.leased_at
             self.report("dropped", slot=slot, held_s=now - slot.leased_at)
         # Nobody can say what its last holder left in it, and a finalizer cannot wait for a reset: it is given up.
         self.discard(slot, Reason.UNCLEAN)
@@ -393,10 +397,6 @@ class Ledger:
             self.strike_off(number)
             self.room_freed(now)
 
-    def used(self, slot: Slot, held_s: float) -> None:
-        slot.uses += 1
-        slot.busy_s += held_s
-
     # ------------------------------------------------------------------ telling
     def tell(self, what: str, **details: Any) -> None:
         """Tell observers, if there are any."""
@@ -415,7 +415,8 @@ class Ledger:
         if len(self.tickets) >= self.limits.max_waiting:
             raise self.ports.queue_full(self)
         ticket = Ticket(self.ports.new_waiter(), came_at)
-        if self.tickets and next(reversed(self.tickets)).since > came_at:  # it was proving a connection meanwhile
+        # Somebody may have come while this one was proving a connection.
+        if came_at < now and self.tickets and next(reversed(self.tickets)).since > came_at:
             self.take_place(ticket)
         else:
             self.tickets[ticket] = None
@@ -425,7 +426,7 @@ class Ledger:
         self.rule.asked(now, len(self.tickets))
         self.arm(now + HOUSEKEEPING_S)  # so that the loss of any notice costs that much at most
         self.match(now)  # a shell may have shelved a slot before it could see this ticket
-        if not ticket.served and self.room > 0:  # without room there is nothing to decide: something will come back
+        if self.room > 0 and not ticket.served:  # without room there is nothing to decide: something will come back
             self.look(now)  # whether it is still hopeless, only a dial can tell
             if self.hopeless(now):
                 self.fail_hopeless(now)
@@ -473,11 +474,13 @@ class Ledger:
     def grant(self, slot: Slot, now: float) -> None:
         ticket, _ = self.tickets.popitem(last=False)
         self.fresh.pop(ticket, None)
-        assert not ticket.served, "bug: a ticket was granted twice"
+        assert ticket.slot is None, "bug: a ticket was granted twice"
+        assert ticket.error is None, "bug: a ticket that was refused is granted"
         ticket.slot = slot
         slot.code = None  # whoever had it last has nothing to do with what becomes of it now
-        self.waited_s += now - ticket.since
-        self.rule.served(now - ticket.since)
+        waited_s = now - ticket.since
+        self.waited_s += waited_s
+        self.rule.served(waited_s)
         self.wake(ticket)
 
     def fail(self, ticket: Ticket, error: BaseException) -> None:
@@ -498,11 +501,14 @@ class Ledger:
             self.fail(ticket, self.ports.timed_out(self, now - ticket.since))
 
     def wake(self, ticket: Ticket) -> None:
-        self.granted[ticket] = None
+        self.granted.add(weakref.ref(ticket))
         self.outbox.append((Notice.WAKE, ticket))
 
-    def picked_up(self, ticket: Ticket) -> None:
-        self.granted.pop(ticket, None)
+    def pick_up(self, ticket: Ticket) -> Slot | None:
+        """Take from a ticket what it was granted, if anything: a notice that comes late may still hold the ticket."""
+        self.granted.discard(weakref.ref(ticket))
+        slot, ticket.slot = ticket.slot, None
+        return slot
 
     # ------------------------------------------------------------------ dials
     def look(self, now: float) -> None:
@@ -747,8 +753,12 @@ class Ledger:
         self.alarm_at = FOREVER
         self.recover(now)
         self.count_slots(now)
-        for ticket in list(itertools.islice(self.granted, ROUND)):
-            self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal
+        for reference in list(itertools.islice(self.granted, ROUND)):
+            ticket = reference()
+            if ticket is None:
+                self.granted.discard(reference)
+            else:
+                self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal
         for number, slot in list(self.unanswered.items()):
             if now - self.dialing.get(number, now) >= START_ANSWER_S - TOLERANCE_S:
                 self.outbox.append((Notice.DIAL, slot))

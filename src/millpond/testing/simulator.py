@@ -440,7 +440,7 @@ class Simulator:
             until = now + self.limits.connect_timeout_s
             self._start(_Talk(conversations.checkin(self.ledger, slot, until), _nothing, _nothing))
         else:
-            self.ledger.take_back(slot, now)
+            self.ledger.take_back(slot)
         del slot
         self._deliver()
         if caller.again:

@@ -73,7 +73,7 @@ def settle_down(world: World) -> None:
 
 def check_nobody_oversleeps(world: World) -> None:
     """What was lost on the way to somebody is made good by one of the next ticks."""
-    for ticket in list(world.ledger.granted):
+    for ticket in filter(None, [reference() for reference in world.ledger.granted]):
         asleep = not ticket.waiter.woken and any(talk.subject is ticket for talk in world.talks)
         must(not asleep, "somebody was served and sleeps on")
     for number in world.ledger.unanswered:

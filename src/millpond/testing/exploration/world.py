@@ -440,7 +440,7 @@ class World:
         elif how == "dirty":
             self.start(Talk("checkin", self.conversations.checkin(self.ledger, slot, self.now + 10.0)))
         elif self.ledger.tickets or self.now >= slot.expires_at or not self.inlined:
-            self.ledger.take_back(slot, self.now)
+            self.ledger.take_back(slot)
         else:
             slot.uses += 1
             self.pushes.append(Held(slot, "decided", self.now))
@@ -619,7 +619,7 @@ class World:
             if lose and name in _LOSABLE:
                 lose = False
                 self.saw(_LOSABLE[name])
-                asleep = notice[1] in self.ledger.granted if name == "WAKE" else False
+                asleep = notice[1] in [reference() for reference in self.ledger.granted] if name == "WAKE" else False
                 must(not asleep or self.ledger.alarm_at < FOREVER, "no tick is due that could repeat a lost wake-up")
             else:
                 self.perform(name, notice, refuse=refuse)
