@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,13 @@ def test_discard_gives_up_the_connection(pool: millpond.Pool[Any]) -> None:
     assert (0, {"unclean": 1}) == (pool.stats().size, pool.stats().retired)
     pool.close()
     assert raw.closed
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_lease_is_not_copied(pool: millpond.Pool[Any], copied: Callable[[Any], object]) -> None:
+    """A copy would give the same connection back once more, and two callers would have it."""
+    with pool.connection() as conn, pytest.raises(TypeError, match="cannot be copied"):
+        copied(conn)
 
 
 def test_a_lease_shows_what_it_holds(pool: millpond.Pool[Any]) -> None:

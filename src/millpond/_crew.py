@@ -108,7 +108,7 @@ class Crew:
         self.guard = runtime.new_lock()
         self.working = 0
         self.proven = False  # a worker has been seen at work: on some hosts threads start and never run
-        self.joiners: list[Waiter] = []
+        self.joiners: deque[Waiter] = deque()
         self.partings: deque[Callable[[], None]] = deque()
         self.parting = False
 
@@ -133,8 +133,11 @@ class Crew:
     def done(self) -> None:
         with self.guard:
             self.working -= 1
-            joiners, self.joiners = self.joiners, []
-        for joiner in joiners:
+        while self.joiners:
+            try:
+                joiner = self.joiners.popleft()
+            except IndexError:  # another worker was quicker
+                return
             joiner.wake()
 
     def part(self, farewell: Callable[[], None]) -> None:
@@ -161,10 +164,9 @@ class Crew:
         proof_by = self.runtime.clock() + PROOF_S
         while True:
             waiter = Waiter(self.runtime.new_lock)
-            with self.guard:
-                if not self.working:
-                    return True
-                self.joiners.append(waiter)
+            self.joiners.append(waiter)  # first: done() counts first and looks then
+            if not self.working:
+                return True
             left_s = (until if self.proven else min(until, proof_by)) - self.runtime.clock()
             if left_s <= 0:
                 return False
@@ -192,10 +194,10 @@ class AlarmClock:
     def arm(self) -> bool:
         """Tell the thread that the alarm was set anew; False if it cannot be started."""
         with self.guard:
-            if self.running:
-                self.nudge()
-                return True
-            self.running = True
+            was_running, self.running = self.running, True
+        if was_running:
+            self.nudge()
+            return True
         if self.crew.start(
             self.run, contextvars.Context()
         ):  # the thread may have ended by now: it sets ``running`` itself
@@ -221,9 +223,14 @@ class AlarmClock:
             self.bell.acquire(timeout=min(due_s, _thread.TIMEOUT_MAX))
         elif due_s > 0 and self.pool() is not None:
             self.bell.acquire(timeout=LINGER_S)
-        with self.guard:  # arm() looks at ``running`` under it, after the alarm was set
-            self.running = self.due_s() < FOREVER
-            return self.running
+        if self.due_s() < FOREVER:
+            return True
+        self.running = False
+        if self.due_s() == FOREVER:  # arm() looks at ``running`` after the alarm was set: it starts another thread
+            return False
+        with self.guard:
+            others, self.running = self.running, True
+        return not others
 
     def due_s(self) -> float:
         """Return the seconds until the alarm is due; for ever, if it is not set or the pool is no more."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from ._core.states import IDLE
 from .errors import ConnectionReturned
@@ -95,6 +95,10 @@ class Loan(Generic[C]):
         except TypeError:  # a C class that allows no weak references
             kept.append(lambda: cursor)
         slot.cursors = kept
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        """Refuse to be copied or pickled: a copy would give the same connection back once more."""
+        raise TypeError("a connection from a pool cannot be copied or pickled; take another one from the pool")
 
     def __getattr__(self, name: str) -> Any:
         if name == "_slot":  # deleted: given back

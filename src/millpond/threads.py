@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _getframe = sys._getframe
+WAKE = Notice.WAKE
 ONCE = (Notice.CLOSE, Notice.TELL)  # all other notices may be performed twice without harm
 
 
@@ -151,6 +152,7 @@ class Pool(Shell[C]):
         runtime = self._runtime
         self._clock = runtime.clock
         self._lock: LockLike = runtime.new_lock()
+        self._stepper = 0  # the thread that is in a step, while there is one
         self._crew = Crew(runtime)
         self._alarm = AlarmClock(runtime, self._crew, self)
         self._context = contextvars.Context()
@@ -226,8 +228,14 @@ class Pool(Shell[C]):
 
     def stats(self) -> PoolStats:
         """Return a snapshot of the pool: sizes, the queue, counters, who holds what."""
+        self._refuse_in_a_step()
+        me = get_ident()
         with self._lock:
-            return self._snapshot()
+            self._stepper = me
+            try:
+                return self._snapshot()
+            finally:
+                self._stepper = 0
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until ``min_idle`` connections are open.
@@ -240,6 +248,7 @@ class Pool(Shell[C]):
             PoolClosed: the pool was closed.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
+        self._refuse_in_a_step()
         try:
             self._converse(self._filling(timeout))
         except Error as error:
@@ -284,6 +293,8 @@ class Pool(Shell[C]):
 
     # ------------------------------------------------------------------ the slow path
     def _checkout(self, timeout: float | None, popped: Slot | None) -> Slot:
+        if self._stepper:
+            self._refuse_in_a_step()
         if self._left:
             self._take_what_was_left()
         try:
@@ -302,18 +313,42 @@ class Pool(Shell[C]):
         return lease
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
-        if exc_type is GeneratorExit and self._is_stepping():
+        if self._stepper and self._is_stepping():
             self._left.append(slot)
             self._alarm.nudge()
             return
         self._give_back_now(slot, exc_type)
 
+    def _discard(self, slot: Slot) -> None:
+        if self._is_stepping():
+            slot.expires_at = RETIRED
+            self._left.append(slot)
+            self._alarm.nudge()
+            return
+        super()._discard(slot)
+
+    def _look_again(self, slot: Slot) -> None:
+        if self._is_stepping():
+            self._alarm.nudge()
+            return
+        super()._look_again(slot)
+
     def _is_stepping(self) -> bool:
-        """Say whether a step is under way: perhaps this one, in which the garbage collector has closed a generator."""
-        if self._lock.acquire(False):
+        """Say whether this thread is in a step: the collector, or a signal, has called somebody's code there."""
+        if self._stepper != get_ident():
+            return False
+        if self._lock.acquire(False):  # a signal has struck between the end of a step and the word of it
             self._lock.release()
             return False
         return True
+
+    def _refuse_in_a_step(self) -> None:
+        if self._is_stepping():
+            text = (
+                f"{self.name}: used by a finalizer or a signal handler that has interrupted the pool itself in this "
+                "thread; there, connections can be given back, and nothing else be done with the pool"
+            )
+            raise Error(text)
 
     def _take_what_was_left(self) -> None:
         while (slot := self._next_left()) is not None:
@@ -324,6 +359,11 @@ class Pool(Shell[C]):
         super()._alarm_rang()
 
     def _give_back_now(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
+        if self._ledger.was_garbage(slot):  # its holder's finalizer gives it back, and its own may be about to run
+            found = self._reclaimed(slot)
+            if found is None:
+                return
+            slot = found
         if slot.conn is not None and self._driver.role_suspect(slot.conn):
             self._look_into_role(slot.conn)
         conversation = self._take_back(slot, exc_type)
@@ -347,15 +387,18 @@ class Pool(Shell[C]):
         step: Callable[[Any], Request] = conversation.send
         answer: Any = None
         raised: BaseException | None = None
+        me = get_ident()
         while True:
             try:
                 with self._lock:
                     # Nothing is raised through the end of this block: between an exception and the release of the lock
                     # Python 3.10 looks for signals, and a handler that raised there would leave the lock held for ever.
                     try:
+                        self._stepper = me
                         verb, subject, until = step(answer)
                     except BaseException as error:  # noqa: BLE001  raised again below
                         raised = error
+                    self._stepper = 0
             finally:
                 if self._outbox:
                     self._deliver()
@@ -374,8 +417,15 @@ class Pool(Shell[C]):
                 step, answer = conversation.throw, error
 
     def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
+        if self._stepper:
+            self._refuse_in_a_step()
+        me = get_ident()  # not a call later: the collector may run at any
         with self._lock:
-            decision(*subjects)
+            self._stepper = me
+            try:
+                decision(*subjects)
+            finally:
+                self._stepper = 0
         self._deliver()
 
     # ------------------------------------------------------------------ verbs
@@ -445,7 +495,10 @@ class Pool(Shell[C]):
                 notice = outbox[0]
             except IndexError:  # another thread was quicker
                 return
-            if notice[0] in ONCE:
+            if notice[0] is WAKE:  # in every hand-over
+                notice[1].waiter.wake()
+                claim(outbox, notice)
+            elif notice[0] in ONCE:
                 self._perform_once(notice)
             else:
                 self._notify(*notice)
@@ -461,9 +514,7 @@ class Pool(Shell[C]):
             raise
 
     def _notify(self, notice: Notice, subject: Any) -> None:
-        if notice is Notice.WAKE:
-            subject.waiter.wake()
-        elif notice is Notice.DIAL:
+        if notice is Notice.DIAL:
             self._start_dialer(subject)
         elif notice is Notice.ALARM:
             self._alarm.arm()

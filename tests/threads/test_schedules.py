@@ -60,7 +60,7 @@ MUTANTS = {
     ),
     "a notice is removed before it is performed, and lost on the way": (
         "threads.py",
-        "self._notify(*notice)\n                claim(outbox, notice)",
+        "notice[1].waiter.wake()\n                claim(outbox, notice)",
         "claim(outbox, notice)",
         ("return_and_checkout",),
     ),
@@ -73,7 +73,7 @@ MUTANTS = {
     "finalizers take the lock": (
         "threads.py",
         "nudge=self._alarm.nudge,",
-        "nudge=lambda: self._decide(lambda: None),",
+        "nudge=lambda: [self._lock.acquire(), self._lock.release()],",
         ("finalizer",),
     ),
 }
@@ -83,7 +83,7 @@ import os, sys, millpond
 from tests.threads import schedules
 print(os.path.dirname(millpond.__file__), flush=True)
 schedules.World.patience_s = 2.0  # some mutants hang
-if any(schedules.main(["1500", scenario]) for scenario in sys.argv[1:]):
+if any(schedules.main(["2500", scenario]) for scenario in sys.argv[1:]):
     print("found", flush=True)
 os._exit(0)  # threads of a mutant may hang for ever
 """

@@ -355,10 +355,19 @@ class Ledger:
         self.slots[heir.number] = weakref.ref(heir)
         return heir
 
+    def was_garbage(self, slot: Slot) -> bool:
+        """Say whether the garbage collector has had this slot in hand: it clears references before it finalizes."""
+        reference = self.slots.get(slot.number)
+        return reference is not None and reference() is None
+
     def recover_one(self, lost: Slot, now: float) -> None:
         if lost.state is GONE:  # reclaimed, or cut, meanwhile
             self.close_disowned(lost)
             return
+        # The finalizer of whatever held the lease may have given it back before the slot's own was run.
+        for shelf, state in ((self.idle, IDLE), (self.settling, SETTLING)):
+            if lost.state is state and lost in shelf:
+                shelf.remove(lost)
         slot = lost.heir()
         if slot.number not in self.slots:
             state, slot.state = slot.state, GONE

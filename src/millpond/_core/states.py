@@ -177,6 +177,8 @@ class Slot:
 
     def __del__(self) -> None:
         if self.state is not GONE or self.conn is not None:
+            # The finalizer of whatever held the lease may give it back all the same, before this or after it.
+            self.expires_at, self.reason = RETIRED, Reason.UNCLEAN
             self.lost.take(self)
 
     def heir(self) -> Slot:
