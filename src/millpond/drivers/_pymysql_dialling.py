@@ -132,10 +132,12 @@ def open_socket(conn: Any, until: float) -> socket.socket:
         return sock
     source = (conn.bind_address, 0) if conn.bind_address is not None else None
     failure: OSError = OSError("no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(conn.host, conn.port, 0, socket.SOCK_STREAM):
+    addresses = socket.getaddrinfo(conn.host, conn.port, 0, socket.SOCK_STREAM)
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(remaining(until))
+            # One that does not answer must leave time for the others: it gets its share of what is left.
+            sock.settimeout(remaining(until) / (len(addresses) - tried))
             if source is not None:
                 sock.bind(source)
             sock.connect(address)
