@@ -312,7 +312,7 @@ class AsyncDatabase:
         seconds = seconds_of(timeout)
         inside = self._joining.current()
         if inside is not None:
-            return AsyncStream(inside.streaming(sql, params, into, seconds))
+            return AsyncStream(inside.streaming(sql, params, into, seconds), inside.abandoned)
         return AsyncStream(self._streaming(sql, params, into, seconds))
 
     # ------------------------------------------------------------------ writes
@@ -760,18 +760,26 @@ class _Hand:
 
 
 class _Open:
-    """An open transaction: its books, and the connection in hand."""
+    """An open transaction: its books, and the connection in hand.
 
-    __slots__ = ("books", "hand", "owner")
+    Attributes:
+        abandoned: streams that were dropped before their end, by a ``break`` for instance; whatever comes next on the
+            connection closes them first.  A task of the garbage collector's would do so at the same time.
+    """
+
+    __slots__ = ("abandoned", "books", "hand", "owner")
 
     def __init__(self, hand: _Hand, books: Books) -> None:
         self.hand = hand
         self.books = books
         self.owner = transactions.myself()
+        self.abandoned: list[AsyncGenerator[Any, None]] = []
 
     async def admit(self, what: str) -> None:
         """See to it that the transaction still stands, and ask the server where that is in doubt."""
         books, hand = self.books, self.hand
+        if self.abandoned:
+            await self.close_abandoned()
         books.admit(what)
         overdue, hand.overdue = hand.overdue, None
         if overdue is not None and hand.dialect.brand != "sqlite":  # interrupt() ends nothing that begins later
@@ -780,6 +788,12 @@ class _Open:
         if books.doubtful:
             await self.probe()
         books.admit(what)
+
+    async def close_abandoned(self) -> None:
+        """Close the streams that nobody can read any more."""
+        while self.abandoned:
+            with contextlib.suppress(errors.StatementFailed):  # the books know
+                await self.abandoned.pop().aclose()
 
     async def probe(self) -> None:
         """Have the server say whether the transaction is open."""
@@ -858,6 +872,15 @@ class _Open:
 
     async def leave_stream(self, cursor: Any, text: str, error: BaseException) -> None:
         """End a stream early: the connection is needed, and what is left is not read."""
+        if self.books.spoilt:  # and its connection given up
+            return
+        try:
+            await self.end_early(cursor, text, error)
+        except BaseException as failure:
+            self.books.spoil("a stream in it was left before its end, and it is not known how that ended", failure)
+            raise
+
+    async def end_early(self, cursor: Any, text: str, error: BaseException) -> None:
         hand = self.hand
         if not isinstance(error, (Exception, GeneratorExit)):  # cancelled: nothing is waited for
             self.books.spoil("a stream in it was left by a task that was cancelled", error)
@@ -891,6 +914,8 @@ class _Open:
         For a task that was cancelled the pool does it, when the connection is given back.
         """
         hand = self.hand
+        if isinstance(error, Exception):
+            await self.close_abandoned()
         if self.books.spoilt or self.books.streaming or hand.overdue is not None:
             self.books.spoilt = True
             return
@@ -1012,6 +1037,8 @@ class AsyncTransaction:
 
     async def _leave_block(self, opened: _Open, exc: BaseException | None) -> None:
         try:
+            if isinstance(exc, Exception):
+                await opened.close_abandoned()
             if exc is None:
                 await opened.send(f"RELEASE SAVEPOINT {self._savepoint}")
             elif opened.books.stands and not opened.books.streaming:
@@ -1045,13 +1072,20 @@ class AsyncTransaction:
 class AsyncStream(Generic[T]):
     """Rows as they come; an asynchronous iterator, and a block at whose end it is closed."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_abandoned", "_rows")
 
-    def __init__(self, found: AsyncGenerator[T, None]) -> None:
+    def __init__(
+        self, found: AsyncGenerator[T, None], abandoned: list[AsyncGenerator[Any, None]] | None = None
+    ) -> None:
         self._rows = found
+        self._abandoned = abandoned  # of its transaction
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self._rows  # itself: no further call for each row
+        return self  # not the generator: that this is dropped tells that nobody reads on
+
+    def __del__(self) -> None:
+        if self._abandoned is not None and getattr(self._rows, "ag_frame", None) is not None:
+            self._abandoned.append(self._rows)
 
     def __anext__(self) -> Awaitable[T]:
         return self._rows.__anext__()

@@ -74,6 +74,17 @@ async def streams(db: AsyncDatabase) -> None:
             with pytest.raises(millpond.TransactionMisuse, match="a stream of this transaction is being read"):
                 await db.select_value("SELECT 1")
         assert 4 == await db.select_value(f"SELECT COUNT(*) FROM {TABLE}")
+        async for row in db.stream(everything):  # and without a block: what was dropped is closed by what comes next
+            assert (1, "name 1") == row
+            break
+        assert 4 == await db.select_value(f"SELECT COUNT(*) FROM {TABLE}")
+        with pytest.raises(ZeroDivisionError):
+            async with db.transaction():
+                await db.execute(f"DELETE FROM {TABLE}")
+                async for _ in db.stream("SELECT 1 UNION ALL SELECT 2"):
+                    raise ZeroDivisionError
+        async for _ in db.stream(everything):
+            break
     assert 4 == await db.select_value(f"SELECT COUNT(*) FROM {TABLE}")
 
 
