@@ -369,7 +369,7 @@ class AsyncDatabase:
         values: Mapping[str, Any] | Iterable[Mapping[str, Any]],
         *,
         key: str | Sequence[str] = (),
-        update: Sequence[str] | None = None,
+        update: str | Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Done:
         """Insert a row, or several, and where a row with the key is there already, update that.
@@ -1043,8 +1043,11 @@ class AsyncTransaction:
                 await opened.send(f"RELEASE SAVEPOINT {self._savepoint}")
             elif opened.books.stands and not opened.books.streaming:
                 await opened.send(f"ROLLBACK TO SAVEPOINT {self._savepoint}")
-        except Error:
-            if exc is None:  # the books know: whatever comes next in the transaction is told
+            else:
+                opened.books.end(transactions.BLOCK_NOT_TAKEN_BACK, exc)
+        except Error as error:
+            opened.books.end(transactions.BLOCK_NOT_TAKEN_BACK, error)
+            if exc is None:  # else the books know: whatever comes next in the transaction is told
                 raise
         finally:
             opened.books.close_block()
@@ -1127,11 +1130,17 @@ async def rows_from(cursor: Any, maker: Callable[[Any], Any] | None) -> AsyncGen
 async def run_batches(hand: _Hand, text: str, values: list[Any]) -> int:
     """Run a statement for each of many rows, and return how many were touched."""
     cursor = await answer_of(hand.dialect.cursor(hand.conn))
+    count = 0
+    if batches.goes_row_by_row(hand.dialect, text):
+        for row in values:
+            await cursor.execute(text, row)
+            count += max(cursor.rowcount, 0)
+        await cursor.close()
+        return count
     parts: Iterable[list[Any]] = [values]
     bytes_max = hand.knowledge.bytes_max()
     if not hand.dialect.limit_batches(cursor, bytes_max) and hand.dialect.brand in ("mysql", "mariadb"):
         parts = batches.measured(values, text, bytes_max)
-    count = 0
     for part in parts:
         await cursor.executemany(text, part)
         count += max(cursor.rowcount, 0)

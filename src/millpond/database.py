@@ -432,7 +432,7 @@ class Database:
         values: Mapping[str, Any] | Iterable[Mapping[str, Any]],
         *,
         key: str | Sequence[str] = (),
-        update: Sequence[str] | None = None,
+        update: str | Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Done:
         """Insert a row, or several, and where a row with the key is there already, update that.
@@ -725,8 +725,11 @@ class Transaction:
                 opened.send(f"RELEASE SAVEPOINT {self._savepoint}")
             elif opened.books.stands and not opened.books.streaming:
                 opened.send(f"ROLLBACK TO SAVEPOINT {self._savepoint}")
-        except Error:
-            if exc is None:  # the books know: whatever comes next in the transaction is told
+            else:
+                opened.books.end(transactions.BLOCK_NOT_TAKEN_BACK, exc)
+        except Error as error:
+            opened.books.end(transactions.BLOCK_NOT_TAKEN_BACK, error)
+            if exc is None:  # else the books know: whatever comes next in the transaction is told
                 raise
         finally:
             opened.books.close_block()

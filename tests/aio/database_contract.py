@@ -129,6 +129,16 @@ async def transactions(db: AsyncDatabase) -> None:
         seen_by_others = await asyncio.get_running_loop().create_task(db.select_value(count))
         assert 3 == seen_by_others, "a task that was started within takes no part"
     assert 2 == await db.select_value(count)
+    with pytest.raises(millpond.TransactionLost, match="could not be taken back"):
+        async with db.transaction():
+            with pytest.raises(ZeroDivisionError):
+                async with db.transaction():
+                    await db.execute(f"DELETE FROM {TABLE} WHERE id = 3")
+                    found = db.stream(f"SELECT id FROM {TABLE}")
+                    await anext(found)
+                    raise ZeroDivisionError
+            await found.close()
+    assert 2 == await db.select_value(count)
     with pytest.raises(millpond.ReadOnlyTransaction):
         async with db.transaction(read_only=True):
             await db.execute(f"DELETE FROM {TABLE}")

@@ -100,6 +100,10 @@ def test_an_upsert_changes_what_it_is_told_to(db: Database) -> None:
     assert [(1, "new", 5), (2, "x", 8), (3, "y", 7)] == db.select_rows("SELECT * FROM accounts ORDER BY id")
     with pytest.raises(m.InvalidSetting, match="no value for nothing"):
         db.upsert("accounts", {"id": 1}, key="id", update=["nothing"])
+    db.upsert("accounts", {"id": 3, "owner": "one name", "balance": 9}, key="id", update="owner")
+    assert ("one name", 7) == db.select_row("SELECT owner, balance FROM accounts WHERE id = 3")
+    with pytest.raises(m.InvalidParameters, match="a row without columns"):
+        db.upsert("accounts", {})
 
 
 def test_rows_of_many_have_the_same_columns(db: Database) -> None:
@@ -122,6 +126,26 @@ def test_transactions_nest(db: Database) -> None:
     with pytest.raises(ZeroDivisionError), db.transaction():
         add(db, 1, 1 // 0)
     assert [11, 12] == balances(db)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_block_that_could_not_be_taken_back_takes_the_whole_with_it(db: Database, fails: bool) -> None:
+    """While a stream is open no savepoint can be rolled back: then nothing of the transaction is committed."""
+
+    def leave_in_the_middle() -> None:
+        with pytest.raises(KeyError if fails else m.TransactionMisuse), db.transaction():
+            add(db, 1, 100)
+            streams.append(db.stream("SELECT * FROM accounts"))
+            next(streams[0])
+            if fails:
+                raise KeyError
+
+    streams: list[m.Stream[Any]] = []
+    with pytest.raises(m.TransactionLost, match="could not be taken back"), db.transaction():
+        leave_in_the_middle()
+        streams[0].close()
+        add(db, 2, 1)
+    assert [10, 10] == balances(db)
 
 
 def test_ddl_is_part_of_a_transaction(db: Database) -> None:

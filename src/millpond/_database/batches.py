@@ -9,6 +9,7 @@ An ``async`` shell uses :func:`next_chunk` and :func:`measured`, and awaits the 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from .dialects import Dialect
 
 ROWS_MAX: Final = 10_000  # rows of a chunk: enough for statements of the full length, little enough for the memory
 OTHER_VALUE_BYTES: Final = 64  # more than any number or date takes
+_UPDATE_PART: Final = re.compile(r"\bON\s+DUPLICATE\b.*", re.IGNORECASE | re.DOTALL)
 
 
 class Done(NamedTuple):
@@ -56,13 +58,28 @@ def size_of(value: Any) -> int:
     return 4 * len(value) + 3 if isinstance(value, (str, bytes, bytearray)) else OTHER_VALUE_BYTES
 
 
+def goes_row_by_row(dialect: Dialect, text: str) -> bool:
+    """Say whether a driver must not put rows into one statement.
+
+    None of them binds a value behind ``ON DUPLICATE KEY UPDATE``, and not all make one of a doubled percent sign there.
+    """
+    update = _UPDATE_PART.search(text) if dialect.brand in ("mysql", "mariadb") else None
+    return update is not None and "%" in update[0]
+
+
 def run(dialect: Dialect, conn: Any, text: str, rows: list[Any], bytes_max: int) -> int:
     """Run a statement for each of many rows, and return how many were touched."""
     cursor = dialect.cursor(conn)
+    count = 0
+    if goes_row_by_row(dialect, text):
+        for row in rows:
+            cursor.execute(text, row)
+            count += max(cursor.rowcount, 0)
+        cursor.close()
+        return count
     parts: Iterable[list[Any]] = [rows]
     if not dialect.limit_batches(cursor, bytes_max) and dialect.brand in ("mysql", "mariadb"):
         parts = measured(rows, text, bytes_max)
-    count = 0
     for part in parts:
         cursor.executemany(text, part)
         count += max(cursor.rowcount, 0)

@@ -281,7 +281,7 @@ class MySQLConnector(MySQLFamily):
         return lease.cursor(buffered=False, dictionary=False)
 
     def autocommit(self, conn: Any) -> bool:
-        return bool(conn.autocommit)  # this one asks the server; it is asked once
+        return bool(conn.autocommit)  # where nobody watches, this one asks the server; it is asked once
 
     def in_transaction(self, conn: Any) -> bool | None:
         return bool(conn.in_transaction)

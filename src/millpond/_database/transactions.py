@@ -33,6 +33,7 @@ ISOLATIONS: Final = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "S
 ATTEMPTS: Final = 5
 FIRST_DELAY_S: Final = 0.02  # the most that is waited before the second attempt; doubled for each further one
 LONGEST_DELAY_S: Final = 1.0
+BLOCK_NOT_TAKEN_BACK: Final = "a block within was left by an exception, and could not be taken back"
 
 # Who runs within a thread, by the libraries that have such things; each raises RuntimeError where nobody does.
 _WITHIN_THREADS: Final = (("asyncio", "current_task"), ("trio.lowlevel", "current_task"), ("greenlet", "getcurrent"))

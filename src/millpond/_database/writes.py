@@ -66,18 +66,21 @@ def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, upda
     return f"{insert} ON DUPLICATE KEY UPDATE {changes}"
 
 
-def upsert_maker(table: Table, columns: Names, key: str | Sequence[str], update: Sequence[str] | None) -> Maker:
+def upsert_maker(table: Table, columns: Names, key: str | Sequence[str], update: str | Sequence[str] | None) -> Maker:
     """Return what writes the upsert for a dialect.
 
     Raises:
+        InvalidParameters: the row has no columns at all.
         InvalidSetting: a column of the key, or one to be updated, has no value.
     """
+    if not columns:
+        raise InvalidParameters("a row without columns can be inserted, but is no upsert: there is nothing to meet")
     names = as_names(key)
-    changed = columns_to_update(columns, names, update)
+    changed = columns_to_update(columns, names, None if update is None else as_names(update))
     return functools.partial(upsert_text, table=table, columns=columns, key=names, update=changed)
 
 
-def columns_to_update(columns: Names, key: Names, update: Sequence[str] | None) -> Names:
+def columns_to_update(columns: Names, key: Names, update: Names | None) -> Names:
     """Return what an upsert changes in the row that exists: all columns but the key, or those named.
 
     Raises:
@@ -88,7 +91,7 @@ def columns_to_update(columns: Names, key: Names, update: Sequence[str] | None) 
         if unknown:
             allowed = f"columns that have a value: {', '.join(columns)}"
             raise InvalidSetting(name, list(named), allowed, f"no value for {', '.join(unknown)}")
-    return tuple(update) if update is not None else tuple([column for column in columns if column not in key])
+    return update if update is not None else tuple([column for column in columns if column not in key])
 
 
 def names_of(values: Mapping[str, Any]) -> Names:

@@ -61,6 +61,17 @@ def test_within_a_transaction_only_the_batch_is_taken_back(db: Database) -> None
     assert [1] == db.select_column("SELECT id FROM accounts")
 
 
+def test_what_stands_behind_the_rows_is_as_it_was_written(db: Database) -> None:
+    """Percent signs and values behind ON DUPLICATE KEY UPDATE arrive as they are, where drivers join rows as well."""
+    both = [(1, "one"), (2, "two")]
+    sql = "INSERT INTO accounts (id, owner) VALUES (%s, %s) ON DUPLICATE KEY UPDATE owner = "
+    db.execute_many(sql + "'none'", both)
+    db.execute_many(sql + "CONCAT(VALUES(owner), ' 5%')", both)
+    assert ["one 5%", "two 5%"] == db.select_column("SELECT owner FROM accounts ORDER BY id")
+    db.execute_many(sql + "%s", [(*row, f"new {row[0]}") for row in both])
+    assert ["new 1", "new 2"] == db.select_column("SELECT owner FROM accounts ORDER BY id")
+
+
 def test_other_statements_run_once_for_each_row(db: Database) -> None:
     """UPDATE and DELETE go row by row, in one transaction, by position or by name."""
     db.insert_many("accounts", rows(10))
