@@ -47,6 +47,9 @@ class Facts:
         self.schema: str | None = None
 
 
+SQL_MODE_AT: Final = 7  # where the answer to ``Abilities.question`` has the session's sql_mode
+
+
 class Abilities:
     """What a server of this version knows."""
 

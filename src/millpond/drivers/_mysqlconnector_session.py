@@ -22,14 +22,15 @@ import importlib
 import struct
 from _thread import get_ident
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import faults
 from ._model_session import together
-from ._session import COM_QUERY, Session
+from ._session import COM_QUERY, NO_BACKSLASH_ESCAPES, Session
 from ._watched import DRAINED_ROWS_MAX, used_by_two
 
 COM_RESET_CONNECTION: Final = b"\x1f"
+AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
 QUERY_ATTRIBUTES: Final = 1 << 27  # CLIENT_QUERY_ATTRIBUTES
 NO_ATTRIBUTES: Final = b"\x00\x01"
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
 
         def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any: ...
         def cursor(self, *args: Any, **kwargs: Any) -> Any: ...
+        @property
+        def sql_mode(self) -> str: ...
         def is_connected(self) -> bool: ...
         def ping(self, *args: Any, **kwargs: Any) -> None: ...
         def close(self) -> None: ...
@@ -99,6 +102,28 @@ class Listening(_Base):
 
     _millpond: Session
     _millpond_quiet = False  # is_connected() is asked by cursor(), not by its borrower
+    _sql_mode: str | None
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is committed as it is done, by the last status word; the driver asks the server."""
+        return bool(self._millpond.status & AUTOCOMMIT)
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        cast("Any", super(Listening, type(self))).autocommit.fset(self, value)
+
+    @property
+    def sql_mode(self) -> str:
+        """The mode by which values are quoted: what the driver remembers, unless the server says otherwise."""
+        escapes = not self._millpond.status & NO_BACKSLASH_ESCAPES
+        if self._sql_mode is not None and escapes == ("NO_BACKSLASH_ESCAPES" in self._sql_mode):
+            self._sql_mode = None
+        return super().sql_mode
+
+    @sql_mode.setter
+    def sql_mode(self, value: Any) -> None:
+        cast("Any", super(Listening, type(self))).sql_mode.fset(self, value)
 
     def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """Send a statement and read the head of its reply."""

@@ -27,7 +27,7 @@ from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
 
 from . import _mysqlconnector_session as session_module
-from ._model_session import as_text, together
+from ._model_session import SQL_MODE_AT, Abilities, Facts, as_text, together
 from ._mysqlconnector_session import LOOKS, ListeningC, ListeningPure, can_listen, listening
 from ._session import IN_TRANSACTION, Session, Way
 from ._watchdog import watchdog
@@ -261,6 +261,11 @@ class MySQLConnectorDriver(WatchedDriver):
     def drain(self, conn: Any) -> bool:
         """Read what follows a result that was read; a result that was not is left alone."""
         return session_module.drain(conn)
+
+    def _learn(self, conn: Any, abilities: Abilities, row: Sequence[Any]) -> Facts:
+        facts = super()._learn(conn, abilities, row)
+        conn.__dict__["_sql_mode"] = as_text(row[SQL_MODE_AT])  # or it asks before the first statement with values
+        return facts
 
     def look_at(self, conn: Any) -> Any:
         """Return the driver object's own settings."""

@@ -1,6 +1,7 @@
 """Databases on real servers: ``db`` runs a test on MariaDB and on MySQL, in a schema of its own with one table.
 
-``MILLPOND_TEST_DRIVER`` chooses another driver than PyMySQL for all of them, where it is installed.
+``MILLPOND_TEST_DRIVER`` (mysqlclient, mysqlconnector) chooses another driver than PyMySQL for all of them, where it is
+installed: in the environment with the extra ``live``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pymysql
 import pytest
 
 from millpond.database import Database
@@ -26,6 +28,8 @@ TABLE = """
 @pytest.fixture
 def open_database(server: ScratchServer, schema: str) -> Iterator[Callable[..., Database]]:
     """Return a function that makes a database on ``server``, in the schema of this test; closed after the test."""
+    # MySQL has to have seen a user before mysql-connector-python can log in without TLS.
+    pymysql.connect(**server.connect_args(tls=False)).close()
     with contextlib.ExitStack() as databases:
 
         def make(*, port: int | None = None, options: str = "", **settings: Any) -> Database:

@@ -39,6 +39,26 @@ def test_a_clean_cycle_is_one_command_with_autocommit_off(polled_road: Road) -> 
     assert "ROLLBACK" == polled_road.proxy.commands[-1].text
 
 
+def test_values_cost_nothing_and_are_quoted_by_the_mode_of_the_session(polled_road: Road) -> None:
+    """No driver asks for sql_mode before a statement with values, and none quotes by one that has changed since."""
+    pool, hostile = polled_road.pool(), "\\' OR 1 -- \\"
+    with pool.connection() as conn:
+        ask(conn, "SELECT 1")
+    polled_road.proxy.reset_counts()
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT %s, 1", (hostile,))
+        assert (hostile, 1) == cursor.fetchone()
+    assert 1 == len(polled_road.proxy.commands), polled_road.proxy.commands
+    for mode in ("NO_BACKSLASH_ESCAPES", ""):
+        with pool.connection() as conn, conn.cursor() as cursor:
+            cursor.execute("SET SESSION sql_mode = %s", (mode,))
+            cursor.execute("SELECT %s, 1", (hostile,))
+            assert (hostile, 1) == cursor.fetchone()
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT %s, 1", (hostile,))
+        assert (hostile, 1) == cursor.fetchone()
+
+
 def test_a_dirty_cycle_is_reset_by_two_commands(polled_road: Road) -> None:
     """What a reset and its restoring cost is two commands, whatever was left behind."""
     pool = polled_road.pool(on_connect="SET @b = 1")
