@@ -41,13 +41,18 @@ def reason_for(ledger: Ledger, holders: tuple[Holder, ...]) -> str:
         return "server unreachable"
     if ledger.dialing or ledger.abandoned:
         return "dials too slow"
-    return "pool exhausted"
+    if not holders:  # what there was had to answer first, a check or a reset, and did not in time
+        return "server silent"
+    return "pool exhausted" if ledger.room <= 0 else "dials too slow"  # none was begun: too little time to gain by one
 
 
 def state_of(ledger: Ledger, now: float) -> str:
     """Describe the pool in half a line."""
     oldest_s = oldest_wait_s(ledger, now)
     parts = [f"{ledger.busy} of {ledger.limits.max_size} connections are out", f"{len(ledger.dialing)} being opened"]
+    unanswered = len(ledger.settling) + len(ledger.untended)
+    if unanswered:
+        parts.append(f"{unanswered} have not answered yet")
     if ledger.tickets:
         parts.append(f"{len(ledger.tickets)} callers wait, the first for {oldest_s:.3g} s")
     if ledger.rule.failures:
@@ -64,6 +69,11 @@ def remedy_for(reason: str, ledger: Ledger, now: float) -> str:
         return (
             f"Give connections back sooner, or raise max_size (now {limits.max_size}) if the server has room, "
             "or wait longer (timeout)."
+        )
+    if reason == "server silent":
+        return (
+            "The connections that were there had to answer first, and did not in time: look at the network and the "
+            "server, or raise timeout."
         )
     if reason == "dials too slow":
         return (

@@ -46,8 +46,8 @@ class PoolTimeout(Error):
     """No connection became free, or could be opened, in time.
 
     Attributes:
-        reason: ``"pool exhausted"``, ``"server unreachable"``, ``"server full"``, ``"credentials refused"`` or
-        ``"dials too slow"``. waited: seconds this caller has waited.
+        reason: ``"pool exhausted"``, ``"server unreachable"``, ``"server full"``, ``"credentials refused"``,
+        ``"server silent"`` or ``"dials too slow"``. waited: seconds this caller has waited.
         holders: who holds connections, the longest first (:class:`millpond.stats.Holder`).
     """
 

@@ -9,7 +9,7 @@ import pytest
 
 from millpond._core.states import Fault
 from millpond.errors import PoolTimeout
-from millpond.testing.simulator import DialError, FailedDial, Simulator
+from millpond.testing.simulator import Answer, DialError, FailedDial, Simulator
 
 LONG = 10_000.0
 MENDED_BY_WAITING = (Fault.SERVER_FULL, Fault.TRANSIENT)
@@ -92,6 +92,15 @@ class TestOutage:
         assert isinstance(caller.error, PoolTimeout)
         assert isinstance(caller.error.__cause__, DialError)
         assert "server unreachable" == caller.error.reason
+
+    def test_a_server_that_falls_silent_is_no_exhausted_pool(self) -> None:
+        """The one connection there is has to answer a reset, and does not: nobody holds it, and no dial is out."""
+        sim = Simulator(max_size=1, idle=1, defers=True, reset=Answer(good=None), collect=Answer(good=None))
+        sim.caller(at=0.0, hold=0.01, dirty=True)
+        caller = sim.caller(at=0.02, timeout=0.2)
+        sim.run(1.0)
+        assert isinstance(caller.error, PoolTimeout)
+        assert "server silent" == caller.error.reason
 
     def test_connections_that_are_out_are_waited_for(self) -> None:
         """While the server refuses new connections, those that live serve whoever waits."""

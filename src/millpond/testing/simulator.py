@@ -29,6 +29,7 @@ from millpond._core.ports import Ports
 from millpond._core.states import Fault, Notice, Slot, Verb
 from millpond.errors import PoolClosed, PoolTimeout, TooManyWaiting
 from millpond.limits import Limits
+from millpond.stats import holders_of
 from millpond.testing.sim_clock import SimClock
 
 __all__ = ["Answer", "Caller", "DialError", "FailedDial", "GivenUp", "SimConnection", "Simulator"]
@@ -598,7 +599,7 @@ def _classify(error: BaseException) -> Fault:
 
 
 def _timed_out(ledger: Ledger, waited_s: float) -> PoolTimeout:
-    reason = diagnosis.reason_for(ledger, ())
+    reason = diagnosis.reason_for(ledger, holders_of(ledger.live(), ledger.clock(), {}))
     error = PoolTimeout(f"no connection after {waited_s:.3g} s: {reason}", reason=reason, waited=waited_s)
     error.__cause__ = ledger.last_error
     return error
