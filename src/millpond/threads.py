@@ -386,6 +386,7 @@ class Pool(Shell[C]):
         """Hold a conversation to its end."""
         step: Callable[[Any], Request] = conversation.send
         answer: Any = None
+        request: Any = None
         raised: BaseException | None = None
         me = get_ident()
         while True:
@@ -395,7 +396,7 @@ class Pool(Shell[C]):
                     # Python 3.10 looks for signals, and a handler that raised there would leave the lock held for ever.
                     try:
                         self._stepper = me
-                        verb, subject, until = step(answer)
+                        request = step(answer)
                     except BaseException as error:  # noqa: BLE001  raised again below
                         raised = error
                     self._stepper = 0
@@ -410,6 +411,7 @@ class Pool(Shell[C]):
                     raise raised
                 finally:
                     raised = None  # its traceback holds this frame, which would hold it in turn
+            verb, subject, until = request
             try:
                 answer = self._perform[verb](subject, until)
                 step = conversation.send

@@ -1,4 +1,4 @@
-"""What a checkout and return cost, counted: bytecodes and frames, which are the same on every machine.
+"""What a checkout and return cost, and a hand-over, counted: bytecodes and frames, the same on every machine.
 
 Times are measured beside other pools in ``bench/``; they depend on the machine, so nothing fails because of them.  A
 change that makes a pair longer fails here and says by how much; then it is made shorter, or the table is changed and
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 import millpond
 
-from .doubles import NullConnection, NullDriver, runtime_with, start_tracing, trace_bytecodes
+from .doubles import NullConnection, NullDriver, join, queue_up, runtime_with, start_tracing, trace_bytecodes
 
 GRACE = 2  # bytecodes by which patch releases of one interpreter may differ
 # Most bytecodes and frames of a pair.  "bare": nothing is noted, nothing is asked; "full": who holds what and for how
@@ -48,6 +49,14 @@ LIMITS: dict[tuple[int, int], dict[str, tuple[int, int]]] = {
         "full, by hand": (180, 4),
         "full, with": (185, 5),
     },
+}
+
+# Most bytecodes and frames of a hand-over: to queue, to be woken, to find the connection, and to give it to the next.
+HAND_OVER: dict[tuple[int, int], tuple[int, int]] = {
+    (3, 10): (1071, 47),
+    (3, 11): (1101, 47),
+    (3, 12): (986, 47),
+    (3, 13): (954, 47),
 }
 
 
@@ -135,6 +144,32 @@ def test_a_pair_takes_no_more_than_it_did(kind: str, how: str) -> None:
     """The number of bytecodes and frames of a checkout and return stays within the table."""
     bytecodes, frames = count(kind, how)
     most_bytecodes, most_frames = LIMITS[sys.version_info[:2]][f"{kind}, {how}"]
+    assert bytecodes <= most_bytecodes + GRACE, "see the top of this module"
+    assert frames <= most_frames, "see the top of this module"
+
+
+def count_hand_over(pool: millpond.Pool[NullConnection]) -> tuple[int, int]:
+    """Count what one caller does who comes second in a queue, is served in turn, and gives to the third."""
+    counter = Counter()
+
+    def counted() -> None:
+        with counter:
+            by_hand(pool)
+
+    held = pool.connection()
+    waiting: list[threading.Thread] = queue_up(pool, [lambda: by_hand(pool), counted, lambda: by_hand(pool)])
+    held.close()
+    join(waiting)
+    return counter.bytecodes, counter.frames
+
+
+def test_a_hand_over_takes_no_more_than_it_did() -> None:
+    """With more callers than connections, each use costs one hand-over; its bytecodes stay within the table."""
+    with pool_of("bare") as pool:
+        counts = [count_hand_over(pool) for _ in range(10)]
+    assert 1 == len(set(counts[5:])), "the interpreter has adapted to it by then"
+    bytecodes, frames = counts[-1]
+    most_bytecodes, most_frames = HAND_OVER[sys.version_info[:2]]
     assert bytecodes <= most_bytecodes + GRACE, "see the top of this module"
     assert frames <= most_frames, "see the top of this module"
 
