@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import random
 import sys
 import time
@@ -23,6 +24,7 @@ import types
 import warnings
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,41 +62,106 @@ class Clockwork:
     jitter: Callable[[], float] = random.random
 
 
+class Sleepers:
+    """One timer for all who are parked: nearly all are woken before their time, and come with ascending deadlines.
+
+    A timer of its own for each costs a hand-over from task to task 2 us.
+    """
+
+    __slots__ = ("_asleep", "_clock", "_last_at", "_loop", "_rings_at", "_timer")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._loop: AbstractEventLoop | None = None
+        self._asleep: OrderedDict[Waiter, float] = OrderedDict()  # by their deadlines
+        self._last_at = FOREVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = FOREVER
+
+    def bind(self, loop: AbstractEventLoop) -> None:
+        """Learn whose timers these are."""
+        self._loop = loop
+
+    def park(self, waiter: Waiter, until: float) -> Awaitable[None]:
+        """Return what ends when the waiter is woken, or the time has come."""
+        loop = self._loop
+        assert loop is not None, "bug: nobody can park before there is a loop"
+        now = self._clock()
+        if waiter.woken or until <= now:
+            waiter.woken = False
+            return NOTHING
+        waiter.future = future = loop.create_future()
+        if until < FOREVER:
+            asleep = self._asleep
+            if asleep and until < self._last_at:
+                waiter.timer = self._ring_in(until - now, waiter.wake)
+            else:
+                asleep[waiter] = self._last_at = until
+                if until < self._rings_at:
+                    self._arm(until, now)
+        return future
+
+    def rise(self, waiter: Waiter) -> None:
+        """Forget one who is not parked any more."""
+        self._asleep.pop(waiter, None)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+            waiter.timer = None
+
+    def rest(self) -> None:
+        """Let the timer be: nobody is parked, nor will be."""
+        if self._timer is not None and not self._asleep:
+            self._timer.cancel()
+            self._timer, self._rings_at = None, FOREVER
+
+    def _ring_in(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        assert self._loop is not None, "bug: see above"
+        return self._loop.call_later(seconds, callback, context=contextvars.Context())  # keeps nobody's alive
+
+    def _arm(self, at: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._rings_at = self._ring_in(at - now, self._ring), at
+
+    def _ring(self) -> None:
+        """Wake those whose time has come."""
+        self._timer, self._rings_at = None, FOREVER
+        while self._asleep:
+            waiter, until = next(iter(self._asleep.items()))
+            now = self._clock()
+            if now < until:
+                self._arm(until, now)
+                return
+            waiter.wake()
+
+
 class Waiter:
-    """One parked task, and the context it asked in."""
+    """One task that is parked, or is about to be, and the context it asked in."""
 
-    __slots__ = ("context", "future", "woken")
+    __slots__ = ("_sleepers", "context", "future", "timer", "woken")
 
-    def __init__(self) -> None:
+    def __init__(self, sleepers: Sleepers) -> None:
+        self._sleepers = sleepers
         self.context = contextvars.copy_context()
-        self.future: asyncio.Future[None] | None = None
-        self.woken = False
-
-    async def wait(self, seconds: float) -> None:
-        """Sleep until woken, or for so many seconds."""
-        if seconds > 0 and not self.woken:
-            loop = asyncio.get_running_loop()
-            self.future = future = loop.create_future()
-            timer = loop.call_later(seconds, resolve_future, future) if seconds < FOREVER else None
-            try:
-                await future
-            finally:
-                self.future = None
-                if timer is not None:
-                    timer.cancel()
-        self.woken = False
+        self.future: asyncio.Future[None] | None = None  # while it is parked
+        self.timer: asyncio.TimerHandle | None = None  # its own, if the one for all does not do
+        self.woken = False  # before it was parked
 
     def wake(self) -> None:
         """Wake the task, or keep it from falling asleep; waking it twice is harmless."""
-        self.woken = True
-        if self.future is not None:
-            resolve_future(self.future)
+        future = self.future
+        if future is None:
+            self.woken = True
+            return
+        self.future = None
+        self._sleepers.rise(self)
+        if not future.done():  # it was not cancelled
+            future.set_result(None)
 
-
-def resolve_future(future: asyncio.Future[None]) -> None:
-    """Let whoever awaits it go on, unless it was cancelled or has gone on already."""
-    if not future.done():
-        future.set_result(None)
+    def rise(self) -> None:
+        """Its task was called away."""
+        self.future = None
+        self._sleepers.rise(self)
 
 
 class Remainder:
@@ -200,10 +267,11 @@ class AsyncPool(Shell[C]):
         self._dials: set[asyncio.Task[Any]] = set()  # those of them that connect
         self._timer: asyncio.TimerHandle | None = None
         self._clock = self._clockwork.clock
+        self._sleepers = Sleepers(self._clock)
         self._lay_ledger(
             clock=self._clock,
             jitter=self._clockwork.jitter,
-            new_waiter=Waiter,
+            new_waiter=functools.partial(Waiter, self._sleepers),
             nudge=self._nudge,
             holder_names=self._task_names,
             with_gil=True,  # one loop, one thread: nothing happens between two lines of ours
@@ -270,7 +338,10 @@ class AsyncPool(Shell[C]):
                         slot.thread_id = id(current_task())
                     return lease
                 slot.best_before = RETIRED
-        slot = await self._checkout(timeout, slot)
+        try:
+            slot = await self._converse(self._asking(timeout, slot))
+        except Error as error:
+            raise self._refusal(error) from error.__cause__
         lease.__class__ = self._lease_kind  # what can be set on it was not known before the first connection
         lease._entry = None
         lease._slot = slot
@@ -360,6 +431,7 @@ class AsyncPool(Shell[C]):
             if _get_running_loop() is not None:
                 return
         self._loop = asyncio.get_running_loop()
+        self._sleepers.bind(self._loop)
         self._decide(lambda: self._ledger.look(self._clock()))
 
     def _guard(self) -> None:
@@ -404,11 +476,10 @@ class AsyncPool(Shell[C]):
         super()._part_at_exit()
 
     # ------------------------------------------------------------------ the slow path
-    async def _checkout(self, timeout: float | None, popped: Slot | None) -> Slot:
-        try:
-            return await self._converse(self._asking(timeout, popped))
-        except Error as error:
-            raise self._refusal(error) from error.__cause__
+    def _hand_over(self, slot: Slot) -> None:
+        """Give a connection that is as good as new to whoever waits."""
+        self._ledger.take_back(slot)
+        self._deliver()
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
         if exc_type is GeneratorExit:  # dropped, perhaps by the garbage collector in the middle of a step
@@ -475,6 +546,8 @@ class AsyncPool(Shell[C]):
             except GeneratorExit:  # dropped, perhaps by the garbage collector in another thread: touch nothing
                 raise
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
+                if verb is Verb.PARK:
+                    subject.waiter.rise()
                 step, answer = conversation.throw, error
 
     def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
@@ -510,9 +583,8 @@ class AsyncPool(Shell[C]):
         clean: bool | None = await self._bounded(self._driver.collect(slot.conn, until), patience)
         return clean
 
-    def _park(self, parked: Any, until: float) -> Coroutine[Any, Any, None]:
-        waiting: Coroutine[Any, Any, None] = parked.waiter.wait(until - self._clock())
-        return waiting
+    def _park(self, parked: Any, until: float) -> Awaitable[None]:
+        return self._sleepers.park(parked.waiter, until)
 
     async def _bounded(
         self, work: Coroutine[Any, Any, T], until: float, late: Callable[[asyncio.Task[T]], None] | None = None
@@ -543,12 +615,14 @@ class AsyncPool(Shell[C]):
         """Perform what is in the outbox: first take it out, for an eager task may come back here meanwhile."""
         outbox = self._outbox
         while outbox:
-            self._notify(*outbox.popleft())
+            notice, subject = outbox.popleft()
+            if notice is Notice.WAKE:
+                subject.waiter.wake()
+            else:
+                self._notify(notice, subject)
 
     def _notify(self, notice: Notice, subject: Any) -> None:
-        if notice is Notice.WAKE:
-            subject.waiter.wake()
-        elif notice is Notice.TELL:
+        if notice is Notice.TELL:
             self._tell(*subject)
         elif notice is Notice.CLOSE:
             self._part(subject)
@@ -624,6 +698,7 @@ class AsyncPool(Shell[C]):
     def _rest(self) -> None:
         """Nothing is left to look after."""
         self._decide(self._ledger.rest)
+        self._sleepers.rest()
         if self._timer is not None and not self._ledger.slots:
             self._timer.cancel()
             self._timer = None

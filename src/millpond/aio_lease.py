@@ -81,7 +81,13 @@ class AsyncLease(Loan[C]):
             return self._close_unused()
         now = pool._clock()
         unclean = pool._unclean
-        if exc_type is None and now < slot.expires_at and not pool._tickets and (unclean is None or not unclean(slot)):
+        if exc_type is None and now < slot.expires_at and (unclean is None or not unclean(slot)):
+            if pool._tickets:
+                frame = _getframe(1)
+                self._instruction = frame.f_lasti
+                self._code = frame.f_code
+                pool._hand_over(slot)
+                return NOTHING
             if pool._tracks:
                 slot.uses += 1
                 slot.busy_s += now - slot.leased_at

@@ -71,7 +71,10 @@ class AiomysqlDriver(AsyncMySQLDriver):
         """Return the class of aiomysql's connections that listen."""
         if cls._class is None:
             connection: Any = importlib.import_module("aiomysql.connection")
-            members: dict[str, Any] = {"new_result": type("MySQLResult", (ListeningResult, connection.MySQLResult), {})}
+            members: dict[str, Any] = {
+                "new_result": type("MySQLResult", (ListeningResult, connection.MySQLResult), {}),
+                "send_command": connection.Connection._execute_command,  # noqa: SLF001  see the module's rules
+            }
             cls._class = type("Connection", (ListeningAiomysql, Telling, connection.Connection), members)
         return cls._class
 

@@ -82,7 +82,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
             connection: Any = importlib.import_module("asyncmy.connection")
             missing = PARTS - set(dir(connection.Connection))
             assert not missing, f"this asyncmy lacks {sorted(missing)}"
-            members: dict[str, Any] = {"new_result": connection.MySQLResult}
+            driver = connection.Connection
+            members: dict[str, Any] = {"new_result": connection.MySQLResult, "send_command": driver._execute_command}  # noqa: SLF001  see above
             cls._class = type("Connection", (ListeningAsyncmy, connection.Connection), members)
         return cls._class
 
