@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from ._pymysql_plan import Plan
 
 LOST: Final = 2013  # CR_SERVER_LOST
+# An OK packet: three bytes of length, its number, 0, two counts (of one byte, or LONG), two of status, two of warnings.
+OK: Final = 0
+OK_LENGTH_MIN: Final = 11
+LONG: Final = 251
 DRAINED_BYTES_MAX: Final = 64 * 1024  # of replies that were left unread; longer ones cost the connection
 
 # Whatever of these a version of PyMySQL lacks, none of its connections is listened to.
@@ -51,7 +55,7 @@ CONNECTION_PARTS: Final = frozenset(
         *("set_character_set", "connect", "escape"),
     }
 )
-OBJECT_PARTS: Final = frozenset({"_sock", "_result", "server_status", "client_flag", "encoding"})
+OBJECT_PARTS: Final = frozenset({"_sock", "_rfile", "_result", "server_status", "client_flag", "encoding"})
 RESULT_PARTS: Final = frozenset({"_check_packet_is_eof", "init_unbuffered_query", "read"})
 
 # What a borrower can change on the connection object itself, without a word to the server.
@@ -252,25 +256,37 @@ class Listening(_Base):
         answered = isinstance(error, err.MySQLError) and self._sock is not None
         self._millpond.failed(error, answered=answered)
 
-    def hear_rollback(self) -> None:
+    def hear_rollback(self, *, has_come: bool = False) -> bool:
         """Read the answer to the ROLLBACK that was sent when this connection was given back; it must be OK.
+
+        Args:
+            has_come: it need not be waited for.
+
+        Returns:
+            Nothing more than that answer is in the driver's buffer, as far as was looked.
 
         Raises:
             OperationalError: it is not.  The connection is closed; what was written behind it counts for nothing.
         """
         session = self._millpond
-        number, self._next_seq_id = self._next_seq_id, 1
         session.pending = False
+        is_read = has_come and self.take_oks(1) == 1
+        status = self.server_status if is_read else self._slowly_heard(session)
+        if status & IN_TRANSACTION:
+            self._give_up(session)
+            raise err.OperationalError(LOST, f"{REFUSED}: a transaction is still open")
+        session.status = status
+        return is_read
+
+    def _slowly_heard(self, session: Session) -> int:
+        number, self._next_seq_id = self._next_seq_id, 1
         try:
             ok = super()._read_ok_packet()
         except err.MySQLError as error:
             self._give_up(session)
             raise err.OperationalError(LOST, f"{REFUSED}: {error}") from error
-        if ok.server_status & IN_TRANSACTION:
-            self._give_up(session)
-            raise err.OperationalError(LOST, f"{REFUSED}: a transaction is still open")
         self._next_seq_id = number
-        session.status = ok.server_status
+        return int(ok.server_status)
 
     def _give_up(self, session: Session) -> None:
         self._force_close()
@@ -314,8 +330,35 @@ class Listening(_Base):
         session = self._millpond
         self._result = None
         session.answers = len(commands)
+        session.oks = 0
         session.sent_at = time.monotonic()
         self._write_bytes(b"".join(commands))
+
+    def take_oks(self, count: int) -> int:
+        """Read answers that are a plain OK packet, as far as they have come; return how many were read.
+
+        Answers to a reset are nothing else, and all have come when a borrower does: that is one call of the system
+        instead of one a packet.  What else there is, or has come in part, stays unread for :meth:`read_reply`.  If
+        all were read, nothing is left in the driver's buffer.
+        """
+        sock, rfile = self._sock, self._rfile
+        allowed_s = sock.gettimeout()
+        taken = 0
+        try:
+            sock.settimeout(0)
+            while taken < count:
+                data = rfile.peek(1)
+                oks, length, status = plain_oks(data, count - taken)
+                if not oks or (taken + oks == count and length < len(data)):
+                    break
+                rfile.read(length)  # from the buffer, without asking the system
+                self.server_status = status
+                taken += oks
+        except OSError:  # nothing has come over TLS; or the link is broken, and whoever reads next is told so again
+            return taken
+        finally:
+            sock.settimeout(allowed_s)
+        return taken
 
     def read_reply(self) -> Any:
         """Read one reply to its end, further results included; return its first result, with the last status word.
@@ -335,6 +378,27 @@ class Listening(_Base):
 
 
 CONNECTING: Final = "connecting"
+
+
+def plain_oks(data: bytes, most: int) -> tuple[int, int, int]:
+    """Count the whole OK packets at the beginning of *data* that need no second look.
+
+    Args:
+        data: what a server has answered.
+        most: count no more than these.
+
+    Returns:
+        How many there are, how many bytes they have together, and the status word of the last.
+    """
+    count = at = status = 0
+    while count < most and len(data) - at >= OK_LENGTH_MIN:
+        end = at + 4 + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
+        told = data[at + 7] | data[at + 8] << 8
+        is_only_packet = data[at + 3] == 1 and not told & MORE_RESULTS and at + OK_LENGTH_MIN <= end <= len(data)
+        if not is_only_packet or data[at + 4] != OK or data[at + 5] >= LONG or data[at + 6] >= LONG:
+            break
+        count, at, status = count + 1, end, told
+    return count, at, status
 
 
 def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:

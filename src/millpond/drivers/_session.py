@@ -84,6 +84,7 @@ class Session:
         wrote: something may have been written since the open transaction began.
         pending: a ROLLBACK was sent, and its answer has not been read.
         answers: how many replies a reset that was sent will have.
+        oks: how many of these were read, and were OK.
         sent_at: when one of these two was sent.
         holder: the thread that waits for a reply; 0 for none.
         beyond_reset: what no reset restores was touched (XA, the link itself): it costs the connection.
@@ -100,6 +101,7 @@ class Session:
         "limited",
         "looks",
         "lost",
+        "oks",
         "owed",
         "pending",
         "role_suspect",
@@ -129,7 +131,7 @@ class Session:
         """Begin anew: from now on it is as good as new until something is seen."""
         self.dirt = self.way.value if self.way in (Way.DEAF, Way.ROLLBACK) else ""
         self.owed = 0
-        self.answers = 0
+        self.answers = self.oks = 0
         self.status = status
         self.wrote = False
         self.pending = False

@@ -303,7 +303,10 @@ class PyMySQLDriver(DbapiDriver):
             session: Session = conn._millpond  # noqa: SLF001  our own
         except AttributeError:
             return False
-        return not (session.dirt or session.owed or session.status & IN_TRANSACTION) and look_at(conn) == session.looks
+        if session.dirt or session.owed or session.status & IN_TRANSACTION or look_at(conn) != session.looks:
+            return False
+        conn._result = None  # noqa: SLF001  else an idle connection would keep all rows of its last statement
+        return True
 
     def clean(self, conn: Any, until: float) -> bool:
         """Make the session as good as new by *until*."""
@@ -363,17 +366,28 @@ class PyMySQLDriver(DbapiDriver):
     def collect(self, conn: Any, until: float) -> bool | None:
         """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
         session: Session = conn._millpond  # noqa: SLF001  our own
-        if not self._has_news(conn, until):
-            return None
         try:
+            session.oks += conn.take_oks(session.answers - session.oks)
+            left = session.answers - session.oks
+            if left and not self._has_news(conn, until):
+                return None
+            replies = [None] * session.oks
             with patient(conn):
-                replies = [read_or_error(conn) for _ in range(session.answers)]
+                replies += [read_or_error(conn) for _ in range(left)]
                 good = self._is_good(conn, session, replies)
         except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
             session.lost = True
             return False
-        # A session that was killed after it had answered: the word of the death may be in either buffer.
-        return good and not has_unread(conn) and not self._has_news(conn, RIGHT_NOW)
+        return good and self._is_quiet(conn, emptied=not left)
+
+    def _is_quiet(self, conn: Any, *, emptied: bool) -> bool:
+        """Say whether nothing more has come: a session that was killed after it had answered is not to be handed out.
+
+        The word of the death may be in the driver's buffer, if that is not known to be *emptied*, or on its way.
+        """
+        if emptied and not self._has_news(conn, RIGHT_NOW):
+            return True  # over TLS there may be news that says nothing, until somebody reads it
+        return not has_unread(conn) and not self._has_news(conn, RIGHT_NOW)
 
     def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
         """Judge the answers, and begin the session anew."""
@@ -433,10 +447,10 @@ class PyMySQLDriver(DbapiDriver):
             return True
         try:
             with patient(conn):
-                conn.hear_rollback()
+                emptied = conn.hear_rollback(has_come=True)
         except Exception:  # noqa: BLE001  whatever it is, this connection is not to be handed out
             return True
-        return has_unread(conn) or self._has_news(conn, RIGHT_NOW)
+        return not self._is_quiet(conn, emptied=emptied)
 
     def _has_news(self, conn: Any, until: float) -> bool:
         """Say whether anything can be read, the end included; wait for it until *until*, which may be past."""
