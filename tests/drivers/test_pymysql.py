@@ -414,6 +414,16 @@ def test_without_private_parts_it_is_any_driver(server: FakeServer, source: str)
         assert "auto: ROLLBACK at every return: this version of PyMySQL cannot be listened to" == pool.stats().reset
 
 
+def test_an_idle_connection_does_not_keep_the_rows_of_its_last_statement(server: FakeServer) -> None:
+    """Neither a clean session nor one that is cleaned does: large results would stay until the next statement."""
+    with pool_on(server) as pool:
+        for statements in (["SELECT b FROM t"], ["SET @a = 1", "SELECT b FROM t"]):
+            with pool.connection() as conn:
+                kept = conn.driver_connection
+                assert [(1,)] == [ask(conn, statement) for statement in statements][-1]
+            assert kept._result is None
+
+
 def test_a_clean_pair_enters_few_frames(server: FakeServer) -> None:
     """Knowing that a session is alive and clean costs the fast path five frames beside its own two, and no packet."""
     entered: list[str] = []
