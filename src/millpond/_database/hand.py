@@ -10,6 +10,7 @@ known that nothing of it is outstanding goes back to be closed.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -199,6 +200,8 @@ class Hand:
             except BaseException:
                 leave(cursor, text_sent)  # here, where the cursor is: its finalizer would read all that is left
                 raise
+            if not statement.one_result:
+                read_on(cursor)
             cursor.close()
 
     def leave_stream(self, cursor: Any, _: str) -> None:
@@ -405,6 +408,14 @@ def finish(cursor: Any) -> None:
     while next_set is not None and next_set():
         continue
     cursor.close()
+
+
+def read_on(cursor: Any) -> None:
+    """Read what further results there are on a cursor that fetches as it is read; its close() may leave them unread."""
+    next_set = getattr(cursor, "nextset", None)
+    while next_set is not None and next_set():
+        if cursor.description is not None:
+            collections.deque(cursor, maxlen=0)
 
 
 def until_of(seconds: float | None) -> float | None:

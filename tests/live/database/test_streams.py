@@ -119,3 +119,15 @@ def test_a_stream_that_fails_says_why(digits: Database) -> None:
     with pytest.raises(millpond.RowMismatch):
         next(digits.stream("SELECT i, i FROM digits", into=dict))
     assert 0 == digits.pool.stats().leased
+
+
+def test_a_stream_of_a_procedure_leaves_none_of_its_results_unread(digits: Database) -> None:
+    """A procedure with several results gives the rows of its first, and what comes next is not taken for its rest."""
+    digits.execute("CREATE PROCEDURE several() BEGIN SELECT 1; SELECT 2; SELECT 3; END")
+    for _ in range(2):
+        assert [(1,)] == list(digits.stream("CALL several()"))
+        assert 10 == digits.select_value("SELECT COUNT(*) FROM digits")
+    with digits.transaction():
+        assert [(1,)] == list(digits.stream("CALL several()"))
+        assert 10 == digits.select_value("SELECT COUNT(*) FROM digits")
+    assert 1 == digits.pool.stats().opened
