@@ -39,6 +39,7 @@ UNHEARD: Final = frozenset({0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0xFA})  # 
 SILENT: Final = frozenset({0x18, 0x19})  # of these, those that are not answered
 ANSWER_S: Final = 2.0  # the rest of an answer that has begun to come
 FAREWELL_S: Final = 0.5
+KILL_S: Final = 10.0  # the side connection, and each order to end a statement
 KILLS_MAX: Final = 1000  # statements waiting to be ended; more than that is an outage, and they end by themselves
 CONNECTING: Final = "connecting"
 current_task = asyncio.current_task
@@ -96,6 +97,10 @@ class AsyncListening(_Base):
     @property
     def wait_gone(self) -> Callable[[], Awaitable[None]]:
         """What waits until the socket was let go of, once the connection was closed."""
+        raise NotImplementedError
+
+    def go_without_tls(self) -> None:
+        """Forget that TLS was preferred: this server has none."""
         raise NotImplementedError
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -248,9 +253,11 @@ class AsyncListening(_Base):
         return first
 
     async def _request_authentication(self) -> Any:
-        if self._millpond_tls_required and not self.server_capabilities & CLIENT_SSL:
-            kind = operational(self)
-            raise kind(TLS_FAILED, "TLS is required, and this server has none")
+        if not self.server_capabilities & CLIENT_SSL:
+            if self._millpond_tls_required:
+                kind = operational(self)
+                raise kind(TLS_FAILED, "TLS is required, and this server has none")
+            self.go_without_tls()
         return await super()._request_authentication()
 
 
@@ -317,7 +324,7 @@ class Killer:
             return
         self._works = True
         try:
-            conn = await self._connect()
+            conn = await asyncio.wait_for(self._connect(), KILL_S)
             try:
                 while self._victims:
                     await self._kill_one(conn, self._victims.popleft())
@@ -331,7 +338,7 @@ class Killer:
         if victim >= conn.thread_id():  # this server has been started since, and counts anew
             return
         with contextlib.suppress(Exception):  # it has ended meanwhile
-            await conn.query(f"KILL {victim}")
+            await asyncio.wait_for(conn.query(f"KILL {victim}"), KILL_S)
 
 
 class AsyncMySQLDriver(AiodbDriver[Any]):
@@ -405,8 +412,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             conn = await answer_of(self._connect(**arguments))
             await self._set_up_plainly(conn)
             return conn
-        conn = self.connection_class()(**arguments)
-        conn._millpond_tls_required = self._tls_required  # noqa: SLF001  our own
+        conn = self._new(arguments)
         try:
             await self._dial(conn)
         except BaseException:
@@ -414,10 +420,17 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             raise
         return conn
 
-    async def _dial(self, conn: Any) -> None:
-        session = conn._millpond = Session()  # noqa: SLF001  our own
+    def _new(self, arguments: dict[str, Any]) -> Any:
+        """Make a connection that listens, and does not lead anywhere yet."""
+        conn = self.connection_class()(**arguments)
+        conn._millpond_tls_required = self._tls_required  # noqa: SLF001  our own
+        conn._millpond = Session()  # noqa: SLF001
         conn._millpond_cursors = []  # noqa: SLF001
-        session.dirt = CONNECTING
+        conn._millpond.dirt = CONNECTING  # noqa: SLF001
+        return conn
+
+    async def _dial(self, conn: Any) -> None:
+        session: Session = conn._millpond  # noqa: SLF001  our own
         held = {name: getattr(conn, name) for name in self.set_aside}
         for name, nothing in self.set_aside.items():
             setattr(conn, name, nothing)
@@ -457,8 +470,17 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             await conn.commit()
 
     async def _connect_beside(self) -> Any:
-        """Open a plain connection beside the pool's."""
-        return await answer_of(self._connect(**await self.fresh_arguments()))
+        """Open a connection beside the pool's; TLS that is required is required of it as well."""
+        arguments = await self.fresh_arguments()
+        if not self._dials:
+            return await answer_of(self._connect(**arguments))
+        conn = self._new(arguments)
+        try:
+            await self.shake_hands(conn)
+        except BaseException:
+            hang_up(conn, conn.link, runs=False)
+            raise
+        return conn
 
     async def _hold(self, conn: Any, steps: Steps[T]) -> T:
         """Send what the steps ask for, and tell them the replies."""
@@ -608,9 +630,10 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     async def _see_off(self, link: Any, wait_gone: Callable[[], Awaitable[None]] | None, thread_id: int) -> None:
         """Wait until what was written has gone, and end what runs."""
         if thread_id:
-            await self._killer.kill(thread_id)
+            with contextlib.suppress(Exception):  # no side connection is to be had: it ends by itself
+                await self._killer.kill(thread_id)
         if wait_gone is not None:
-            going = asyncio.ensure_future(wait_gone())
+            going = asyncio.ensure_future(quietly(wait_gone))
             await asyncio.wait((going,), timeout=FAREWELL_S)
             if not going.done():
                 going.cancel()
@@ -694,6 +717,12 @@ def hang_up(conn: Any, link: Any, *, runs: bool) -> None:
         with contextlib.suppress(Exception):
             link.write(COM_QUIT)
     conn.close()
+
+
+async def quietly(wait_gone: Callable[[], Awaitable[None]]) -> None:
+    """Wait until a socket was let go of; that its link was broken before is no news."""
+    with contextlib.suppress(Exception):
+        await wait_gone()
 
 
 async def read_or_error(conn: Any) -> Any:

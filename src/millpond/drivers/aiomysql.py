@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from millpond.errors import DriverMissing
 
-from ._aio_session import AsyncListening, AsyncMySQLDriver
+from ._aio_session import CLIENT_SSL, AsyncListening, AsyncMySQLDriver
 
 LOOKS = (
     *("autocommit_mode", "_charset", "_encoding", "encoders", "decoders", "cursorclass", "use_unicode", "_echo"),
@@ -133,6 +133,8 @@ class ListeningAiomysql(AsyncListening):
 
     _reader: Any
     _writer: Any
+    _ssl_context: Any
+    client_flag: int
 
     @property
     def link(self) -> Any:
@@ -149,6 +151,11 @@ class ListeningAiomysql(AsyncListening):
     def wait_gone(self) -> Any:
         """What waits until the socket was let go of."""
         return self._writer.wait_closed
+
+    def go_without_tls(self) -> None:
+        """Forget that TLS was preferred."""
+        self._ssl_context = None
+        self.client_flag &= ~CLIENT_SSL
 
     async def await_news(self) -> None:
         """Wait until there is."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from millpond.errors import DriverMissing, InvalidSetting
 
-from ._aio_session import AsyncListening, AsyncMySQLDriver
+from ._aio_session import CLIENT_SSL, AsyncListening, AsyncMySQLDriver
 from .aio import AiodbDriver
 
 LOOKS = (
@@ -34,8 +34,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
     """Adapter for asyncmy 0.2.18 and later.
 
     Args: as for :class:`~millpond.drivers.aio.AiodbDriver`; ``connect_args`` are those of ``asyncmy.connect``, where
-        ``ssl`` may also be one of "disabled", "required", "verify-ca" and "verify-identity", and ``time_zone`` sets
-        the session's.
+        ``ssl`` may also be one of "disabled", "preferred", "required", "verify-ca" and "verify-identity", and
+        ``time_zone`` sets the session's.
     """
 
     name = "asyncmy"
@@ -68,12 +68,6 @@ class AsyncmyDriver(AsyncMySQLDriver):
         if "collation" in arguments:
             raise InvalidSetting("collation", arguments["collation"], "charset alone", "asyncmy has none")
         return arguments
-
-    def _take_tls(self, arguments: dict[str, Any]) -> None:
-        if arguments.get("ssl") == "preferred":
-            allowed = "disabled, required, verify-ca, verify-identity"
-            raise InvalidSetting("ssl", "preferred", allowed, "asyncmy does not look whether a server has TLS")
-        super()._take_tls(arguments)
 
     @classmethod
     def connection_class(cls) -> type[Any]:
@@ -125,6 +119,7 @@ class ListeningAsyncmy(AsyncListening):
     _init_command: str | None
     _sql_mode: str | None
     _client_flag: int
+    _ssl_context: Any
 
     @property
     def link(self) -> Any:
@@ -135,6 +130,11 @@ class ListeningAsyncmy(AsyncListening):
         """Say whether anything was received and not read."""
         proto = self._proto
         return proto is None or proto.eof or proto.exc is not None or proto.length > proto.pos
+
+    def go_without_tls(self) -> None:
+        """Forget that TLS was preferred; asyncmy itself does not look whether a server has it."""
+        self._ssl_context = None
+        self._client_flag &= ~CLIENT_SSL
 
     async def await_news(self) -> None:
         """Wait until there is."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from millpond import AsyncPool, ConcurrentUse, InvalidSetting
+from millpond import AsyncPool, ConcurrentUse
 from millpond.testing import ScratchServer
 
 from .servers import DRIVERS, arguments_of, ask, pool_on, root, sessions
@@ -77,11 +79,58 @@ def test_tls_is_used_and_required(server: ScratchServer, driver: str) -> None:
             assert cipher
             async with pool.connection() as other:
                 assert ((1,),) == await ask(other, "SELECT 1")
-        if driver == "asyncmy":
-            with pytest.raises(InvalidSetting, match="does not look whether a server has TLS"):
-                AsyncPool(url.replace("required", "preferred"), driver=driver)
 
     asyncio.run(main())
+
+
+def test_preferred_tls_is_used_where_it_is_to_be_had(
+    start_server: Callable[..., ScratchServer], server: ScratchServer, driver: str
+) -> None:
+    """A server without TLS gets no credentials where it is required, and a connection where it is preferred."""
+
+    async def ciphers(url: str) -> Any:
+        async with AsyncPool(url, driver=driver, max_size=1) as pool, pool.connection() as conn:
+            ((_, cipher),) = await ask(conn, "SHOW STATUS LIKE 'Ssl_cipher'")
+            return cipher
+
+    async def main(bare: ScratchServer) -> None:
+        preferring, requiring = (
+            [
+                f"{one.url(tls=False).split('?')[0]}?ssl={mode}".replace("mysql+pymysql", "mysql")
+                for one in (server, bare)
+            ]
+            for mode in ("preferred", "required")
+        )
+        assert await ciphers(preferring[0])
+        assert not await ciphers(preferring[1])
+        with pytest.raises(Exception, match="TLS is required, and this server has none"):
+            await ciphers(requiring[1])
+
+    asyncio.run(main(start_server(server.kind)))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_link_that_broke_is_seen_off_without_a_word(server: ScratchServer, driver: str) -> None:
+    """Sessions that were killed while they were idle are closed, and the loop has nothing to complain of."""
+    complaints: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        url = f"{server.url(tls=False).split('?')[0]}?ssl=required".replace("mysql+pymysql", "mysql")
+        async with AsyncPool(url, driver=driver, max_size=4) as pool:
+            for _ in range(5):
+                leases = [await pool.connection() for _ in range(4)]
+                numbers = [(await ask(lease, "SELECT CONNECTION_ID()"))[0][0] for lease in leases]
+                with root(server) as admin, admin.cursor() as cursor:
+                    for number in numbers:
+                        cursor.execute(f"KILL {number}")
+                for lease in leases:
+                    await lease.close()
+                pool.drain()
+        gc.collect()
+
+    asyncio.run(main())
+    assert [] == complaints
 
 
 def test_settings_reach_the_session_and_come_back_after_a_reset(server: ScratchServer, driver: str) -> None:
