@@ -82,6 +82,8 @@ def remedy_for(reason: str, ledger: Ledger, now: float) -> str:
         )
     next_s = max(0.0, ledger.rule.retry_at - now)
     tries = f"the next attempt is due in {next_s:.2g} s" if next_s else "an attempt is made whenever somebody asks"
+    if ledger.dialing:
+        tries = "an attempt is under way"
     advice = {
         "server full": "Raise the server's limit, close connections elsewhere, or lower max_size of each process",
         "credentials refused": "Check user, password and database name",

@@ -127,6 +127,24 @@ def test_refused_credentials_are_told_as_the_driver_says_it() -> None:
     pool.close()
 
 
+def test_a_dial_under_way_is_told() -> None:
+    """While one attempt waits for its answer, it is no use to say when the next one is due."""
+    driver = GatedDriver()
+    pool = millpond.Pool(driver, max_size=2)
+    driver.gate.release()
+    held = pool.connection()
+    assert driver.begun.acquire(timeout=10)
+    driver.failing = ServerGone("nobody there")
+    driver.gate.release()
+    until(lambda: pool.stats().open_failures > 0 or refused(pool) is None)
+    until(lambda: pool.stats().dialing > 0 or refused(pool) is None)
+    assert "an attempt is under way" in str(refused(pool))
+    for _ in range(50):
+        driver.gate.release()
+    held.close()
+    pool.close()
+
+
 def test_slow_dials_are_named() -> None:
     """Nobody holds anything and nothing fails: connecting takes longer than callers wait."""
     driver = GatedDriver()
