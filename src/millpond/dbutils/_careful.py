@@ -23,6 +23,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.base import Driver
+from millpond.drivers.dbapi import no_reconnect
 
 from ._errors import told
 from ._stubborn import answers_by
@@ -51,15 +52,15 @@ def adapter_of(con: SteadyDBConnection) -> Driver[Any]:
 def in_transaction(con: SteadyDBConnection) -> bool:
     if con._transaction:
         return True
-    if con._closed or not con._activity.touched:
+    if con._closed:
         return False
     outside = con._source.outside
     assert outside is not None, "bug: a known driver has no witness"
     try:
         return not outside(con._con, con._activity)
-    except Exception as error:  # noqa: BLE001  it was closed under us, for one: nothing is known, so it may be open
+    except Exception as error:  # noqa: BLE001  it was closed under us, for one: what was begun on it may be open
         logger.debug("a driver could not be asked whether a transaction is open: %r", error)
-        return True
+        return con._activity.touched
 
 
 def touch(con: SteadyDBConnection) -> None:
@@ -156,7 +157,7 @@ def replace_dead(con: SteadyDBConnection) -> None:
         return
     con._activity.renewed()
     text = "the connection was lost, and with it what the program had left in its session: run again what sets that up"
-    raise told(error_kind(), text, con._dbapi)
+    raise told(con._lost_error, text, con._dbapi)
 
 
 def has_traces(con: SteadyDBConnection) -> bool:
@@ -167,18 +168,12 @@ def has_traces(con: SteadyDBConnection) -> bool:
     return con._activity.used and not is_clean(con._con)
 
 
-def error_kind() -> Any:
-    from .steady_db import TransactionLostError
-
-    return TransactionLostError
-
-
 def lost(con: SteadyDBConnection, cause: BaseException) -> BaseException:
     """Return the error for who goes on with a transaction that is not there any more."""
     text = (
         f"the link was lost in the middle of a transaction ({cause}): nothing of it was kept. Call rollback() to go on"
     )
-    error: BaseException = told(error_kind(), text, con._dbapi)
+    error: BaseException = told(con._lost_error, text, con._dbapi)
     error.__cause__ = cause
     return error
 
@@ -200,7 +195,7 @@ def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
         prepare(con, ON_EXECUTE)
     own = cursor._cursor if cursor._of is con._con and not cursor._closed else remade(cursor)
     activity = con._activity
-    was_in_transaction = con._transaction or (activity.touched and in_transaction(con))
+    was_in_transaction = in_transaction(con)
     activity.touched = activity.used = True
     if con._source.reads_words:
         activity.note(args[0] if args and name.startswith("execute") else "")
@@ -259,6 +254,25 @@ def give_up(con: SteadyDBConnection) -> None:
     con._closed = True
     con._transaction = False
     con._activity.ended()
+
+
+def ping(con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the driver's own ``ping``; where it would reconnect it is reconnected here, and not in a transaction."""
+    reconnects = bool(args[0] if args else kwargs.get("reconnect"))
+    if con._lost is not None or reconnects:
+        prepare(con, 0)
+    was_in_transaction = in_transaction(con)
+    own = con._con.ping
+    try:
+        result = own(**no_reconnect(con._con.__class__))
+    except Exception as error:
+        failed(con, error, was_in_transaction=was_in_transaction)
+        if not (reconnects and con._closed) or was_in_transaction:
+            raise
+        prepare(con, 0)
+        return None
+    con._answered_at = time.monotonic()
+    return result
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------

@@ -286,6 +286,20 @@ class SteadyDriver(Driver[SteadyDBConnection]):
             return False
         return adapter.uncommitted(conn._con) or (conn._activity.wrote and _careful.in_transaction(conn))
 
+    def is_broken(self, conn: SteadyDBConnection) -> bool:
+        """Say whether the link was seen to break."""
+        adapter = self._source.adapter
+        return adapter is not None and adapter.is_broken(conn._con)
+
+    def role_suspect(self, conn: SteadyDBConnection) -> bool:
+        """Say whether an error told that the server may have become read-only."""
+        adapter = self._source.adapter
+        return adapter is not None and not conn._closed and adapter.role_suspect(conn._con)
+
+    def has_lost_role(self, conn: SteadyDBConnection, until: float) -> bool:
+        """Ask the server whether it has."""
+        return self._adapter().has_lost_role(conn._con, until)
+
     def fileno(self, conn: SteadyDBConnection) -> int | None:
         """Return the descriptor."""
         adapter = self._source.adapter

@@ -31,6 +31,10 @@ class Policy(Protocol):
         """Return a cursor of the driver's."""
         ...
 
+    def ping(self, con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the driver's own ``ping``, for the program."""
+        ...
+
     def begin(self, con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin a transaction."""
         ...

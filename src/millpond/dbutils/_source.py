@@ -77,6 +77,10 @@ class Source:
         assert self.adapter is not None, "bug: a driver that is not known has no adapter"
         return self.adapter.open(time.monotonic() + self.connect_s)
 
+    def is_full(self, error: Exception) -> bool:
+        """Say whether an error tells that the server is there, and has no room for another connection now."""
+        return self.adapter is not None and self.adapter.classify(error).name == "SERVER_FULL"
+
     def learn(self, con: Any) -> bool:
         """See by a first connection which driver it is; True if that is known, and the session is set up."""
         module = module_of(con)

@@ -127,6 +127,10 @@ def replace(con: SteadyDBConnection) -> bool:
     return True
 
 
+def ping(con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return con._con.ping(*args, **kwargs)
+
+
 def ping_check(con: SteadyDBConnection, ping: int, reconnect: bool) -> bool | None:
     if not con._ping & ping:
         return None

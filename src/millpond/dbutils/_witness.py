@@ -2,7 +2,8 @@
 
 Why: a connection may be replaced by another only where nothing can be cut in two, and a dead link is no harm only where
 nothing was lost with it.  The driver knows most of it; the rest is read off the first words of statements, always to
-the safe side: what cannot be told counts as a transaction.
+the safe side: what cannot be told counts as a transaction.  The driver is asked first, whatever was seen here: programs
+for DBUtils run statements on the driver's own connection (``_con._con``) as well, past everything that counts them.
 
 Rules: no I/O.  A driver that is not listed here is not known: for it DBUtils' own ways hold (:mod:`._stubborn`).
 """
@@ -18,7 +19,7 @@ from millpond.drivers import name_for_module
 
 IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
 AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
-IDLE: Final = 0  # libpq's PQTRANS_IDLE
+IDLE, UNKNOWN = 0, 4  # libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN
 
 #: Statements that leave nothing behind but rows and an open transaction, and, of these, those that write nothing.
 READING: Final = frozenset({"SELECT", "SHOW", "EXPLAIN", "DESC", "DESCRIBE", "VALUES", "TABLE", "COMMIT", "ROLLBACK"})
@@ -76,12 +77,14 @@ def outside_of_pymysql(con: Any, seen: Activity) -> bool:
     if seen.unsure or status & IN_TRANSACTION:
         return False
     # The adapter's own connections hear every status word; others miss those that end rows, where autocommit is off.
-    return bool(status & AUTOCOMMIT) or hasattr(con, "_millpond")
+    return bool(status & AUTOCOMMIT) or hasattr(con, "_millpond") or not seen.touched
 
 
 def outside_of_mysqlclient(con: Any, seen: Activity) -> bool:
-    """Mysqlclient tells whether autocommit is on, and nothing of transactions."""
-    return not seen.unsure and not seen.opening and bool(con.get_autocommit())
+    """Mysqlclient tells whether autocommit is on; the adapter hears of transactions, if the library under it tells."""
+    if getattr(con, "_millpond_told", False) and con._millpond.status & IN_TRANSACTION:
+        return False
+    return not seen.touched or (not seen.unsure and not seen.opening and bool(con.get_autocommit()))
 
 
 def outside_of_mysql_connector(con: Any, seen: Activity) -> bool:
@@ -89,9 +92,10 @@ def outside_of_mysql_connector(con: Any, seen: Activity) -> bool:
     return not seen.unsure and not con.in_transaction
 
 
-def outside_of_psycopg(con: Any, _: Activity) -> bool:
-    """Libpq follows the transaction, errors included."""
-    return bool(con.info.transaction_status == IDLE)
+def outside_of_psycopg(con: Any, seen: Activity) -> bool:
+    """Libpq follows the transaction, errors included; of a connection that was closed it knows nothing."""
+    status = con.info.transaction_status
+    return bool(status == IDLE or (status == UNKNOWN and not seen.touched))
 
 
 def outside_of_sqlite(con: Any, _: Activity) -> bool:

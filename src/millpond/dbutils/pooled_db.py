@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
+import random
 import sys
 import threading
+import time
 import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -62,6 +65,7 @@ __all__ = [
 
 __version__ = DBUTILS_VERSION
 _getframe = sys._getframe
+PAUSES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # before a server that had no room is asked again
 
 InvalidConnection = InvalidConnectionError
 TooManyConnections = TooManyConnectionsError
@@ -269,13 +273,11 @@ class PooledDB:
     def _take(self, frame: types.FrameType, *, waits: bool = True) -> Lease[SteadyDBConnection]:
         """Take a connection from the engine, and see to it that it is as ``ping`` and ``maxusage`` promise."""
         try:
-            if self._waits_for_ever:
-                self._refuse_to_wait_for_itself()
-            lease = self._engine.connection() if waits else self._engine.lend_at_once(frame)
-        except PoolTimeout as error:
-            raise told(TooManyConnectionsError, str(error), self._source.module) from error
-        except PoolClosed as error:
-            raise self._closed_error() from error
+            lease = self._lend(frame, waits)
+        except Exception as error:
+            if not waits or not self._wait_s or not self._source.is_full(error):
+                raise
+            lease = self._outwait(frame, error)
         slot = lease._slot
         slot.code = frame.f_code
         slot.instruction = frame.f_lasti
@@ -289,6 +291,37 @@ class PooledDB:
             lease.close()
             raise
         return lease
+
+    def _lend(self, frame: types.FrameType, waits: bool) -> Lease[SteadyDBConnection]:
+        """Take a connection from the engine; its refusals have the names that programs know."""
+        try:
+            if self._waits_for_ever:
+                self._refuse_to_wait_for_itself()
+            return self._engine.connection() if waits else self._engine.lend_at_once(frame)
+        except PoolTimeout as error:
+            raise told(TooManyConnectionsError, str(error), self._source.module) from error
+        except PoolClosed as error:
+            raise self._closed_error() from error
+
+    def _outwait(self, frame: types.FrameType, refused: Exception) -> Lease[SteadyDBConnection]:
+        """The server has no room for another connection: take one of this pool's own when it comes back.
+
+        Nobody tells when that is, nor when the server has room again: both are tried after pauses that grow.
+        """
+        until = time.monotonic() + self._wait_s
+        never = threading.Event()
+        for pause_s in itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1])):
+            left_s = until - time.monotonic()
+            others = self._engine.out and (threading.active_count() > 1 or self._engine.idle_now())
+            if left_s <= 0 or not others:
+                break
+            never.wait(min(left_s, pause_s * random.uniform(0.5, 1)))  # noqa: S311  no secret: callers apart from others
+            try:
+                return self._lend(frame, waits=True)
+            except Exception as error:
+                if not self._source.is_full(error):
+                    raise
+        raise refused
 
     def _refuse_to_wait_for_itself(self) -> None:
         """Say so if the only thread of the program is about to wait for what it holds itself."""

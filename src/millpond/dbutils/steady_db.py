@@ -137,6 +137,7 @@ class SteadyDBConnection:
     _dbapi: types.ModuleType | None = None
     _threadsafety: int | None = None
     _lost: BaseException | None = None  # the link was lost in a transaction that the program has not given up yet
+    _lost_error = TransactionLostError  # of what it is told then, by a policy that does not know this module
     _checkout: Checkout | None = None  # which use of a pool this is; None for a connection that no pool has
     _pooled = False  # a pool replaces it, between two checkouts
     _holder: Any = None  # weak reference to the pool's proxy that has it
@@ -313,7 +314,7 @@ class SteadyDBConnection:
 
     def ping(self, *args: Any, **kwargs: Any) -> Any:
         """Call the driver's own ``ping``."""
-        return self._con.ping(*args, **kwargs)
+        return self._policy.ping(self, args, kwargs)
 
     def cursor(self, *args: Any, **kwargs: Any) -> SteadyDBCursor:
         """Return a steady cursor; the arguments are for the driver's own ``cursor``."""

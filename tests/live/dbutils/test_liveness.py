@@ -281,3 +281,77 @@ def test_a_check_costs_no_trip(scene: Scene, proxy: FaultProxy) -> None:
     assert 3 * ["SELECT v FROM x"] == [command.text for command in proxy.commands]
     assert 3 == proxy.waits
     pool.close()
+
+
+def test_a_server_that_has_become_read_only_is_left(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
+    """N6: DBUtils keeps its connections to the old primary; here addresses are looked up anew by new ones."""
+    pool = pool_of(autocommit=True)
+    held = [pool.connection() for _ in range(2)]
+    sessions = {number_of(db) for db in held}
+    held.pop().close()
+    scene.q("SET GLOBAL read_only = 1")
+    try:
+        with pytest.raises(LOST) as caught:
+            run(held[0], "INSERT INTO x VALUES (1, 0)")
+        assert 1290 == caught.value.args[0]
+        held.pop().close()
+    finally:
+        scene.q("SET GLOBAL read_only = 0")
+    held = [pool.connection() for _ in range(2)]
+    later = {number_of(db) for db in held}
+    assert is_ours == (not sessions & later)
+
+
+def test_a_server_without_room_is_waited_for(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
+    """N5: DBUtils raises 1040 also where callers wait, and connections of its own are about to come back."""
+    (allowed,) = scene.column("SELECT @@global.max_connections")
+    scene.q(f"SET GLOBAL max_connections = {max(10, scene.status('Threads_connected') + 3)}")
+    pool = pool_of(blocking=True, autocommit=True)
+    beside = pool_of(autocommit=True)  # does not wait
+    held: list[Any] = []
+    got: list[Any] = []
+
+    def take() -> None:
+        try:
+            got.append(pool.connection())
+        except LOST as error:
+            got.append(error)
+
+    try:
+        held.append(pool.connection())
+        with pytest.raises(LOST) as caught:  # within as many as the server has room for
+            held.extend(beside.connection() for _ in range(100))
+        assert 1040 == caught.value.args[0]
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        thread.join(SHOWN_S)
+        assert is_ours == thread.is_alive()
+        session = number_of(held[0])
+        held.pop(0).close()
+        thread.join(DEADLINE_S)
+    finally:
+        scene.q(f"SET GLOBAL max_connections = {allowed}")
+    assert (session if is_ours else 1040) == (number_of(got[0]) if is_ours else got[0].args[0])
+
+
+def test_a_connection_is_replaced_after_its_lifetime(scene: Scene) -> None:
+    """``max_lifetime``, which DBUtils has not: also one that is used all the time goes, between two uses."""
+    pool = PooledDB(pymysql, max_lifetime=0.5, maxconnections=1, autocommit=True, **scene.args)
+    sessions: list[int] = []
+
+    def use() -> bool:
+        with pool.connection() as db:
+            sessions.append(number_of(db))
+            assert (1,) == run(db, "SELECT 1")
+        return len(set(sessions)) > 2
+
+    scene.until(use)
+    assert 2 <= pool.stats().retired["lifetime"]
+    held = pool.connection()
+    session = number_of(held)
+    since = time.monotonic()
+    scene.until(lambda: time.monotonic() - since > 1.0)
+    run(held, "SELECT 1")
+    assert session == number_of(held)  # never while it is in use
+    held.close()
+    pool.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 
 from millpond import UncommittedWork
 
-from .scenes import DEADLINE_S, Scene, number_of, run
+from .scenes import DEADLINE_S, Scene, in_threads, joined, number_of, run
 
 PoolOf = Callable[..., Any]
 LOST = pymysql.OperationalError
@@ -340,3 +342,92 @@ def test_uncommitted_work_is_told_of_once_a_place(
     assert (1 if is_ours else 0) == len(told)
     assert not is_ours or "test_losses.py" in told[0]
     assert not is_ours or 3 == pool.stats().uncommitted
+
+
+def test_a_ping_does_not_reconnect_in_a_transaction(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
+    """``ping(reconnect=True)``, as tutorials have it, lets DBUtils commit the second half of a lost transaction."""
+    db = pool_of().connection()
+    run(db, "INSERT INTO x VALUES (1, 0)")
+    scene.kill(number_of(db))
+    if is_ours:
+        with pytest.raises(LOST):
+            db.ping(reconnect=True)
+        with pytest.raises(LOST, match="nothing of it was kept"):
+            run(db, "INSERT INTO x VALUES (2, 0)")
+        db.rollback()
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyMySQL 1.2 says what it thinks of it, and does it
+            db.ping(reconnect=True)
+        run(db, "INSERT INTO x VALUES (2, 0)")
+        db.commit()
+    assert ([] if is_ours else [2]) == scene.column("SELECT id FROM x")
+    if is_ours:  # outside of a transaction it does reconnect, and the session is set up
+        db.ping(reconnect=True)
+        session = number_of(db)
+        scene.kill(session)
+        db.ping(True)
+        assert session != number_of(db)
+        scene.kill(number_of(db))
+        with pytest.raises(LOST):
+            db.ping(reconnect=False)
+
+
+def test_statements_past_the_pool_belong_to_the_transaction(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
+    """Programs run statements on ``_con._con``; when the link is lost, DBUtils commits what came after them alone."""
+    db = pool_of().connection()
+    with db._con._con.cursor() as cursor:
+        cursor.execute("INSERT INTO x VALUES (1, 0)")
+    scene.kill(number_of(db))
+    if is_ours:
+        with pytest.raises(LOST):
+            run(db, "INSERT INTO x VALUES (2, 0)")
+        with pytest.raises(LOST, match="nothing of it was kept"):
+            db.commit()
+    else:
+        run(db, "INSERT INTO x VALUES (2, 0)")
+        db.commit()
+    assert ([] if is_ours else [2]) == scene.column("SELECT id FROM x")
+
+
+def test_kills_among_threads_lose_nothing_that_was_told(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
+    """Threads go on after every error; whatever commit() lets pass is whole.  In DBUtils some of it is not there."""
+    scene.q("CREATE TABLE parts (work INT, part INT)")
+    pool = pool_of(maxconnections=4, maxusage=7, blocking=True)
+    told: list[tuple[int, int]] = []
+    numbers = iter(range(100_000))
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            number = next(numbers)
+            with contextlib.suppress(pymysql.MySQLError), pool.connection() as db:
+                done: list[tuple[int, int]] = []
+                for part in range(4):
+                    with contextlib.suppress(pymysql.MySQLError):
+                        run(db, "INSERT INTO parts VALUES (%s, %s)", (number, part))
+                        done.append((number, part))
+                db.commit()
+                told.extend(done)
+
+    def is_enough() -> bool:
+        if not is_ours and set(told) - set(scene.q("SELECT work, part FROM parts")):
+            return True
+        for session in scene.column("SELECT id FROM information_schema.processlist WHERE user = 'app' LIMIT 1"):
+            with contextlib.suppress(pymysql.OperationalError):  # it has ended by itself
+                scene.q(f"KILL {session}")
+                kills.append(session)
+        return is_ours and len(kills) >= 40
+
+    kills: list[int] = []
+    threads = in_threads(8, work)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UncommittedWork)
+            scene.until(is_enough)
+            over.set()
+            assert joined(threads, DEADLINE_S)
+    finally:
+        over.set()
+    assert is_ours == (not set(told) - set(scene.q("SELECT work, part FROM parts")))
+    assert 0 == pool._connections
