@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from ._database import batches, errors, rows, transactions, writes
 from ._database.batches import Done
-from ._database.knowledge import ASK_PACKET_MAX, Knowledge, bound, seconds_of, with_autocommit
+from ._database.knowledge import ASK_PACKET_MAX, Knowledge, bound, caller, seconds_of, with_autocommit
 from ._database.rows import Row
 from ._database.statements import Statement
 from ._database.transactions import Attempts, Books, Joining
@@ -474,6 +474,7 @@ class AsyncDatabase:
         """Take a connection."""
         lease = await self._pool.connection(timeout)
         try:
+            lease.note_holder(caller()[0])
             self._knowledge.meet(lease.driver_connection)
         except BaseException:
             _ = lease.close()
@@ -780,6 +781,7 @@ class _Open:
         books, hand = self.books, self.hand
         if self.abandoned:
             await self.close_abandoned()
+        books.look_for(hand.lease)
         books.admit(what)
         overdue, hand.overdue = hand.overdue, None
         if overdue is not None and hand.dialect.brand != "sqlite":  # interrupt() ends nothing that begins later
@@ -916,6 +918,7 @@ class _Open:
         hand = self.hand
         if isinstance(error, Exception):
             await self.close_abandoned()
+        self.books.look_for(hand.lease)
         if self.books.spoilt or self.books.streaming or hand.overdue is not None:
             self.books.spoilt = True
             return

@@ -59,3 +59,15 @@ def test_a_pool_that_was_given_stays_its_owner_s() -> None:
             AsyncDatabase(5)  # type: ignore[arg-type]  # that is the test
 
     asyncio.run(main())
+
+
+def test_who_holds_a_connection_is_named_by_the_program_s_own_place() -> None:
+    """A caller who waits in vain is told where the transaction was begun, not where this library takes connections."""
+
+    async def main() -> None:
+        async with AsyncDatabase("sqlite://", max_size=1) as db, db.transaction():
+            loop = asyncio.get_running_loop()
+            with pytest.raises(millpond.PoolTimeout, match=r"taken at \S*test_database\.py:\d+ in main"):
+                await loop.create_task(db.select_value("SELECT 1", timeout=0.01))
+
+    asyncio.run(main())

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from millpond.drivers._aio_session import Killer
+import pytest
+
+from millpond.drivers._aio_session import AsyncMySQLDriver, Killer
+from millpond.drivers.aiomysql import AiomysqlDriver
+from millpond.drivers.asyncmy import AsyncmyDriver
 from tests.aio.doubles import run
 
 
@@ -47,3 +51,14 @@ def test_a_side_connection_that_never_comes_keeps_no_later_one_from_its_work() -
 
     run(main)
     assert ["KILL 7", "KILL 8"] == beside.told
+
+
+@pytest.mark.parametrize("driver", [AsyncmyDriver, AiomysqlDriver])
+def test_a_connection_that_listens_hides_nothing_of_the_driver_s(driver: type[AsyncMySQLDriver]) -> None:
+    """What the driver offers under a name is not replaced by a helper of ours that happens to have it too."""
+    listening = driver.connection_class()
+    names: dict[str, set[str]] = {"millpond": set(), driver.name: set()}
+    for kind in listening.__mro__[:-1]:
+        names[kind.__module__.partition(".")[0]] |= {name for name in vars(kind) if not name.startswith("_")}
+    hidden = names["millpond"] & names[driver.name]
+    assert {"query", "set_charset", "show_warnings"} == hidden

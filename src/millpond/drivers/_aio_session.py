@@ -107,7 +107,7 @@ class AsyncListening(_Base):
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
         """Run a statement as the driver does, in one coroutine instead of four: each costs on the way in and out."""
         session = self._millpond
-        self.begin(session)
+        self.claim(session)
         text = sql if type(sql) is bytes else self.encoded(sql)
         try:
             session.judge(COM_QUERY, text)
@@ -127,7 +127,7 @@ class AsyncListening(_Base):
 
     async def _execute_command(self, command: int, sql: Any) -> None:
         session = self._millpond
-        self.begin(session)
+        self.claim(session)
         text = sql if type(sql) is bytes else self.encoded(sql)
         try:
             session.judge(command, text)
@@ -140,7 +140,7 @@ class AsyncListening(_Base):
             session.owed -= 1
             session.holder = 0
 
-    def begin(self, session: Session) -> None:
+    def claim(self, session: Session) -> None:
         """Make sure that nobody else waits for a reply here, and say that this task does."""
         me = id(current_task())
         if session.holder and session.holder != me:
