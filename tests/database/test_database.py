@@ -148,6 +148,39 @@ def test_a_block_that_could_not_be_taken_back_takes_the_whole_with_it(db: Databa
     assert [10, 10] == balances(db)
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_connection_that_was_given_back_inside_is_left_alone(db: Database, fails: bool) -> None:
+    """It may be somebody else's by then: neither a statement nor COMMIT nor ROLLBACK is sent over it."""
+    with contextlib.ExitStack() as others:
+
+        def give_back_and_go_on() -> None:
+            with db.transaction() as transaction:
+                transaction.connection.close()
+                other = others.enter_context(db.pool.connection())
+                other.execute("BEGIN")
+                other.execute("UPDATE accounts SET balance = 0 WHERE id = 1")
+                others.callback(other.execute, "COMMIT")
+                if fails:
+                    raise KeyError
+                add(db, 2, 1)
+
+        with pytest.raises(KeyError if fails else m.TransactionLost):
+            give_back_and_go_on()
+    assert [0, 10] == balances(db)
+
+
+def test_a_transaction_that_is_given_up_does_not_keep_the_file_locked(db: Database) -> None:
+    """It is rolled back at once, though whatever interrupted it still holds a cursor that was not read to its end."""
+    with pytest.raises(m.TransactionLost), db.transaction() as transaction:
+        add(db, 1, 1)
+        cursor = transaction.connection.driver_connection.execute("SELECT * FROM accounts")
+        assert cursor.fetchone() is not None
+        transaction.connection.discard()
+    db.execute("UPDATE accounts SET balance = 7")
+    assert [7, 7] == balances(db)
+    del cursor
+
+
 def test_ddl_is_part_of_a_transaction(db: Database) -> None:
     """SQLite takes back a CREATE TABLE as well."""
     with pytest.raises(KeyError), db.transaction():

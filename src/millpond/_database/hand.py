@@ -244,6 +244,7 @@ class OpenTransaction:
     def admit(self, what: str) -> None:
         """See to it that the transaction still stands, and ask the server where that is in doubt."""
         books, hand = self.books, self.hand
+        books.look_for(hand.lease)
         books.admit(what)
         overdue, hand.overdue = hand.overdue, None
         if overdue is not None and hand.dialect.brand != "sqlite":  # interrupt() ends nothing that begins later
@@ -362,6 +363,7 @@ class OpenTransaction:
     def roll_back(self) -> None:
         """Roll back; that this fails is no news to whoever is on the way out with an exception."""
         hand = self.hand
+        self.books.look_for(hand.lease)
         if self.books.spoilt or self.books.streaming or hand.overdue is not None:
             self.books.spoilt = True
             return

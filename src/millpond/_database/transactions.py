@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from millpond.errors import InvalidSetting
+from millpond.errors import ConnectionReturned, InvalidSetting
 
 from . import errors as e
 from .dialects import Dialect
@@ -136,6 +136,13 @@ class Books:
         if self.streaming:
             text = f"a stream of this transaction is being read: read it to its end, or close it\n{e.shown(what)}"
             raise e.TransactionMisuse(text)
+
+    def look_for(self, lease: Any) -> None:
+        """Give the transaction up if its connection was given back inside, or taken back: it may be somebody else's."""
+        try:
+            _ = lease.driver_connection
+        except ConnectionReturned as error:
+            self.spoil("its connection had been given back", error)
 
     def answered(self, statement: Statement, conn: Any) -> None:
         """Take in that a statement was done."""

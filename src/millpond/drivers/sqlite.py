@@ -335,8 +335,10 @@ class SQLiteDriver(DbapiDriver):
         return not conn.traces if isinstance(conn, WatchedConnection) else fingerprint(conn) in self._fingerprints
 
     def close(self, conn: sqlite3.Connection) -> None:
-        """Close."""
+        """Close; by itself that leaves the file locked for as long as anybody holds a cursor not read to its end."""
         try:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
             conn.close()
         except sqlite3.Error:
             return  # bound to another thread: whoever collects it closes the file
