@@ -170,9 +170,8 @@ def has_traces(con: SteadyDBConnection) -> bool:
 
 def lost(con: SteadyDBConnection, cause: BaseException) -> BaseException:
     """Return the error for who goes on with a transaction that is not there any more."""
-    text = (
-        f"the link was lost in the middle of a transaction ({cause}): nothing of it was kept. Call rollback() to go on"
-    )
+    why = str(cause) or type(cause).__name__  # an interrupt has no text
+    text = f"the link was lost in the middle of a transaction ({why}): nothing of it was kept. Call rollback() to go on"
     error: BaseException = told(con._lost_error, text, con._dbapi)
     error.__cause__ = cause
     return error

@@ -572,10 +572,11 @@ def _after_fork_in_child() -> None:
     for steady in list(_alive):
         if steady._closed:
             continue
+        was_in_transaction = steady._busy  # by begin() or by a statement; asked while it counts as open
         _inherited.append(steady._con)
         silence(steady)
         steady._closed = True
-        if steady._busy:
+        if was_in_transaction:
             steady._lost = ConnectionAbortedError("this process was forked in the middle of the transaction")
         steady._transaction = False
 
