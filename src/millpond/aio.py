@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import random
 import sys
 import time
@@ -30,9 +29,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import conversations
-from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Verb
-from ._shell import PARTING_S, QUIET_S, C, Shell, register
-from .aio_lease import NOTHING, AsyncLease
+from ._core.states import FOREVER, Notice, Reason, Slot, Verb
+from ._shell import PARTING_S, C, Shell, register
+from .aio_lease import NOTHING, Asked, AsyncLease, awaited
 from .drivers.aio import AsyncDriver, resolve
 from .errors import Error, WrongEventLoop
 from .limits import Growth, IdleOrder, timeout_of
@@ -82,10 +81,11 @@ class Sleepers:
         """Learn whose timers these are."""
         self._loop = loop
 
-    def park(self, waiter: Waiter, until: float) -> Awaitable[None]:
-        """Return what ends when the waiter is woken, or the time has come."""
+    def park(self, parked: Any, until: float) -> Awaitable[None]:
+        """Return what ends when a ticket or watcher is woken, or the time has come."""
         loop = self._loop
         assert loop is not None, "bug: nobody can park before there is a loop"
+        waiter: Waiter = parked.waiter
         now = self._clock()
         if waiter.woken or until <= now:
             waiter.woken = False
@@ -101,12 +101,9 @@ class Sleepers:
                     self._arm(until, now)
         return future
 
-    def rise(self, waiter: Waiter) -> None:
-        """Forget one who is not parked any more."""
-        self._asleep.pop(waiter, None)
-        if waiter.timer is not None:
-            waiter.timer.cancel()
-            waiter.timer = None
+    def new_waiter(self) -> Waiter:
+        """Make what a task can be parked by."""
+        return Waiter(self._asleep)
 
     def rest(self) -> None:
         """Let the timer be: nobody is parked, nor will be."""
@@ -138,10 +135,10 @@ class Sleepers:
 class Waiter:
     """One task that is parked, or is about to be, and the context it asked in."""
 
-    __slots__ = ("_sleepers", "context", "future", "timer", "woken")
+    __slots__ = ("_asleep", "context", "future", "timer", "woken")
 
-    def __init__(self, sleepers: Sleepers) -> None:
-        self._sleepers = sleepers
+    def __init__(self, asleep: OrderedDict[Waiter, float]) -> None:
+        self._asleep = asleep  # where it is while it is parked
         self.context = contextvars.copy_context()
         self.future: asyncio.Future[None] | None = None  # while it is parked
         self.timer: asyncio.TimerHandle | None = None  # its own, if the one for all does not do
@@ -154,14 +151,22 @@ class Waiter:
             self.woken = True
             return
         self.future = None
-        self._sleepers.rise(self)
+        self._asleep.pop(self, None)
+        if self.timer is not None:
+            self._drop_timer()
         if not future.done():  # it was not cancelled
             future.set_result(None)
 
     def rise(self) -> None:
         """Its task was called away."""
         self.future = None
-        self._sleepers.rise(self)
+        self._asleep.pop(self, None)
+        self._drop_timer()
+
+    def _drop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class Remainder:
@@ -271,7 +276,7 @@ class AsyncPool(Shell[C]):
         self._lay_ledger(
             clock=self._clock,
             jitter=self._clockwork.jitter,
-            new_waiter=functools.partial(Waiter, self._sleepers),
+            new_waiter=self._sleepers.new_waiter,
             nudge=self._nudge,
             holder_names=self._task_names,
             with_gil=True,  # one loop, one thread: nothing happens between two lines of ours
@@ -283,7 +288,7 @@ class AsyncPool(Shell[C]):
             Verb.RESET: self._reset,
             Verb.DEFER: self._reset,  # what can be deferred never gets here: see _go_on
             Verb.COLLECT: self._collect,
-            Verb.PARK: self._park,
+            Verb.PARK: self._sleepers.park,
         }
 
     # ------------------------------------------------------------------ for callers
@@ -303,56 +308,10 @@ class AsyncPool(Shell[C]):
             WrongEventLoop: the pool belongs to another loop.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
-        lease = self._lease_kind()
+        lease: AsyncLease[C] = Asked()
         lease._pool = self
-        lease._entry = self._enter(lease, timeout)
+        lease._timeout = timeout
         return lease
-
-    async def _enter(self, lease: AsyncLease[C], timeout: float | None) -> AsyncLease[C]:
-        if _get_running_loop() is not self._loop:
-            self._bind()
-        if timeout is not None:
-            timeout = timeout_of(timeout, 0.0)
-        slot: Slot | None = None
-        if not self._tickets:
-            try:
-                slot = self._idle.pop()
-            except IndexError:
-                pass
-            else:
-                now = self._clock()
-                readable = self._readable
-                if (
-                    now < slot.best_before
-                    and now < slot.expires_at
-                    and (readable is None or now - slot.returned_at < QUIET_S or not readable(slot.conn))
-                ):
-                    slot.state = LEASED
-                    slot.leased_at = now
-                    lease._entry = None
-                    lease._slot = slot
-                    if self._tracks:
-                        frame = _getframe(1)
-                        slot.code = frame.f_code
-                        slot.instruction = frame.f_lasti
-                        slot.thread_id = id(current_task())
-                    return lease
-                slot.best_before = RETIRED
-        try:
-            slot = await self._converse(self._asking(timeout, slot))
-        except Error as error:
-            raise self._refusal(error) from error.__cause__
-        lease.__class__ = self._lease_kind  # what can be set on it was not known before the first connection
-        lease._entry = None
-        lease._slot = slot
-        if self._tracks:
-            frame = _getframe(1)
-            slot.code = frame.f_code
-            slot.instruction = frame.f_lasti
-            slot.thread_id = id(current_task())
-        return lease
-
-    _enter.__qualname__ = "AsyncPool.connection"  # what is said to be "never awaited"
 
     @property
     def driver(self) -> AsyncDriver[C]:
@@ -476,6 +435,12 @@ class AsyncPool(Shell[C]):
         super()._part_at_exit()
 
     # ------------------------------------------------------------------ the slow path
+    def _checkout(self, timeout: float | None, popped: Slot | None) -> Generator[Any, Any, Slot]:
+        try:
+            return (yield from self._hold(self._asking(timeout, popped)))
+        except Error as error:
+            raise self._refusal(error) from error.__cause__
+
     def _hand_over(self, slot: Slot) -> None:
         """Give a connection that is as good as new to whoever waits."""
         self._ledger.take_back(slot)
@@ -527,7 +492,7 @@ class AsyncPool(Shell[C]):
         except Exception as error:  # noqa: BLE001  see there
             self._report_unreset(error)
 
-    async def _converse(self, conversation: Generator[Request, Any, T], request: Request | None = None) -> T:
+    def _hold(self, conversation: Generator[Request, Any, T], request: Request | None = None) -> Generator[Any, Any, T]:
         """Hold a conversation to its end; *request* is what it has asked for already, if it was begun."""
         step: Callable[[Any], Request] = conversation.send
         answer: Any = None
@@ -542,13 +507,17 @@ class AsyncPool(Shell[C]):
                     self._deliver()
             request = None
             try:
-                step, answer = conversation.send, await self._perform[verb](subject, until)
+                performing: Generator[Any, Any, Any] = self._perform[verb](subject, until).__await__()
+                answer = yield from performing
+                step = conversation.send
             except GeneratorExit:  # dropped, perhaps by the garbage collector in another thread: touch nothing
                 raise
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
                 if verb is Verb.PARK:
                     subject.waiter.rise()
                 step, answer = conversation.throw, error
+
+    _converse = awaited(_hold)
 
     def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
         if _get_running_loop() is not self._loop:
@@ -582,9 +551,6 @@ class AsyncPool(Shell[C]):
         patience = max(until, self._clock()) + self._limits.check_timeout_s
         clean: bool | None = await self._bounded(self._driver.collect(slot.conn, until), patience)
         return clean
-
-    def _park(self, parked: Any, until: float) -> Awaitable[None]:
-        return self._sleepers.park(parked.waiter, until)
 
     async def _bounded(
         self, work: Coroutine[Any, Any, T], until: float, late: Callable[[asyncio.Task[T]], None] | None = None

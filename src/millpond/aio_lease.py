@@ -2,7 +2,8 @@
 
 ``pool.connection()`` takes nothing yet: it makes a lease that takes its connection when it is awaited or entered.  So
 an ``asyncio.wait_for`` that is cancelled before it began has lost nothing, and there is no await between a connection
-being taken and the lease that holds it.
+being taken and the lease that holds it.  A lease that has no connection yet is of another class, :class:`Asked`, which
+costs less than an attribute that everybody would have to look at.
 
 Rules: :meth:`AsyncLease.close` does its work when it is called, awaited or not; what it returns is what is left to be
 waited for.  A lease belongs to the loop of its pool, and says so when it is used from anywhere else.
@@ -11,21 +12,28 @@ waited for.  A lease belongs to the loop of its pool, and says so when it is use
 from __future__ import annotations
 
 import sys
-from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from types import TracebackType
+import types
+import warnings
+from asyncio import _get_running_loop, current_task
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ._core.states import IDLE
+from ._core.states import FOREVER, IDLE, LEASED, RETIRED
+from ._shell import QUIET_S
 from .errors import ConnectionReturned
 from .lease import Loan
+from .limits import timeout_of
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from typing_extensions import Self
 
+    from ._core.states import Slot
     from .aio import AsyncPool
 
 C = TypeVar("C")
+T = TypeVar("T")
 _getframe = sys._getframe
 
 
@@ -43,18 +51,16 @@ NOTHING = cast("Awaitable[None]", Nothing())
 class AsyncLease(Loan[C]):
     """A connection of the pool: ``async with pool.connection() as conn``, or ``conn = await pool.connection()``."""
 
-    __slots__ = ("_entry",)
+    __slots__ = ("_timeout",)
 
     _pool: AsyncPool[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by the pool
-    _entry: Coroutine[Any, Any, Self] | None  # what takes the connection; None once that was done
+    _timeout: float | None  # how long to wait for a connection, until there is one
 
     def __await__(self) -> Generator[Any, Any, Self]:
-        entry = self._entry
-        return (itself(self) if entry is None else entry).__await__()
+        return itself(self).__await__()
 
     def __aenter__(self) -> Awaitable[Self]:
-        entry = self._entry
-        return itself(self) if entry is None else entry
+        return itself(self)
 
     def close(
         self,
@@ -78,7 +84,7 @@ class AsyncLease(Loan[C]):
             slot = self._slot
             del self._slot
         except (AttributeError, ConnectionReturned):
-            return self._close_unused()
+            return NOTHING
         now = pool._clock()
         unclean = pool._unclean
         if exc_type is None and now < slot.expires_at and (unclean is None or not unclean(slot)):
@@ -106,15 +112,74 @@ class AsyncLease(Loan[C]):
 
     __aexit__ = close
 
-    def _close_unused(self) -> Awaitable[None]:
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            entry.close()
-        return NOTHING
+
+def awaited(generator: Callable[..., Generator[Any, Any, T]]) -> Callable[..., Awaitable[T]]:
+    """Return the same code again, as what can be awaited itself; the generator is for ``__await__`` and ``yield from``.
+
+    Neither pays for the other: a coroutine in between costs an uncontended pair a quarter of its time.
+    """
+    made: Any = generator
+    twin = types.FunctionType(made.__code__, made.__globals__, made.__name__, made.__defaults__)
+    return types.coroutine(twin)
+
+
+def take(self: AsyncLease[C]) -> Generator[Any, Any, AsyncLease[C]]:
+    """Take a connection for a lease that has none, and return it; ``await`` and ``async with`` run this."""
+    pool = self._pool
+    timeout = self._timeout
+    if timeout is not None or _get_running_loop() is not pool._loop:
+        self.__class__ = Untaken  # it was awaited, whatever comes of it
+        pool._bind()
+        timeout = timeout_of(timeout, FOREVER) if timeout is not None else None
+    slot: Slot | None = None
+    if not pool._tickets:
+        try:
+            slot = pool._idle.pop()
+        except IndexError:
+            pass
+        else:
+            now = pool._clock()
+            readable = pool._readable
+            if (
+                now < slot.best_before
+                and now < slot.expires_at
+                and (readable is None or now - slot.returned_at < QUIET_S or not readable(slot.conn))
+            ):
+                slot.state = LEASED
+                slot.leased_at = now
+                self.__class__ = pool._lease_kind
+                self._slot = slot
+                if pool._tracks:
+                    frame = _getframe(1)
+                    slot.code = frame.f_code
+                    slot.instruction = frame.f_lasti
+                    slot.thread_id = id(current_task())
+                return self
+            slot.best_before = RETIRED
+    self.__class__ = Untaken
+    slot = yield from pool._checkout(timeout, slot)
+    self.__class__ = pool._lease_kind
+    self._slot = slot
+    if pool._tracks:
+        frame = _getframe(1)
+        slot.code = frame.f_code
+        slot.instruction = frame.f_lasti
+        slot.thread_id = id(current_task())
+    return self
+
+
+class Untaken(AsyncLease[C]):
+    """A lease that is about to take its connection, or could not, or never will."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        raise RuntimeError("this connection was awaited already; ask the pool for another one")
+
+    def __aenter__(self) -> Awaitable[Self]:
+        raise RuntimeError("this connection was awaited already; ask the pool for another one")
 
     def _returned(self) -> ConnectionReturned:
-        if self._entry is None:
-            return super()._returned()
         return self._pool._error(
             ConnectionReturned,
             "this connection has not been taken yet: write `async with pool.connection() as conn:`, "
@@ -122,9 +187,31 @@ class AsyncLease(Loan[C]):
         )
 
     def __repr__(self) -> str:
-        if self._entry is not None:
-            return "<millpond lease, not awaited yet>"
-        return super().__repr__()
+        return "<millpond lease, not awaited yet>"
+
+
+class Asked(Untaken[C]):
+    """A lease that nobody has awaited yet."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # what they return is what all leases return: themselves
+        __await__ = take
+        __aenter__ = awaited(take)
+
+    def close(
+        self,
+        exc_type: type[BaseException] | None = None,  # noqa: ARG002  as leases have it
+        _exc: BaseException | None = None,
+        _traceback: TracebackType | None = None,
+    ) -> Awaitable[None]:
+        """Give up what was not taken."""
+        cast("AsyncLease[C]", self).__class__ = Untaken
+        return NOTHING
+
+    def __del__(self) -> None:
+        text = "'AsyncPool.connection' was never awaited: write `async with pool.connection() as conn:`"
+        warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)
 
 
 async def itself(lease: Any) -> Any:

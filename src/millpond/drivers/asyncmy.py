@@ -100,7 +100,10 @@ class AsyncmyDriver(AsyncMySQLDriver):
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""
         cursor = conn.cursor(*args, **kwargs)
-        self.note_cursor(conn, cursor, lease)
+        if self.tracks_cursors:
+            self.note_cursor(conn, cursor, lease)
+        else:
+            conn._millpond_cursors.append(cursor)  # noqa: SLF001  our own
         return cursor
 
     def sever(self, cursor: Any) -> None:
