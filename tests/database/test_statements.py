@@ -252,3 +252,17 @@ def test_any_other_driver_is_plain_dbapi() -> None:
     assert ["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"] == dialect.begin(
         "SERIALIZABLE", read_only=False, autocommit=False
     )
+
+
+def test_several_statements_in_one_text_are_taken_for_the_worst() -> None:
+    """Together they are of no known kind, a control word in any place is refused, and bodies are no such texts."""
+    several = statement("SELECT 1; UPDATE t SET a = 1")
+    assert ("", False, False, False) == (several.verb, several.reads, several.transactional, several.one_result)
+    assert several.timed("SELECT 1; UPDATE t SET a = 1", 1.0) is None
+    assert "SELECT" == statement("SELECT ';' /* ; */ ; ").verb
+    body = "CREATE PROCEDURE p() BEGIN START TRANSACTION; INSERT INTO t VALUES (1); COMMIT; END"
+    assert "CREATE" == statement(body).verb
+    for sql in ("UPDATE t SET a = 1; COMMIT", "ROLLBACK; SELECT a TO", "SELECT 1; ROLLBACK", "BEGIN; SELECT 1"):
+        with pytest.raises(m.TransactionMisuse, match="as a statement"):
+            statement(sql)
+    assert "ROLLBACK" == statement("ROLLBACK TO SAVEPOINT a").verb

@@ -42,7 +42,7 @@ class Statement:
     """A statement as it was written, and what can be told by its first word.
 
     Attributes:
-        verb: its first word, in capitals; "" where it begins with something else.
+        verb: its first word, in capitals; "" where it begins with something else, or is several.
         reads: it changes nothing.
         transactional: it leaves the transaction that it is in open.
         commits: it ends the transaction that it is in by committing it.
@@ -62,13 +62,18 @@ class Statement:
         # Not a method: one call less.
         self.bind: Bind = self._template.bind
         self.verb, self._after_verb = first_word(sql, rules)
+        # Bodies of procedures are statements within one. Some drivers send several at once, which PyMySQL does not.
+        parts = [sql] if ";" not in sql or self.verb in COMMITTING else split(sql, rules)
+        refused = next(filter(None, (control_word(part, rules) for part in parts)), "")
+        if len(parts) > 1:
+            self.verb, self._after_verb = "", 0
         self.reads = self.verb in READS
         self.transactional = self.verb in TRANSACTIONAL or not dialect.ddl_commits
         self.commits = dialect.ddl_commits and self.verb in COMMITTING and not is_temporary(sql, rules)
         self.one_result = self.verb in ONE_RESULT and dialect.brand in ("mysql", "mariadb")
-        if self.verb in CONTROL or (self.verb == "ROLLBACK" and not is_rollback_to(sql, rules)):
+        if refused:
             raise TransactionMisuse(
-                f"{self.verb} as a statement: connections go back to the pool in between. Use: with db.transaction()\n"
+                f"{refused} as a statement: connections go back to the pool in between. Use: with db.transaction()\n"
                 f"{shown(sql)}"
             )
 
@@ -178,6 +183,17 @@ def first_word(sql: str, rules: t.Dialect) -> tuple[str, int]:
     """Return the first word, in capitals, and where it ends; 0 if a parenthesis is before it."""
     first = next(t.code_tokens(sql, rules), None)
     return t.first_keyword(sql, rules), first[2] if first is not None and first[0] == t.WORD else 0
+
+
+def split(sql: str, rules: t.Dialect) -> list[str]:
+    """Return the statements of a text."""
+    return [sql[start:end] for start, end in t.split_statements(sql, rules)]
+
+
+def control_word(sql: str, rules: t.Dialect) -> str:
+    """Return the first word of a statement that begins or ends a transaction; "" for any other."""
+    word = t.first_keyword(sql, rules)
+    return word if word in CONTROL or (word == "ROLLBACK" and not is_rollback_to(sql, rules)) else ""
 
 
 def is_temporary(sql: str, rules: t.Dialect) -> bool:
