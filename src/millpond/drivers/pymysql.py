@@ -258,12 +258,13 @@ class PyMySQLDriver(DbapiDriver):
             return
         heard: Any = conn
         session = heard._millpond  # noqa: SLF001  our own
-        with within(heard, until):
-            if not self._dials:
-                self._plan.adopt(heard, self._another)
-            if callable(self._on_connect):
-                self._on_connect(heard)
-                self._plan.begin(heard, session, tracking=session.tracked)
+        if not self._dials or callable(self._on_connect):  # for any other all is done
+            with within(heard, until):
+                if not self._dials:
+                    self._plan.adopt(heard, self._another)
+                if callable(self._on_connect):
+                    self._on_connect(heard)
+                    self._plan.begin(heard, session, tracking=session.tracked)
         keep_looks(heard)
         if not session.dirt and not hears(heard):
             session.way = Way.DEAF
@@ -369,7 +370,7 @@ class PyMySQLDriver(DbapiDriver):
         try:
             session.oks += conn.take_oks(session.answers - session.oks)
             left = session.answers - session.oks
-            if left and not self._has_news(conn, until):
+            if left and not has_unread(conn) and not self._has_news(conn, until):
                 return None
             replies = [None] * session.oks
             with patient(conn):

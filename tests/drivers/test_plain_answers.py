@@ -1,0 +1,187 @@
+"""Answers to a reset, which are plain OK packets nearly always, and are read in one call of the system then."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pymysql
+import pytest
+
+from millpond.drivers._pymysql_session import Listening, plain_oks
+from millpond.drivers.pymysql import PyMySQLDriver
+from millpond.testing.fake_server import FakeError, FakeServer
+
+AUTOCOMMIT = 0x0002
+MORE_RESULTS = 0x0008
+
+
+def answer(body: bytes, number: int = 1) -> bytes:
+    """Return a packet."""
+    return len(body).to_bytes(3, "little") + bytes([number]) + body
+
+
+def ok(status: int = AUTOCOMMIT, more: bytes = b"") -> bytes:
+    """Return an OK packet; *more* is what servers tell of the session behind it."""
+    return answer(b"\x00\x00\x00" + status.to_bytes(2, "little") + b"\x00\x00" + more)
+
+
+OK = ok()
+TELLING = ok(0x4002, b"\x00\x0f\x01\x04utf8" + b"x" * 300)
+ERROR = answer(b"\xff\x15\x04#28000denied")
+ROWS = answer(b"\x01") + answer(b"\x03def", 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "most", "expected"),
+    [
+        (b"", 3, (0, 0, 0)),
+        (OK, 3, (1, len(OK), AUTOCOMMIT)),
+        (OK + TELLING, 3, (2, len(OK + TELLING), 0x4002)),
+        (OK + OK + OK, 2, (2, len(OK + OK), AUTOCOMMIT)),
+        (OK + ERROR + OK, 3, (1, len(OK), AUTOCOMMIT)),
+        (OK + ROWS, 2, (1, len(OK), AUTOCOMMIT)),
+        (OK + ok(MORE_RESULTS), 2, (1, len(OK), AUTOCOMMIT)),
+        (OK + answer(b"\x00\xfc\xff\x00\x00\x02\x00\x00\x00"), 2, (1, len(OK), AUTOCOMMIT)),
+        (OK + answer(b"\x00\x00\xfc\xff\x00\x02\x00\x00\x00"), 2, (1, len(OK), AUTOCOMMIT)),
+        (OK + answer(b"\x00\x00\x00\x02\x00") + OK, 3, (1, len(OK), AUTOCOMMIT)),
+        (OK + answer(b"\x00\x00\x00\x02\x00\x00\x00", number=0), 2, (1, len(OK), AUTOCOMMIT)),
+    ],
+    ids=["nothing", "one", "told more", "no more than asked", "an error", "rows", "more results", "many rows changed",
+         "a high id", "a short one", "out of turn"],
+)  # fmt: skip
+def test_only_what_needs_no_second_look_counts(data: bytes, most: int, expected: tuple[int, int, int]) -> None:
+    """Anything that is not a whole, lone, short OK packet ends the count, and so does what follows it."""
+    assert expected == plain_oks(data, most)
+
+
+class Wire:
+    """As much of a connection as reading needs, and the server's end of it."""
+
+    def __init__(self) -> None:
+        self._sock, self.server = socket.socketpair()
+        self._sock.settimeout(7.0)
+        self._rfile = self._sock.makefile("rb")
+        self.server_status = 0
+
+    def take(self, count: int) -> int:
+        """Read plain OKs."""
+        reads: Callable[[Any, int], int] = Listening.take_oks
+        return reads(self, count)
+
+    def rest(self) -> tuple[bytes, float | None]:
+        """Return what is left unread when the server has ended it, and how long the socket would wait."""
+        self.server.shutdown(socket.SHUT_WR)
+        return self._rfile.read(), self._sock.gettimeout()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Return a connection that nothing has come over."""
+    made = Wire()
+    yield made
+    made._rfile.close()
+    made._sock.close()
+    made.server.close()
+
+
+@pytest.mark.parametrize("cut", range(2 * len(OK)))
+def test_wherever_an_answer_is_cut_nothing_is_lost(wire: Wire, cut: int) -> None:
+    """What has come in part stays for whoever reads packet by packet."""
+    whole = OK + TELLING
+    wire.server.sendall(whole[:cut])
+    taken = wire.take(2)
+    assert cut // len(OK) == taken
+    wire.server.sendall(whole[cut:])
+    assert (whole[len(OK) * taken :], 7.0) == wire.rest()
+
+
+def test_what_came_later_is_taken_later(wire: Wire) -> None:
+    """Answers may come one by one."""
+    wire.server.sendall(OK)
+    first = wire.take(2)
+    wire.server.sendall(TELLING)
+    assert (1, 1, 0x4002, (b"", 7.0)) == (first, wire.take(1), wire.server_status, wire.rest())
+
+
+def test_what_follows_the_last_answer_is_left_with_it(wire: Wire) -> None:
+    """If all were taken nothing is in the buffer: so the last one is not, and is read where more is looked for."""
+    wire.server.sendall(OK + OK + ERROR)
+    assert (0, (OK + OK + ERROR, 7.0)) == (wire.take(2), wire.rest())
+
+
+def test_an_end_of_the_link_is_no_answer(wire: Wire) -> None:
+    """A server that has gone has answered what it has answered."""
+    wire.server.sendall(OK)
+    wire.server.shutdown(socket.SHUT_WR)
+    assert (1, 0) == (wire.take(2), wire.take(1))
+
+
+def test_a_buffer_is_what_the_driver_reads_from() -> None:
+    """The driver's file is the kind of buffer that can be looked into without reading it."""
+    with FakeServer() as server:
+        driver = PyMySQLDriver(pymysql, connect_args=server.connect_args())
+        conn = driver.open(time.monotonic() + 10)
+        assert isinstance(conn._rfile, io.BufferedReader)
+        driver.close(conn)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """Return a server that lacks nothing."""
+    with FakeServer() as running:
+        yield running
+
+
+def dirtied(server: FakeServer, **settings: Any) -> tuple[PyMySQLDriver, Any]:
+    """Return an adapter, and a connection of it whose session has to be reset."""
+    arguments = server.connect_args(autocommit=True) | settings
+    driver = PyMySQLDriver(pymysql, connect_args=arguments, on_connect="SET @mine = 1")
+    conn = driver.open(time.monotonic() + 10)
+    with conn.cursor() as cursor:
+        cursor.execute("SET @a = 1")
+    return driver, conn
+
+
+def collected(driver: PyMySQLDriver, conn: Any, seconds: float) -> bool | None:
+    """Read the answers to a reset."""
+    return driver.collect(conn, time.monotonic() + seconds)
+
+
+def test_answers_that_come_in_two_parts_are_all_waited_for(server: FakeServer) -> None:
+    """A part of them is not taken for all of them, nor read twice."""
+    gate = threading.Event()
+    driver, conn = dirtied(server)
+    server.answers["SET @mine = 1"] = lambda: [("",)] if gate.wait(10) else []
+    assert driver.send_reset is not None
+    sent = driver.send_reset(conn)
+    server.wait_for(lambda: server.commands[-1].text == "SET @mine = 1")
+    early = collected(driver, conn, 0)
+    gate.set()
+    assert (None, None, True) == (sent, early, collected(driver, conn, 10))
+    driver.close(conn)
+
+
+@pytest.mark.parametrize(
+    ("last", "mark", "expected"),
+    [([("rows",)], b"rows", True), (FakeError(1231, "not now"), b"not now", False)],
+    ids=["rows", "an error"],
+)
+def test_an_answer_that_is_not_plain_is_found_in_the_buffer(
+    server: FakeServer, last: Any, mark: bytes, expected: bool
+) -> None:
+    """It has come with the plain ones before it, and no news will tell of it."""
+    driver, conn = dirtied(server)
+    server.answers["SET @mine = 1"] = last
+    assert driver.send_reset is not None
+    sent = driver.send_reset(conn)
+    conn._sock.settimeout(10)
+    deadline = time.monotonic() + 10
+    while mark not in conn._sock.recv(65536, socket.MSG_PEEK):
+        assert time.monotonic() < deadline
+    assert (None, expected) == (sent, collected(driver, conn, 0))
+    driver.close(conn)
