@@ -509,11 +509,10 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         session: Session = conn._millpond  # noqa: SLF001  our own
         if conn._millpond_unread is not None:  # noqa: SLF001
             conn.hear_unread()
-        return (
-            not (session.dirt or session.owed or session.status & IN_TRANSACTION)
-            and conn.link is not None  # its borrower may have closed it
-            and self._look_at(conn) == session.looks
-        )
+        if session.dirt or session.owed or session.status & IN_TRANSACTION or self._look_at(conn) != session.looks:
+            return False
+        conn._result = None  # noqa: SLF001  else an idle connection would keep all rows of its last statement
+        return conn.link is not None  # its borrower may have closed it
 
     async def clean(self, conn: Any, until: float) -> bool:
         """Make the session as good as new."""
@@ -584,15 +583,17 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     async def collect(self, conn: Any, until: float) -> bool | None:
         """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
         session: Session = conn._millpond  # noqa: SLF001  our own
-        if conn.link is None:  # by whoever was called away in the middle of reading it
+        if session.lost or conn.link is None:  # by whoever was called away in the middle of reading it
             return False
         if not await self._comes(conn, until):
             return None
         try:
             good = await self._is_good(conn, session, [await read_or_error(conn) for _ in range(session.answers)])
-        except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
+        except BaseException as error:
             session.lost = True
-            return False
+            if isinstance(error, Exception):  # whatever it is, the answer was not that all is well
+                return False
+            raise
         return good and not self._is_readable(conn)
 
     async def _comes(self, conn: Any, until: float) -> bool:
@@ -615,11 +616,19 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
                 return False
             session.renew(conn.server_status)
             return True
-        return await self._hold(conn, self._plan.judging(conn, replies))
+        if not await self._hold(conn, self._plan.judging(conn, replies)):
+            return False
+        if callable(self._on_connect):
+            await answer_of(self._on_connect(conn))
+            await self._hold(conn, self._plan.beginning(conn, session, tracking=session.tracked))
+            session.looks = self._look_at(conn)
+        return True
 
     def close(self, conn: Any) -> Awaitable[object] | None:
         """Say goodbye without waiting, and close; what runs on the server for nobody any more is ended there."""
         session: Session | None = getattr(conn, "_millpond", None)
+        if session is not None and session.answers > 1:  # it was given up waiting for them
+            self._plan.reset_failed()
         runs = session is not None and session.owed > 0 and session.dirt != CONNECTING and not session.lost
         thread_id = conn.thread_id() if runs else 0
         link = conn.link if session is not None else None

@@ -153,6 +153,37 @@ def test_settings_reach_the_session_and_come_back_after_a_reset(server: ScratchS
     asyncio.run(main())
 
 
+def test_what_a_function_sets_up_comes_back_after_a_reset(server: ScratchServer, driver: str) -> None:
+    """``on_connect`` given as a function is called again for a session that was made as good as new."""
+
+    async def set_up(conn: Any) -> None:
+        await ask(conn, "SET @x = 3, time_zone = '+05:00'")
+
+    async def main() -> None:
+        async with pool_on(server, driver, max_size=1, on_connect=set_up) as pool:
+            for _ in range(3):
+                async with pool.connection() as conn:
+                    assert ((3, "+05:00"),) == await ask(conn, "SELECT @x, @@time_zone")
+                    await ask(conn, "SET @x = 4, time_zone = '+09:00'")
+            assert 1 == pool.stats().opened
+
+    asyncio.run(main())
+
+
+def test_an_idle_connection_does_not_keep_the_rows_of_its_last_statement(server: ScratchServer, driver: str) -> None:
+    """Neither a clean session nor one that is cleaned does: large results would stay until the next statement."""
+
+    async def main() -> None:
+        async with pool_on(server, driver, max_size=1) as pool:
+            for statements in (["SELECT 1"], ["SET @a = 1", "SELECT 1"]):
+                async with pool.connection() as conn:
+                    kept = conn.driver_connection
+                    assert ((1,),) == [await ask(conn, statement) for statement in statements][-1]
+                assert kept._result is None
+
+    asyncio.run(main())
+
+
 def test_two_tasks_on_one_connection_are_both_named(server: ScratchServer, driver: str) -> None:
     """The commonest mistake, by name."""
 
