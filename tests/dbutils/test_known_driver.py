@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -114,6 +116,42 @@ def test_a_closed_cursor_comes_back_to_life(pool: PooledDB) -> None:
         assert ((1,), 7) == (cursor.fetchone(), cursor._cursor.arraysize)
         assert [(1,)] == list(cursor.execute("SELECT 1"))
         cursor.close()
+
+
+def test_chains_of_calls_keep_what_they_need(pool: PooledDB) -> None:
+    """A chain holds its cursor, and its connection, until the last row; then both are free."""
+    assert (1,) == pool.connection().cursor().execute("SELECT 1").fetchone()
+    assert [(1,)] == pool.connection().cursor().execute("SELECT 1").fetchmany(5)
+    assert [(1,)] == pool.connection().execute("SELECT 1").fetchall()
+    rows = iter(pool.connection().cursor().execute("SELECT 1 UNION SELECT 2"))
+    assert ((1,), 1) == (next(rows), pool._connections)
+    assert [(2,)] == list(rows)
+    del rows
+    assert 0 == pool._connections
+
+
+def test_the_driver_s_shortcuts_are_watched_as_cursors_are(pool: PooledDB, database: str) -> None:
+    """SQLite's ``execute()`` of a connection makes a cursor; it writes nothing for the next borrower."""
+    db = pool.connection()
+    cursor = db.execute("INSERT INTO x VALUES (1)")
+    db.commit()
+    assert 1 == db._usage
+    db.close()
+    theirs = pool.connection()
+    with pytest.raises(sqlite3.InterfaceError, match="given back"):
+        cursor.execute("INSERT INTO x VALUES (2)")
+    theirs.commit()
+    assert [1] == values(database)
+
+
+def test_nothing_that_leads_to_a_server_is_copied(pool: PooledDB) -> None:
+    """Neither proxies nor what is behind them: two would give one connection back, or close it."""
+    db = pool.connection()
+    for what in (db, db._con, db.cursor()):
+        with pytest.raises(TypeError, match="cannot be copied"):
+            copy.copy(what)
+        with pytest.raises(TypeError, match="cannot be copied"):
+            pickle.dumps(what)
 
 
 def test_attributes_are_set_back_for_the_next_borrower(pool: PooledDB) -> None:

@@ -58,4 +58,9 @@ def refuse_unless(condition: bool, name: str, value: object, allowed: str, why: 
         raise WrongKind(name, value, allowed, why)
 
 
+def not_copied(what: object) -> TypeError:
+    """Return the error for who copies or pickles what leads to a server: two would give it back, or close it."""
+    return TypeError(f"a {type(what).__name__} cannot be copied or pickled: take another connection from the pool")
+
+
 Check = Callable[[BaseException], bool]

@@ -18,7 +18,7 @@ from millpond.errors import ConnectionReturned
 
 from ._checkout import Checkout
 from ._engine import may_give_back
-from ._errors import DropInError, told
+from ._errors import DropInError, not_copied, told
 from .steady_db import SteadyDBConnection, SteadyDBCursor
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ class Proxy:
         return con
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._steady(), name)
+        steady = self._steady()
+        return getattr(self.cursor() if name in steady._shortcuts else steady, name)
+
+    def __reduce__(self) -> Any:
+        raise not_copied(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):

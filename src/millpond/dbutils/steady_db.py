@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import _careful, _stubborn
 from . import _parameters as parameters
 from ._checkout import Checkout
-from ._errors import DropInError, told
+from ._errors import DropInError, not_copied, told
 from ._parameters import UNSET
 from ._source import Source, connect_of
 from ._version import DBUTILS_VERSION
@@ -223,6 +223,15 @@ class SteadyDBConnection:
         """Whether a transaction is, or may be, open."""
         return self._policy.in_transaction(self)
 
+    @property
+    def _shortcuts(self) -> tuple[str, ...]:
+        """Methods of the driver's connections that make a cursor and run a statement by it: done here by ours."""
+        adapter = self._source.adapter
+        return () if adapter is None else adapter.shortcuts
+
+    def __reduce__(self) -> Any:
+        raise not_copied(self)
+
     # ------------------------------------------------------------------ connecting
     def _create(self) -> Any:
         """Return a new connection of the driver's, whose session is set up."""
@@ -336,6 +345,8 @@ class SteadyDBConnection:
         # Only for what a steady connection has not itself: insert_id(), server_status, autocommit and the like.
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name in self._shortcuts:
+            return getattr(self.cursor(), name)
         found = getattr(self._con, name)
         if callable(found):
             self._policy.touch(self)
@@ -423,6 +434,9 @@ class SteadyDBCursor:
             HAVE_THEIR_ROWS.add(kind)
             return None
         return checkout.note(self)
+
+    def __reduce__(self) -> Any:
+        raise not_copied(self)
 
     # ------------------------------------------------------------------ running statements
     @property
@@ -522,8 +536,35 @@ class SteadyDBCursor:
         try:
             rows: Iterator[Any] = iter(cursor)
         except TypeError:
-            return iter(cursor.fetchone, None)
-        return rows
+            rows = iter(cursor.fetchone, None)
+        return self._each(rows)
+
+    def _each(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Yield rows, and be there until the last of them: this may be all that keeps the cursor open."""
+        yield from rows
+
+    @property
+    def fetchone(self) -> Callable[..., Any]:
+        """Return the next row; None if there is none."""
+        return self._fetcher("fetchone")
+
+    @property
+    def fetchmany(self) -> Callable[..., Any]:
+        """Return the next rows, as many as are asked for."""
+        return self._fetcher("fetchmany")
+
+    @property
+    def fetchall(self) -> Callable[..., Any]:
+        """Return all rows that are left."""
+        return self._fetcher("fetchall")
+
+    def _fetcher(self, name: str) -> Callable[..., Any]:
+        """Return a method of the driver's cursor that holds this: in a chain of calls nothing else does."""
+        if self._cursor is None:
+            raise self._unusable()
+        fetch = functools.partial(getattr(self._cursor, name))
+        fetch.__dict__["cursor"] = self
+        return fetch
 
     def __getattr__(self, name: str) -> Any:
         cursor = self._cursor
