@@ -414,6 +414,16 @@ def test_without_private_parts_it_is_any_driver(server: FakeServer, source: str)
         assert "auto: ROLLBACK at every return: this version of PyMySQL cannot be listened to" == pool.stats().reset
 
 
+def test_a_drain_in_the_middle_of_a_reset_proves_nothing_against_resets(server: FakeServer) -> None:
+    """A connection that was closed before it could answer has not refused."""
+    with pool_on(server) as pool:
+        for _ in range(3):
+            with pool.connection() as conn:
+                ask(conn, "SET @x = 1")
+            pool.drain()
+        assert "auto: COM_RESET_CONNECTION" == pool.stats().reset
+
+
 def test_an_idle_connection_does_not_keep_the_rows_of_its_last_statement(server: FakeServer) -> None:
     """Neither a clean session nor one that is cleaned does: large results would stay until the next statement."""
     with pool_on(server) as pool:

@@ -593,6 +593,7 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             session.lost = True
             if isinstance(error, Exception):  # whatever it is, the answer was not that all is well
                 return False
+            session.answers = 0  # whoever was called away says nothing against resets
             raise
         return good and not self._is_readable(conn)
 
@@ -627,8 +628,8 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     def close(self, conn: Any) -> Awaitable[object] | None:
         """Say goodbye without waiting, and close; what runs on the server for nobody any more is ended there."""
         session: Session | None = getattr(conn, "_millpond", None)
-        if session is not None and session.answers > 1:  # it was given up waiting for them
-            self._plan.reset_failed()
+        if session is not None:
+            self._plan.given_up(session)
         runs = session is not None and session.owed > 0 and session.dirt != CONNECTING and not session.lost
         thread_id = conn.thread_id() if runs else 0
         link = conn.link if session is not None else None

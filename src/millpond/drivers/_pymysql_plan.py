@@ -28,6 +28,7 @@ Steps: TypeAlias = "Generator[Sequence[bytes], Sequence[Any], T]"  # commands to
 CLIENT_SESSION_TRACK: Final = 1 << 23
 COM_RESET_CONNECTION: Final = 0x1F  # PyMySQL has no name for it
 UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
+UNANSWERED_S: Final = 1.0  # a reset that was given up after so long was not answered
 THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it
 
 COMMIT: Final = packet(COM_QUERY, b"COMMIT")
@@ -275,6 +276,12 @@ class Plan:
         """Take in that a reset was refused, or not answered: if none ever was here, there are to be no more."""
         if not self.proved and self.facts is not None:
             self.facts.way = Way.RENEWAL
+
+    def given_up(self, session: Session) -> None:
+        """Take in that a connection is closed: that it was drained before it could answer proves nothing."""
+        is_overdue = self.clock() - session.sent_at > UNANSWERED_S
+        if session.answers > 1 and (session.lost or is_overdue):
+            self.reset_failed()
 
     def hold(self, conn: Any, steps: Steps[T]) -> T:
         """Send what the steps ask for, and tell them the replies."""

@@ -412,8 +412,8 @@ class PyMySQLDriver(DbapiDriver):
         if getattr(result, "unbuffered_active", False):
             result.unbuffered_active = False  # type: ignore[union-attr]  # or its finalizer would read what is left
         session: Session | None = getattr(conn, "_millpond", None)
-        if session is not None and session.answers > 1:  # it was given up waiting for them
-            self._plan.reset_failed()
+        if session is not None:
+            self._plan.given_up(session)
         with contextlib.suppress(Exception), within(conn, time.monotonic() + FAREWELL_S):
             conn.close()
 
