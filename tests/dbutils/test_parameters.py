@@ -7,6 +7,7 @@ import sqlite3
 import warnings
 from typing import Any
 
+import pymysql
 import pytest
 
 from millpond.dbutils import pooled_db, simple_pooled_db, steady_db
@@ -61,7 +62,6 @@ def test_blocking_takes_seconds(blocking: Any, seconds: float, fakedb: Any) -> N
 
 def test_old_names_of_connect_arguments_warn_at_the_program_s_line(recwarn: pytest.WarningsRecorder) -> None:
     """The warning stands where the pool is made, and shows no value."""
-    pymysql = pytest.importorskip("pymysql")
     PooledDB(pymysql, db="secret schema", passwd="secret", charset="utf8")
     assert {__file__} == {warning.filename for warning in recwarn}
     words = " ".join(str(warning.message) for warning in recwarn)
@@ -71,7 +71,6 @@ def test_old_names_of_connect_arguments_warn_at_the_program_s_line(recwarn: pyte
 
 def test_both_names_of_a_connect_argument_are_refused() -> None:
     """Nobody can say which is meant."""
-    pymysql = pytest.importorskip("pymysql")
     with pytest.raises(InvalidSetting, match="both db and database"):
         PooledDB(pymysql, db="one", database="two")
 
