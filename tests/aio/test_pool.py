@@ -92,7 +92,7 @@ def test_a_lease_says_how_it_is_used() -> None:
 
 
 def test_a_lease_that_is_never_awaited_is_reported() -> None:
-    """Nothing was taken; Python says the same as of a coroutine that was forgotten."""
+    """Nothing was taken; it is said in Python's words for a coroutine that was forgotten."""
 
     async def main() -> None:
         async with pool_of(ToldDriver()) as pool:
@@ -101,6 +101,81 @@ def test_a_lease_that_is_never_awaited_is_reported() -> None:
             assert (0, 0) == (pool.stats().size, pool.stats().waiting)
 
     run(main)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lease_is_taken_once() -> None:
+    """Two tasks cannot await the same one; closed before that, it takes nothing and nobody is warned."""
+
+    async def main() -> None:
+        async with pool_of(ToldDriver()) as pool:
+            shared = pool.connection()
+            taking = asyncio.ensure_future(shared)
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="was awaited already"):
+                _ = await shared
+            with pytest.raises(RuntimeError, match="was awaited already"):
+                async with shared:
+                    pass
+            assert shared is await taking
+            assert shared is await shared
+            await shared.close()
+            unused = pool.connection()
+            await unused.close()
+            drop([unused])
+            del unused
+            assert (1, 0) == (pool.stats().size, pool.stats().leased)
+
+    run(main)
+
+
+def test_deadlines_hold_in_whatever_order_they_come() -> None:
+    """Callers behind others with longer or shorter patience are told in their own time, also when some leave early."""
+
+    async def main() -> None:
+        async with pool_of(ToldDriver(), max_size=1) as pool:
+            loop = asyncio.get_running_loop()
+            ended: dict[float, float] = {}
+
+            async def wait(seconds: float) -> None:
+                with pytest.raises(PoolTimeout):
+                    _ = await pool.connection(timeout=seconds)
+                ended[seconds] = loop.time() - began
+
+            async with pool.connection():
+                began = loop.time()
+                tasks = [asyncio.ensure_future(wait(seconds)) for seconds in (5.0, 3.0, 9.0, 8.0, 1.0, 7.0)]
+                impatient = [asyncio.ensure_future(wait(seconds)) for seconds in (2.0, 6.0, 10.0)]
+                await asyncio.sleep(0.5)
+                for task in impatient:
+                    task.cancel()
+                await asyncio.wait([*tasks, *impatient])
+            assert [1.0, 3.0, 5.0, 7.0, 8.0, 9.0] == list(ended)
+            assert ended == {seconds: pytest.approx(seconds, abs=0.01) for seconds in ended}
+            assert 0 == pool.stats().waiting
+
+    run(main)
+
+
+def test_no_timer_outlives_the_pool() -> None:
+    """Whoever waited has set one, which is let be when the pool is closed."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with pool_of(ToldDriver(), max_size=1, timeout=3600.0) as pool:
+            first = await pool.connection()
+            second = asyncio.ensure_future(pool.connection())
+            await asyncio.sleep(0)
+            await first.close()
+            await (await second).close()
+        assert [] == [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+
+    run(main)
+
+
+def test_a_pool_has_no_more_attributes_than_are_read_fast() -> None:
+    """From the 30th on CPython 3.12 looks each of them up in a dict."""
+    assert 29 >= len(vars(AsyncPool(ToldDriver())))
 
 
 def test_who_waits_too_long_is_told_who_holds_what() -> None:
@@ -539,6 +614,7 @@ def test_another_thread_is_told_that_it_is_one() -> None:
                 pool.stats,
                 pool.close,
                 conn.close,
+                conn.discard,
                 lambda: pool.resize(5),
                 lambda: pool.release(conn),
             ]
