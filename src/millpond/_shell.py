@@ -124,6 +124,9 @@ class Shell(abc.ABC, Generic[C]):
     def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
         """Take one step, and perform what it leaves in the outbox."""
 
+    def _guard(self) -> None:
+        """Say so if the pool must not be touched from here; a pool for threads may be, from any."""
+
     def _lay_ledger(
         self,
         *,

@@ -67,6 +67,7 @@ class Loan(Generic[C]):
 
     def discard(self) -> None:
         """Give the connection up: it is closed, and its room is free; for one that must not be used again."""
+        self._pool._guard()
         try:
             slot = self._slot
             del self._slot

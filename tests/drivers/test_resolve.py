@@ -312,3 +312,26 @@ def test_nothing_is_opened_by_a_pool_that_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting):
         millpond.Pool(f"sqlite:///{tmp_path / 'no.db'}", max_size=0)
     assert [] == list(tmp_path.iterdir())
+
+
+def test_other_packages_bring_adapters_for_tasks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by a driver's name and by a scheme, and named among those that there are."""
+    (tmp_path / "brought.py").write_text(
+        "from millpond.drivers.aiosqlite import AiosqliteDriver\n\n\n"
+        "class Brought(AiosqliteDriver):\n    name = 'brought'\n"
+    )
+    info = tmp_path / "brought-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[millpond.async_drivers]\nbroughtlite = brought:Brought\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    async def main() -> None:
+        for source, driver in (("broughtlite://", None), ("sqlite://", "broughtlite")):
+            async with millpond.AsyncPool(source, driver=driver) as pool, pool.connection() as conn:
+                assert (1,) == await (await conn.execute("SELECT 1")).fetchone()
+                assert "brought" == pool.driver.name
+
+    asyncio.run(main())
+    with pytest.raises(InvalidSetting, match="asyncmy, aiomysql, aiosqlite, broughtlite"):
+        millpond.AsyncPool("sqlite://", driver="brougthlite")

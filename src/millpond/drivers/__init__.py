@@ -189,9 +189,9 @@ def canonical(name: str) -> str:
     return ALIASES.get(name.lower(), name.lower())
 
 
-def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def entry_points(group: str = GROUP) -> dict[str, importlib.metadata.EntryPoint]:
     """Return the adapters that other packages bring."""
-    return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
 def adapter_named(name: str) -> Any:

@@ -6,6 +6,9 @@ Why: what can be asked of a connection without waiting is the same for every dri
 Rules: an operation may be cancelled at each of its awaits, and then leaves a connection that :meth:`AsyncDriver.close`
 can close.  Closing itself never waits: what is left to be waited for afterwards is returned, for the pool to see to.
 It must not import a driver, nor asyncio, before somebody asks for a connection.
+Other packages add adapters by an entry point in the group ``millpond.async_drivers``: its name is the driver's, as in
+``mysql+NAME://`` and ``driver="NAME"``, and it leads to a subclass of :class:`AiodbDriver`, or of :class:`AsyncDriver`
+that can be called as that is, with a class method ``from_url``.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from millpond._core.states import Fault
 from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_SCHEMES, URL, Parser
 
-from . import ALIASES, BUILT_IN, faults, installed, refuse_settings
+from . import ALIASES, BUILT_IN, entry_points, faults, installed, refuse_settings
 from .base import Adapter, Driver
 from .dbapi import OnConnect, Reset, module_of, renamed, valid_on_connect, valid_reset
 
@@ -33,6 +36,7 @@ ASYNC_BUILT_IN: dict[str, tuple[str, str]] = {
     "aiomysql": ("millpond.drivers.aiomysql:AiomysqlDriver", "aiomysql"),
     "aiosqlite": ("millpond.drivers.aiosqlite:AiosqliteDriver", "aiosqlite"),
 }
+GROUP = "millpond.async_drivers"
 MYSQL_NAMES = ("asyncmy", "aiomysql")  # in this order, where a URL leaves the choice to us
 
 
@@ -236,6 +240,8 @@ def default_driver(scheme: str) -> str:
     if scheme == "sqlite":
         return "aiosqlite"
     if scheme not in MYSQL_SCHEMES:
+        if scheme in entry_points(GROUP):
+            return scheme
         raise InvalidSetting("url", f"{scheme}://...", "mysql://, mariadb:// or sqlite://", "no asyncio driver for it")
     for name in MYSQL_NAMES:
         if installed(ASYNC_BUILT_IN[name][1]):
@@ -256,10 +262,13 @@ def adapter_named(name: str) -> Any:
 
     place = ASYNC_BUILT_IN.get(name.lower())
     if place is None:
+        added = entry_points(GROUP)
+        if name in added:
+            return added[name].load()
         why = "there is no such asyncio driver"
         if ALIASES.get(name.lower(), name.lower()) in BUILT_IN:
             why = "this driver is for threads: use millpond.Pool for it, or name an asyncio driver"
-        raise InvalidSetting("driver", name, ", ".join(ASYNC_BUILT_IN), why)
+        raise InvalidSetting("driver", name, ", ".join((*ASYNC_BUILT_IN, *added)), why)
     where, needed = place
     if not installed(needed):
         raise DriverMissing(
