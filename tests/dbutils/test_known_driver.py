@@ -221,6 +221,30 @@ def test_connections_are_shared_where_the_driver_lets_them(database: str) -> Non
     pool.close()
 
 
+def test_threads_run_statements_on_a_shared_connection_at_the_same_time() -> None:
+    """They neither wait for each other for ever, below SQLite's mutex, nor take each other's statements."""
+    if sqlite3.threadsafety < 2:
+        pytest.skip("this SQLite says that threads must not share connections")
+    program = (
+        "import sqlite3, threading\n"
+        "from millpond.dbutils.pooled_db import PooledDB\n"
+        "pool = PooledDB(sqlite3, maxshared=1, database=':memory:', isolation_level=None)\n"
+        "kept, errors = pool.connection(), []\n"
+        "def work():\n"
+        "    try:\n"
+        "        for number in range(2000):\n"
+        "            db = pool.connection()\n"
+        "            assert (number,) == db.cursor().execute('SELECT ?', (number,)).fetchone()\n"
+        "            db.close()\n"
+        "    except Exception as error: errors.append(error)\n"
+        "threads = [threading.Thread(target=work) for _ in range(6)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(errors, kept._shared_con.shared)\n"
+    )
+    assert "[] 1" == said(program, 60.0)
+
+
 def pooled_error(_: PooledDB) -> type[Exception]:
     """Return what a pool raises when all are out."""
     from millpond.dbutils.pooled_db import TooManyConnectionsError
@@ -289,10 +313,10 @@ def test_install_lets_import_dbutils_find_the_drop_in() -> None:
     assert "dbutils was imported already" in said(late)
 
 
-def said(program: str) -> str:
+def said(program: str, timeout: float = DEADLINE_S) -> str:
     """Return what a program prints."""
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=timeout, check=True
     ).stdout.strip()
 
 

@@ -39,6 +39,7 @@ class Source:
         kwargs: given to it by name.
         setsession: statements for each new session.
         reset: as for :class:`~millpond.dbutils.pooled_db.PooledDB`.
+        shared: whether several threads may use a connection at the same time.
 
     Attributes:
         adapter: of the driver; None while it is not known.
@@ -47,13 +48,21 @@ class Source:
     """
 
     def __init__(
-        self, creator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], setsession: Any, reset: Any = True
+        self,
+        creator: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        setsession: Any,
+        reset: Any = True,
+        *,
+        shared: bool = False,
     ) -> None:
         self.creator = creator
         self.args = args
         self.kwargs = kwargs
         self.setsession = parameters.setsession_of(setsession)
         self.reset: Any = "auto" if reset is True else reset or "rollback"
+        self.shared = shared
         self.adapter: Driver[Any] | None = None
         self.outside: Outside | None = None
         self.name: str | None = None
@@ -103,6 +112,11 @@ class Source:
         given = parameters.connect_args_of(name, self.args, self.kwargs) if direct else None
         if given is None:  # a function of the program's own, or arguments whose places we do not know
             source, given = functools.partial(connect_of(self.creator), *self.args, **self.kwargs), {}
+        if name == "sqlite" and self.shared and source is self.module:
+            # The adapter's own class listens to SQLite by a callback: it runs below the mutex of its connection, and
+            # waits there for the interpreter's lock, whose holder may want the mutex.
+            given.setdefault("factory", source.Connection)
+            given.setdefault("cached_statements", 0)  # two threads that get one at once misuse it: an InterfaceError
         reset: Any = self.reset
         if name in LIBPQ and reset in ("auto", "always"):
             reset = functools.partial(discard_all, statements=self.setsession or ())

@@ -138,7 +138,7 @@ class PooledDB:
         self._wait_s = parameters.wait_of(blocking)
         self._check_parameters()
         self._args, self._kwargs = args, kwargs
-        self._source = Source(creator, args, kwargs, setsession, reset)
+        self._source = Source(creator, args, kwargs, setsession, reset, shared=bool(maxshared) and threadsafety > 1)
         self._source.own_check = parameters.ping_of(ping)[1] is not None
         # Not a method: the engine would hold this pool, which is closed by being dropped.
         self._make = functools.partial(
