@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import operator
 import select
 import ssl
@@ -34,7 +35,6 @@ from .dbapi import OnConnect, Reset, shut_down
 
 T = TypeVar("T")
 COM_QUIT: Final = packet(0x01)
-ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
 UNHEARD: Final = frozenset({0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0xFA})  # prepared statements read by themselves
 SILENT: Final = frozenset({0x18, 0x19})  # of these, those that are not answered
 ANSWER_S: Final = 2.0  # the rest of an answer that has begun to come
@@ -544,21 +544,23 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
     def _cleaning(self, conn: Any, session: Session) -> list[bytes] | bool:
         """Return what is to be sent; True if nothing, False if nothing would help."""
         self.cut_off(conn)
-        if session.is_hopeless or conn.link is None:
+        if conn.link is None:
             return False
-        if self._reset != "always" and self._is_clean(conn):
-            return True
-        if self._reset == "rollback" or session.way in (Way.DEAF, Way.ROLLBACK):
-            return [ROLLBACK]
-        if self._reset != "always" and not session.dirt and self._look_at(conn) == session.looks:
-            return [ROLLBACK]  # a transaction is all that was left
-        if session.way is Way.RENEWAL:
-            return False
+        return self._plan.cleaning(
+            conn,
+            session,
+            self._reset,
+            is_clean=self._is_clean(conn),
+            keeps_looks=self._look_at(conn) == session.looks,
+            restore=functools.partial(self._restore_looks, conn, session),
+        )
+
+    def _restore_looks(self, conn: Any, session: Session) -> None:
+        """Give the connection object its first settings back, and forget what a reset takes from the server's side."""
         for name, value in zip(self.looks, session.looks, strict=True):
             if getattr(conn, name) is not value:
                 setattr(conn, name, value)
         self.forget_statements(conn)
-        return self._plan.commands(conn)
 
     def note_cursor(self, conn: Any, cursor: Any, lease: Any) -> None:
         """Have a cursor cut off when its connection is given back."""
@@ -611,15 +613,9 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
 
     async def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
         """Judge the answers, and begin the session anew."""
-        if len(replies) == 1:
-            (answer,) = replies
-            if isinstance(answer, Exception) or conn.server_status & IN_TRANSACTION:
-                return False
-            session.renew(conn.server_status)
-            return True
         if not await self._hold(conn, self._plan.judging(conn, replies)):
             return False
-        if callable(self._on_connect):
+        if callable(self._on_connect) and len(replies) > 1:
             await answer_of(self._on_connect(conn))
             await self._hold(conn, self._plan.beginning(conn, session, tracking=session.tracked))
             session.looks = self._look_at(conn)

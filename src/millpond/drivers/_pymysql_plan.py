@@ -31,6 +31,7 @@ UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
 UNANSWERED_S: Final = 1.0  # a reset that was given up after so long was not answered
 THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it
 
+ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
 COMMIT: Final = packet(COM_QUERY, b"COMMIT")
 ASK_SCHEMA: Final = packet(COM_QUERY, b"SELECT DATABASE()")
 ASK_FACTS: Final = b"SELECT @@init_connect, @@global.read_only, CONNECTION_ID()"
@@ -255,6 +256,40 @@ class Plan:
             steps += [*queries(facts.init_connect), settings]
         return steps
 
+    def cleaning(
+        self,
+        conn: Any,
+        session: Session,
+        reset: object,
+        *,
+        is_clean: bool,
+        keeps_looks: bool,
+        restore: Callable[[], None],
+    ) -> list[bytes] | bool:
+        """Return what makes a session as good as new; True if nothing is to be sent, False if nothing would help.
+
+        Args:
+            conn: the connection; it was not closed.
+            session: its session.
+            reset: "auto", "always" or "rollback".
+            is_clean: it is proved to be as good as new.
+            keeps_looks: nobody has changed the connection object.
+            restore: undoes what was changed there, for what is sent follows from it.
+        """
+        always = reset == "always"
+        if session.is_hopeless:
+            return False
+        if is_clean and not always:
+            return True
+        if reset == "rollback" or session.way in (Way.DEAF, Way.ROLLBACK):
+            return [ROLLBACK]
+        if keeps_looks and not (always or session.dirt):
+            return [ROLLBACK]  # a transaction is all that was left
+        if session.way is Way.RENEWAL:
+            return False
+        restore()
+        return self.commands(conn)
+
     def is_restored(self, conn: Any, replies: Sequence[Any]) -> bool:
         """Judge the answers to :meth:`commands`, and begin the session anew; False if it has to be given up."""
         return self.hold(conn, self.judging(conn, replies))
@@ -262,6 +297,11 @@ class Plan:
     def judging(self, conn: Any, replies: Sequence[Any]) -> Steps[bool]:
         """Tell the steps of that."""
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
+        if len(replies) == 1:  # to a ROLLBACK
+            if isinstance(replies[0], Exception) or conn.server_status & IN_TRANSACTION:
+                return False
+            session.renew(conn.server_status)
+            return True
         if isinstance(replies[0], Exception):
             self.reset_failed()
         if any(isinstance(reply, Exception) for reply in replies):

@@ -21,6 +21,7 @@ and restored with in ``_pymysql_plan.py``, how a connection listens in ``_pymysq
 from __future__ import annotations
 
 import contextlib
+import functools
 import select
 import ssl
 import sys
@@ -347,18 +348,16 @@ class PyMySQLDriver(DbapiDriver):
 
     def _cleaning(self, conn: Any, session: Session) -> list[bytes] | bool:
         """Return what is to be sent; True if nothing, False if nothing would help."""
-        if session.is_hopeless or conn._sock is None:  # noqa: SLF001  see the module's rules
+        if conn._sock is None:  # noqa: SLF001  see the module's rules
             return False
-        if self._reset != "always" and self._is_clean(conn):
-            return True
-        if self._reset == "rollback" or session.way in (Way.DEAF, Way.ROLLBACK):
-            return [ROLLBACK]
-        if self._reset != "always" and not session.dirt and look_at(conn) == session.looks:
-            return [ROLLBACK]  # a transaction is all that was left
-        if session.way is Way.RENEWAL:
-            return False
-        restore_looks(conn)
-        return self._plan.commands(conn)
+        return self._plan.cleaning(
+            conn,
+            session,
+            self._reset,
+            is_clean=self._is_clean(conn),
+            keeps_looks=look_at(conn) == session.looks,
+            restore=functools.partial(restore_looks, conn),
+        )
 
     def _is_rollback_ahead(self, session: Session, commands: list[bytes]) -> bool:
         """Say whether the next command may be written behind these without waiting: see ADR 008."""
@@ -392,15 +391,9 @@ class PyMySQLDriver(DbapiDriver):
 
     def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
         """Judge the answers, and begin the session anew."""
-        if len(replies) == 1:
-            (answer,) = replies
-            if isinstance(answer, Exception) or conn.server_status & IN_TRANSACTION:
-                return False
-            session.renew(conn.server_status)
-            return True
         if not self._plan.is_restored(conn, replies):
             return False
-        if callable(self._on_connect):
+        if callable(self._on_connect) and len(replies) > 1:
             self._on_connect(conn)
             self._plan.begin(conn, session, tracking=session.tracked)
             keep_looks(conn)
