@@ -724,7 +724,8 @@ class _Hand:
             try:
                 await cursor.execute(text_sent, values)
                 maker = rows.maker_of(into, cursor.description, statement.sql)
-                yield rows_from(cursor, maker)
+                async with contextlib.aclosing(rows_from(cursor, maker)) as found:
+                    yield found
             except BaseException as error:
                 await leave(cursor, text_sent, error)
                 raise
@@ -937,6 +938,7 @@ class _Open:
         """Give the connection back, or give it up."""
         if self.books.spoilt:
             self.hand.lease.discard()
+            await self.close_abandoned()  # which waits for nothing any more
             return
         cancelled = error is not None and not isinstance(error, Exception)
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -69,5 +71,34 @@ def test_who_holds_a_connection_is_named_by_the_program_s_own_place() -> None:
             loop = asyncio.get_running_loop()
             with pytest.raises(millpond.PoolTimeout, match=r"taken at \S*test_database\.py:\d+ in main"):
                 await loop.create_task(db.select_value("SELECT 1", timeout=0.01))
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_a_cancelled_transaction_left_is_closed_with_it() -> None:
+    """It is not left to the garbage collector, nor to the end of the loop."""
+    begun: list[AsyncGenerator[Any, None]] = []
+
+    async def leave_and_wait(db: AsyncDatabase) -> None:
+        async with db.transaction():
+            async for _ in db.stream("SELECT 1 UNION ALL SELECT 2"):
+                break
+            await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        first = sys.get_asyncgen_hooks().firstiter
+        assert first is not None
+
+        def note(made: AsyncGenerator[Any, None]) -> None:
+            begun.append(made)
+            first(made)
+
+        sys.set_asyncgen_hooks(firstiter=note)
+        async with AsyncDatabase("sqlite://", max_size=1) as db:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(leave_and_wait(db), 0.2)
+            assert begun
+            assert [] == [made for made in begun if getattr(made, "ag_frame", None) is not None]
+            assert 1 == await db.select_value("SELECT 1")
 
     asyncio.run(main())
