@@ -102,7 +102,7 @@ def test_a_cursor_that_reads_from_its_connection_is_cut_off(pool: PooledDB) -> N
     cursor = db.cursor()
     cursor.execute("SELECT 1 UNION SELECT 2")
     db.close()
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(sqlite3.InterfaceError, match="what it had not read is gone"):
         cursor.fetchone()
 
 

@@ -112,7 +112,7 @@ class Source:
         given = parameters.connect_args_of(name, self.args, self.kwargs) if direct else None
         if given is None:  # a function of the program's own, or arguments whose places we do not know
             source, given = functools.partial(connect_of(self.creator), *self.args, **self.kwargs), {}
-        if name == "sqlite" and self.shared and source is self.module:
+        if name == "sqlite" and self.shared and isinstance(source, types.ModuleType):
             # The adapter's own class listens to SQLite by a callback: it runs below the mutex of its connection, and
             # waits there for the interpreter's lock, whose holder may want the mutex.
             given.setdefault("factory", source.Connection)

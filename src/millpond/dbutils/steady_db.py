@@ -483,6 +483,13 @@ class SteadyDBCursor:
                 self._con._dbapi,
             )
 
+    def _check_rows(self, name: str, checkout: Checkout) -> None:
+        """Make sure that no rows are looked for that went with the connection: some drivers say that there are none."""
+        if self._con._source.adapter is not None:
+            where = checkout.ended_at
+            text = f"{name}() of a cursor whose connection was given back{where}: what it had not read is gone"
+            raise told(InvalidCursorError, text, self._con._dbapi)
+
     def _renew(self, cursor: Any, *, closed: bool | None = None) -> None:
         """Go on with another cursor of the driver's."""
         self.__dict__.update(_cursor=cursor, _of=self._con._con)
@@ -562,6 +569,9 @@ class SteadyDBCursor:
         """Return a method of the driver's cursor that holds this: in a chain of calls nothing else does."""
         if self._cursor is None:
             raise self._unusable()
+        checkout = self._checkout
+        if self._noted is not None and checkout is not None and not checkout.open:
+            self._check_rows(name, checkout)
         fetch = functools.partial(getattr(self._cursor, name))
         fetch.__dict__["cursor"] = self
         return fetch

@@ -152,12 +152,12 @@ class Listening(_Base):
         if plan is None:
             super().connect(sock)
             return
-        held = (self.sql_mode, self.init_command)
+        held = (self.sql_mode, self.init_command, self.autocommit_mode)
         session.dirt = CONNECTING
         try:
             super().connect(sock)
         finally:
-            self.sql_mode, self.init_command = held
+            self.sql_mode, self.init_command, self.autocommit_mode = held
         if not is_first:
             session.dirt = "reconnected by its borrower"
             session.beyond_reset = True
@@ -167,7 +167,8 @@ class Listening(_Base):
         session = self._millpond
         if session.dirt == CONNECTING and self._millpond_plan is not None:
             self._millpond_plan.set_up(self)
-            self.sql_mode = self.init_command = None  # or the driver would send them once more; see connect()
+            # Or the driver would send them once more, autocommit over what the caller's statements say; see connect().
+            self.sql_mode = self.init_command = self.autocommit_mode = None
             return
         try:
             super().set_character_set(charset, collation)

@@ -355,3 +355,19 @@ def test_a_connection_is_replaced_after_its_lifetime(scene: Scene) -> None:
     assert session == number_of(held)  # never while it is in use
     held.close()
     pool.close()
+
+
+@pytest.mark.parametrize("name", ["pymysql", "MySQLdb", "mysql.connector"])
+def test_setsession_has_the_last_word_about_autocommit(scene: Scene, name: str) -> None:
+    """On a new connection as after a reset: DBUtils' own documentation has ``SET AUTOCOMMIT = 1`` for an example."""
+    settings = {key: scene.args[key] for key in ("host", "port", "user", "password", "database")}
+    if name == "mysql.connector":
+        settings |= {"ssl_disabled": scene.server.kind == "mariadb", "use_pure": True}
+    driver = scene.args if name == "pymysql" else settings
+    pool = PooledDB(importlib.import_module(name), maxconnections=1, setsession=["SET AUTOCOMMIT = 1"], **driver)
+    for number in range(3):
+        with pool.connection() as db, db.cursor() as cursor:
+            cursor.execute("INSERT INTO x VALUES (%s, 0)", (number,))
+            cursor.execute("SET @left = 1")  # costs a reset
+    assert [0, 1, 2] == sorted(scene.column("SELECT id FROM x"))
+    pool.close()
