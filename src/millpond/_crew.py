@@ -100,6 +100,16 @@ class Waiter:
             return
 
 
+class Claim:
+    """The right to close connections, one thread at a time; it ends with whoever holds it."""
+
+    __slots__ = ("__weakref__",)
+
+
+def nobody() -> None:
+    """Say that nobody holds the claim."""
+
+
 class Crew:
     """Short-lived workers: one thread a job, and one at a time for closing connections."""
 
@@ -110,17 +120,20 @@ class Crew:
         self.proven = False  # a worker has been seen at work: on some hosts threads start and never run
         self.joiners: deque[Waiter] = deque()
         self.partings: deque[Callable[[], None]] = deque()
-        self.parting = False
+        self.parting: Callable[[], Claim | None] = nobody  # who closes connections now
 
     def start(self, job: Callable[[], object], context: contextvars.Context) -> bool:
         """Run *job* in a thread of its own, in a copy of *context*; False if the host refuses to start one."""
-        with self.guard:
-            self.working += 1
         try:
+            with self.guard:
+                self.working += 1
             self.runtime.start(lambda: self.run(job, context))
         except RuntimeError:  # no more threads, or the interpreter is on its way out
             self.done()
             return False
+        except BaseException:  # a signal's: whether it has started is not known, and nobody is to wait for what has not
+            self.done()
+            raise
         return True
 
     def run(self, job: Callable[[], object], context: contextvars.Context) -> None:
@@ -132,7 +145,7 @@ class Crew:
 
     def done(self) -> None:
         with self.guard:
-            self.working -= 1
+            self.working = max(0, self.working - 1)
         while self.joiners:
             try:
                 joiner = self.joiners.popleft()
@@ -143,25 +156,35 @@ class Crew:
     def part(self, farewell: Callable[[], None]) -> None:
         """Have a connection closed, after those before it; here and now if no thread can be had."""
         self.partings.append(farewell)
-        with self.guard:
-            if self.parting:
-                return
-            self.parting = True
-        if not self.start(self.say_farewells, contextvars.Context()):
-            self.say_farewells()
+        self.see_off()
 
-    def say_farewells(self) -> None:
-        while True:
+    def see_off(self) -> None:
+        """Have somebody say the farewells that are due, unless somebody is at it.
+
+        Who is at it holds the claim: if a signal strikes before the thread runs, the claim dies with this frame.
+        """
+        claim = Claim()
+        with self.guard:
+            if self.parting() is not None:
+                return
+            self.parting = weakref.ref(claim)
+        if not self.start(lambda: self.say_farewells(claim), contextvars.Context()):
+            self.say_farewells(claim)
+
+    def say_farewells(self, claim: Claim) -> None:
+        while claim is self.parting():
             while self.partings:
                 self.partings.popleft()()
             with self.guard:
                 if not self.partings:  # asked again under the guard: part() adds first and asks then
-                    self.parting = False
+                    self.parting = nobody
                     return
 
     def join(self, until: float) -> bool:
         """Wait until no worker is left; False if some are at *until*, or none has ever been seen at work."""
         proof_by = self.runtime.clock() + PROOF_S
+        if self.partings:  # a signal may have struck before anybody was at it
+            self.see_off()
         while True:
             waiter = Waiter(self.runtime.new_lock)
             self.joiners.append(waiter)  # first: done() counts first and looks then
@@ -193,15 +216,19 @@ class AlarmClock:
 
     def arm(self) -> bool:
         """Tell the thread that the alarm was set anew; False if it cannot be started."""
-        with self.guard:
-            was_running, self.running = self.running, True
-        if was_running:
-            self.nudge()
-            return True
-        if self.crew.start(
-            self.run, contextvars.Context()
-        ):  # the thread may have ended by now: it sets ``running`` itself
-            return True
+        was_running = True
+        try:
+            with self.guard:
+                was_running, self.running = self.running, True
+            if was_running:
+                self.nudge()
+                return True
+            if self.crew.start(self.run, contextvars.Context()):
+                return True  # the thread may have ended by now: it sets ``running`` itself
+        except BaseException:  # a signal's: rather two clocks for a moment than none
+            if not was_running:
+                self.running = False
+            raise
         self.running = False
         return False
 
