@@ -131,10 +131,7 @@ class Crew:
         except RuntimeError:  # no more threads, or the interpreter is on its way out
             self.done()
             return False
-        except BaseException:  # a signal's: whether it has started is not known, and nobody is to wait for what has not
-            self.done()
-            raise
-        return True
+        return True  # a signal before this leaves it counted, started or not: join() then waits for its whole time
 
     def run(self, job: Callable[[], object], context: contextvars.Context) -> None:
         self.proven = True
@@ -145,7 +142,7 @@ class Crew:
 
     def done(self) -> None:
         with self.guard:
-            self.working = max(0, self.working - 1)
+            self.working -= 1
         while self.joiners:
             try:
                 joiner = self.joiners.popleft()
