@@ -117,6 +117,45 @@ def test_farewells_are_said_one_after_another(runtime: Runtime) -> None:
     assert list(range(20)) == said
 
 
+class Struck(BaseException):
+    """What a signal's handler raises."""
+
+
+def struck_once(runtime: Runtime) -> Runtime:
+    """Return a runtime whose first start of a thread is struck by a signal before the thread is there."""
+    signals = [Struck()]
+
+    def start(work: Callable[[], None]) -> None:
+        if signals:
+            raise signals.pop()
+        runtime.start(work)
+
+    return Runtime(runtime.clock, runtime.new_lock, start, runtime.jitter)
+
+
+def test_a_signal_before_the_thread_is_there_leaves_no_farewell_unsaid(runtime: Runtime) -> None:
+    """Whoever was about to see off holds nothing afterwards: the next does it for both."""
+    crew = Crew(struck_once(runtime))
+    said: list[int] = []
+    done = threading.Semaphore(0)
+    with pytest.raises(Struck):
+        crew.part(lambda: said.append(1))
+    crew.part(done.release)
+    assert done.acquire(timeout=DEADLINE_S)
+    assert [1] == said
+
+
+def test_a_clock_whose_start_was_struck_can_be_started(runtime: Runtime) -> None:
+    """The alarm rings when it is set again."""
+    struck = struck_once(runtime)
+    pool = Pool()
+    clock = AlarmClock(struck, Crew(struck), pool)
+    with pytest.raises(Struck):
+        clock.arm()
+    assert clock.arm()
+    assert pool.rang.acquire(timeout=DEADLINE_S)
+
+
 def test_an_alarm_rings_when_it_is_due(runtime: Runtime) -> None:
     """A clock that is armed calls the pool, and ends when nothing is to come."""
     pool = Pool()
