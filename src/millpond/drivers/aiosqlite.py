@@ -3,9 +3,14 @@
 What a session is, how it is proved clean and made as good as new is :mod:`millpond.drivers.sqlite`'s; what takes time
 is run in the connection's thread.
 
-Rules: a call that was cancelled goes on in that thread, so a connection knows what it still has to do, and is
-interrupted and given up when it comes back in the middle of it.  Cursors are cut off when a connection is made as good
-as new, which is at the return of every connection that has lent one.
+Rules:
+- A call that was cancelled goes on in that thread, so a connection knows what it still has to do, and is interrupted
+  and given up when it comes back in the middle of it.
+- Ending a connection needs nobody: no task, no loop.  Its thread rolls back, closes the file and ends, and where a
+  statement is in the way another thread interrupts that until it has (docs/adr/050-the-end-of-a-loop.md).
+- What a thread has to say to a loop that was closed meanwhile is said to nobody.
+- Cursors are cut off when a connection is made as good as new, which is at the return of every connection that has lent
+  one.
 """
 
 from __future__ import annotations
@@ -14,10 +19,12 @@ import asyncio
 import contextlib
 import importlib
 import sqlite3
+import threading
 import types
 import weakref
+from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, ClassVar
 
 from millpond._core.states import Fault
@@ -29,6 +36,7 @@ from .dbapi import OnConnect, Reset
 from .sqlite import SQLiteDriver
 
 MAKERS = ("cursor", "execute", "executemany", "executescript")
+INSIST_S = 0.05  # a statement that was about to run when it was interrupted runs on, so it is interrupted again
 
 
 class AiosqliteDriver(AiodbDriver[Any]):
@@ -109,14 +117,17 @@ class AiosqliteDriver(AiodbDriver[Any]):
         else:
             arguments = self._inner.fresh_arguments()
             conn = self.connection_class()(lambda: sqlite3.connect(**arguments), self._chunk)
-            await conn
         try:
+            if self._dials:
+                await conn.dial()
             await conn._execute(self._inner.set_up, conn._conn, until)  # noqa: SLF001  its way into its thread
             if callable(self._on_connect):
                 await answer_of(self._on_connect(conn))
                 await conn.commit()
         except BaseException:
-            self.close(conn)
+            left = self.close(conn)
+            if left is not None:
+                await left  # so that it has ended when the dial has; it ends all the same
             raise
         return conn
 
@@ -142,23 +153,14 @@ class AiosqliteDriver(AiodbDriver[Any]):
         return clean
 
     def _clean_in_thread(self, conn: Any, until: float) -> bool:
-        for cursor in take_raw(conn):
-            with contextlib.suppress(sqlite3.Error):
-                cursor.close()  # it may hold a statement, and with it a lock
+        close_lent(conn)  # each may hold a statement, and with it a lock
         return self._inner.clean(conn._conn, until)  # noqa: SLF001
 
     def close(self, conn: Any) -> Awaitable[object] | None:
-        """Interrupt what runs, and have the thread close the file and end."""
-        raw = raw_of(conn)
-        if not getattr(conn, "_running", True):  # it was told before, and its thread answers only once
+        """Interrupt what runs, and have the thread roll back, close the file and end."""
+        if not getattr(conn, "_running", True):  # it was told before
             return None
-        runs = bool(self.in_flight(conn))
-        if runs and raw is not None:
-            conn.given_up = True
-            with contextlib.suppress(sqlite3.Error):
-                raw.interrupt()
-        stopped: asyncio.Future[Any] | None = conn.stop()
-        return stopped if stopped is None or raw is None or not runs else interrupted(raw, stopped)
+        return Ending(conn, self._inner.close, runs=self.in_flight(conn) is not False)
 
     def in_flight(self, conn: Any) -> bool | None:
         """Say whether its thread still has something to do."""
@@ -186,16 +188,35 @@ class AiosqliteDriver(AiodbDriver[Any]):
 class Counting:
     """What a connection class gains: it knows what its thread has not done yet, and which cursors it has lent."""
 
+    _connection: sqlite3.Connection | None
+    _connector: Callable[[], sqlite3.Connection]
+    _running: bool
+    _tx: Any
+
     def __init__(self, connector: Callable[[], sqlite3.Connection], chunk: int) -> None:
         super().__init__(connector, chunk)  # type: ignore[call-arg]  # aiosqlite's own
         self.todo: deque[None] = deque()  # one entry a call; the thread takes out what it has done
         self.lent: list[weakref.ref[Any]] = []
         self.raw_lent: list[weakref.ref[sqlite3.Cursor]] = []
         self.given_up = False
-        thread: Any = getattr(self, "_thread", self)  # before 0.22 the connection was the thread
-        thread.daemon = True  # a program that forgets to close its pool ends all the same
+        thread_of(self).daemon = True  # a program that forgets to close its pool ends all the same
+
+    async def dial(self) -> None:
+        """Start the thread, and open the file in it."""
+        thread_of(self).start()
+        await self._ask(self._open_in_thread)
+
+    def _open_in_thread(self) -> None:
+        self._connection = self._connector()
 
     async def _execute(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self._running or self._connection is None:
+            raise ValueError("Connection closed")  # as aiosqlite says
+        return await self._ask(function, *args, **kwargs)
+
+    async def _ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Have the thread do something, and wait for what comes of it."""
+
         def do_it() -> Any:
             try:
                 if self.given_up:
@@ -204,16 +225,109 @@ class Counting:
             finally:
                 self.todo.pop()
 
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.todo.append(None)
-        return await super()._execute(do_it)  # type: ignore[misc]  # aiosqlite's own
+        self._tx.put_nowait((Reply(answer), do_it))
+        return await answer
+
+    def stop(self) -> Ending | None:
+        """Close the file and end the thread, as aiosqlite's own method does."""
+        return Ending(self, sqlite3.Connection.close, runs=bool(self.todo)) if self._running else None
 
 
-async def interrupted(raw: sqlite3.Connection, stopped: asyncio.Future[Any]) -> None:
-    """Interrupt what runs until the thread has ended: a statement that was about to run when it was, runs on."""
-    while not stopped.done():
-        await asyncio.wait((stopped,), timeout=0.05)
-        with contextlib.suppress(sqlite3.Error):
-            raw.interrupt()
+class Reply:
+    """What a connection's thread is given for a future: it tells a loop that was closed meanwhile nothing."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Any] | None) -> None:
+        self._future = future
+
+    def get_loop(self) -> Reply:
+        """Return who is told."""
+        return self
+
+    def call_soon_threadsafe(self, tell: Callable[[Any, Any], None], _: Reply, what: Any) -> None:
+        """Tell the future, if anybody may still wait for it."""
+        if self._future is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                self._future.get_loop().call_soon_threadsafe(tell, self._future, what)
+
+
+class Ending:
+    """The end of a connection, which comes by itself; await it or not, and again after having been called away.
+
+    Args:
+        conn: aiosqlite's connection; nobody may use it from now on.
+        close_file: closes sqlite3's own connection.
+        runs: a statement may be running in its thread.
+    """
+
+    __slots__ = ("_close_file", "_conn", "_ended", "_guard", "_is_closing", "_waiting")
+
+    def __init__(self, conn: Any, close_file: Callable[[sqlite3.Connection], object], *, runs: bool) -> None:
+        self._conn = conn
+        self._close_file = close_file
+        self._guard = threading.Lock()
+        self._is_closing = False  # what its thread does from now on is not to be interrupted
+        self._ended = threading.Event()
+        self._waiting: asyncio.Future[None] | None = None
+        conn._running = False  # noqa: SLF001  aiosqlite's word for "may be asked"
+        conn.given_up = True
+        thread: Any = thread_of(conn)
+        if not thread.is_alive():  # whoever opened it was called away before that, or it has ended
+            self._ended.set()
+            return
+        if runs:
+            self._interrupt()
+            with contextlib.suppress(RuntimeError):  # no thread is to be had: it may have to run to its end
+                threading.Thread(target=self._insist, name="millpond interrupts", daemon=True).start()
+        loop = _get_running_loop()  # the public one raises where none runs
+        if loop is not None:
+            self._waiting = loop.create_future()
+        conn._tx.put_nowait((Reply(self._waiting), self._close_in_thread))  # noqa: SLF001  the way into its thread
+        if thread is conn:  # before 0.22 the last word is one by itself
+            conn._tx.put_nowait(last_word())  # noqa: SLF001
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self._waiting is not None and not self._waiting.done():
+            yield from asyncio.wait((self._waiting,)).__await__()
+
+    def _interrupt(self) -> None:
+        raw = raw_of(self._conn)
+        if raw is not None and not self._is_closing:
+            with contextlib.suppress(sqlite3.Error):
+                raw.interrupt()
+
+    def _insist(self) -> None:
+        """Interrupt what runs until it has ended."""
+        while not self._ended.wait(INSIST_S):
+            with self._guard:
+                self._interrupt()
+
+    def _close_in_thread(self) -> Any:
+        with self._guard:
+            self._is_closing = True
+        raw = raw_of(self._conn)
+        if raw is not None:
+            close_lent(self._conn)  # else the file stays locked for as long as anybody holds one
+            with contextlib.suppress(sqlite3.Error):
+                self._close_file(raw)
+        self._conn._connection = None  # noqa: SLF001  aiosqlite's word for "is open"
+        self._ended.set()
+        return last_word()
+
+
+def thread_of(conn: Any) -> threading.Thread:
+    """Return a connection's thread; before aiosqlite 0.22 it was one itself."""
+    thread: threading.Thread = getattr(conn, "_thread", conn)
+    return thread
+
+
+def last_word() -> object:
+    """Return what ends a connection's thread."""
+    word: object = importlib.import_module("aiosqlite.core")._STOP_RUNNING_SENTINEL  # noqa: SLF001  it has no other name
+    return word
 
 
 def noting(name: str, base: type[Any]) -> Callable[..., Any]:
@@ -248,12 +362,15 @@ def take_lent(conn: Any) -> list[Any]:
     return found
 
 
-def take_raw(conn: Any) -> list[sqlite3.Cursor]:
-    """Return sqlite3's cursors that are still there, and forget them."""
+def close_lent(conn: Any) -> None:
+    """Close sqlite3's own cursors that are still there, in the connection's thread."""
     lent: list[weakref.ref[sqlite3.Cursor]] = getattr(conn, "raw_lent", [])
-    found = [cursor for reference in lent if (cursor := reference()) is not None]
+    for reference in lent:
+        cursor = reference()
+        if cursor is not None:
+            with contextlib.suppress(sqlite3.Error):
+                cursor.close()
     lent.clear()
-    return found
 
 
 def raw_of(conn: Any) -> sqlite3.Connection | None:
