@@ -22,7 +22,7 @@ from tools.interpreters import Interpreter
 from tools.steps import Runner, Step, summary
 from tools.system import ROOT, SetupFailed
 
-SERVERS = ("mariadb", "mysql")
+SERVERS = ("mariadb", "mysql", "postgresql")
 LOGS = ROOT / ".run"
 SIMULATION_S = 60
 # The checkers run on the first of these that is there: import-linter needs 3.11.
@@ -75,7 +75,6 @@ CHECKS = {
     "format": (("ruff", "format", "--check", "."), r"\S"),
     "imports": (("lint-imports",), r"Contracts:"),
 }
-REMEDY = "Install it (with pyenv, for example), or leave it out by name: ./run test --without {0}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,25 +159,22 @@ def test(without: Sequence[str], only: Sequence[str], seed: int | None) -> int:
 def _find_interpreters(wanted: Sequence[str]) -> tuple[dict[str, Interpreter], list[Step]]:
     """Return the interpreters that are here or could be fetched, and a failing step for each of the others."""
     found: dict[str, Interpreter] = {}
-    missing: list[Step] = []
+    missing: list[str] = []
     for version in wanted:
         interpreter = interpreters.find(version) or _fetch(version)
         if interpreter is None:
-            missing.append(Step(f"python {version}", call=_Missing(f"Python {version}", version)))
+            missing.append(version)
         else:
             found[version] = interpreter
-    return found, missing
+    remedy = f"Install it (with pyenv, for example), or leave it out by name: ./run test --without {' '.join(missing)}"
+    return found, [_missing(version, remedy) for version in missing]
 
 
-class _Missing:
-    """A step's call that fails because something is not here."""
+def _missing(version: str, remedy: str) -> Step:
+    def fail() -> None:
+        raise SetupFailed(f"Python {version} is not on this machine. {remedy}")
 
-    def __init__(self, what: str, name: str) -> None:
-        self.what = what
-        self.name = name
-
-    def __call__(self) -> None:
-        raise SetupFailed(f"{self.what} is not on this machine. {REMEDY.format(self.name)}")
+    return Step(f"python {version}", call=fail)
 
 
 def _fetch(version: str) -> Interpreter | None:

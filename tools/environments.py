@@ -10,13 +10,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 from tools import system
 from tools.interpreters import Interpreter
-from tools.system import ROOT
+from tools.system import ROOT, SetupFailed
 
 FOLDER = ROOT / ".venvs"
+_SYSTEMS_PYTHON = Path("/usr/bin/python3")
+_PIP_PACKAGE = "python3-pip-whl"  # Debian's and Ubuntu's: pip, as the file that ensurepip would install
+_WHEELS = "usr/share/python-wheels"  # where that package puts it
+_one_fetches = threading.Lock()
 
 
 def current() -> Interpreter:
@@ -39,8 +45,7 @@ def make(name: str, interpreter: Interpreter, *requirements: str) -> Path:
         return python
     if folder.exists():
         shutil.rmtree(folder)
-    _ensure_venv_works(interpreter)
-    system.call([interpreter.path, "-m", "venv", str(folder)])
+    _make_empty(interpreter, folder)
     system.call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
     stamp.write_text(wanted)
     return python
@@ -52,17 +57,67 @@ def _fingerprint(interpreter: Interpreter, requirements: tuple[str, ...]) -> str
     return hashlib.sha256(told + project).hexdigest()
 
 
-def _ensure_venv_works(interpreter: Interpreter) -> None:
+def _make_empty(interpreter: Interpreter, folder: Path) -> None:
+    """Make an environment with pip in it, also where a distribution has taken ensurepip out of its Python."""
     if not _can_make_venvs(interpreter):
+        if Path(interpreter.path).resolve() == _SYSTEMS_PYTHON.resolve():
+            make_from_wheel(interpreter, folder, pip_wheel())
+            return
         system.install(
             [f"python{interpreter.version}-venv"],
             why=f"{interpreter.path} cannot make virtual environments: its ensurepip module is missing",
             mended=lambda: _can_make_venvs(interpreter),
         )
+    system.call([interpreter.path, "-m", "venv", str(folder)])
 
 
 def _can_make_venvs(interpreter: Interpreter) -> bool:
     return system.succeeds([interpreter.path, "-c", "import ensurepip, venv"])
+
+
+def make_from_wheel(interpreter: Interpreter, folder: Path, pip: Path) -> None:
+    """Make an environment in *folder* without ensurepip: *pip*, a wheel, is run from its file to install itself."""
+    system.call([interpreter.path, "-m", "venv", "--without-pip", str(folder)])
+    system.call([str(folder / "bin" / "python"), str(pip / "pip"), "install", "--quiet", "--no-index", str(pip)])
+
+
+def pip_wheel(system_folder: Path = Path("/")) -> Path:
+    """Return pip as a wheel for the system's Python: below *system_folder*, else fetched by apt, without root.
+
+    Raises:
+        SetupFailed: there is no apt-get, or it cannot get the package.
+    """
+    with _one_fetches:
+        unpacked = FOLDER / "pip"
+        for folder in (system_folder, unpacked):
+            wheels = sorted((folder / _WHEELS).glob("pip-*.whl"))
+            if wheels:
+                return wheels[-1]
+        print(f"This Python comes without pip: fetching {_PIP_PACKAGE} with apt-get, into {unpacked}", flush=True)
+        _fetch_package(_PIP_PACKAGE, unpacked)
+        return next((unpacked / _WHEELS).glob("pip-*.whl"))
+
+
+def _fetch_package(package: str, into: Path) -> None:
+    """Have apt download *package* with a state of its own, and unpack it: nothing on the system is changed."""
+    if shutil.which("apt-get") is None:
+        raise SetupFailed("This Python cannot make virtual environments: install its ensurepip and venv modules.")
+    into.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into.parent) as aside:
+        for name in ("lists", "cache"):
+            (Path(aside) / name / "partial").mkdir(parents=True)
+        settings = {
+            "Dir::State::lists": f"{aside}/lists",
+            "Dir::Cache": f"{aside}/cache",
+            "APT::Sandbox::User": "",
+            "Acquire::Languages": "none",
+        }
+        apt = ["apt-get", "-q", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+        system.call([*apt, "update"])
+        system.call([*apt, "download", package], folder=Path(aside))
+        (downloaded,) = Path(aside).glob("*.deb")
+        system.call(["dpkg-deb", "--extract", str(downloaded), f"{aside}/tree"])
+        Path(aside, "tree").rename(into)
 
 
 def ensure_compiles_mysqlclient(interpreter: Interpreter) -> None:

@@ -38,8 +38,10 @@ def install(packages: Sequence[str], *, why: str, mended: Callable[[], bool]) ->
             return
         if shutil.which("apt-get") is None:
             raise SetupFailed(f"{why}. Install with this system's package manager what Debian calls {names}.")
-        print(f"{why}: installing {names} with apt-get", flush=True)
         as_root = [] if os.geteuid() == 0 else ["sudo"]
+        if as_root and shutil.which("sudo") is None:
+            raise SetupFailed(f"{why}. Only root can install it: apt-get install {names}")
+        print(f"{why}: installing {names} with apt-get", flush=True)
         call([*as_root, "apt-get", "update", "-q"])
         quietly = ["env", "DEBIAN_FRONTEND=noninteractive"]
         call([*as_root, *quietly, "apt-get", "install", "-q", "-y", "--no-install-recommends", *packages])
@@ -55,15 +57,15 @@ def succeeds(command: Sequence[str]) -> bool:
         return False
 
 
-def call(command: Sequence[str]) -> None:
-    """Run a command from the project's folder.
+def call(command: Sequence[str], folder: Path = ROOT) -> None:
+    """Run a command from the project's folder, or another.
 
     Raises:
         SetupFailed: it is not there, or failed; the message ends with what it said.
     """
     try:
         answer = subprocess.run(
-            command, check=False, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, check=False, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
     except FileNotFoundError as error:
         raise SetupFailed(f"{command[0]} is needed for: {' '.join(command)}") from error

@@ -1,0 +1,54 @@
+"""Environments are made on machines whose Python has lost half of what makes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tools import environments
+from tools.environments import current, make_from_wheel, pip_wheel
+from tools.system import SetupFailed
+
+WHEEL = Path("usr/share/python-wheels/pip-1.0-py3-none-any.whl")
+
+
+def own_wheel() -> Path:
+    """Return a pip that fits this Python: the one it carries or, where it carries none, the system's."""
+    found = importlib.util.find_spec("ensurepip")
+    carried = [] if found is None else list(Path(str(found.origin)).parent.glob("_bundled/pip-*.whl"))
+    return carried[0] if carried else pip_wheel()
+
+
+def put_wheel(below: Path) -> Path:
+    """Put a file where Debian's package puts pip."""
+    (below / WHEEL).parent.mkdir(parents=True)
+    (below / WHEEL).touch()
+    return below / WHEEL
+
+
+def test_an_environment_without_ensurepip(tmp_path: Path) -> None:
+    """Where ensurepip is missing, an environment gets its pip from a wheel."""
+    make_from_wheel(current(), tmp_path / "bare", own_wheel())
+    command = [str(tmp_path / "bare/bin/python"), "-m", "pip", "--version"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert str(tmp_path / "bare") in answer.stdout
+
+
+def test_the_systems_pip_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel that the system has is taken rather than one that was fetched, and that rather than another fetch."""
+    monkeypatch.setattr(environments, "FOLDER", tmp_path / "environments")
+    fetched = put_wheel(tmp_path / "environments" / "pip")
+    assert fetched == pip_wheel(tmp_path / "root")
+    assert put_wheel(tmp_path / "root") == pip_wheel(tmp_path / "root")
+
+
+def test_without_any_pip_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a package manager that could fetch it, the message names the modules to install."""
+    monkeypatch.setattr(environments, "FOLDER", tmp_path / "environments")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(SetupFailed, match="install its ensurepip and venv modules"):
+        pip_wheel(tmp_path / "root")
