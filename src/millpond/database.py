@@ -6,8 +6,8 @@ found out about in production: an answer lost after COMMIT, a deadlock swallowed
 that never ends.
 
 Rules:
-- It stands on the pool's public names.  Statements are sent in ``_database/hand.py``; what needs no waiting (texts,
-  parameters, rows, errors, the books of a transaction) is beside that, and is the asyncio twin's as well.
+- It stands on the pool's public names.  What is done for a call is told in ``_database/``, once for this module and its
+  asyncio twin; here it is waited for, as threads do.  Only the shortest way of a short read is written out here.
 - A statement outside a transaction is one command, committed when it returns.
 - Nothing is sent twice but a whole transaction, by :meth:`Database.run_transaction`, of which nothing was committed.
 - What a caller gets is an error or a result; nothing is printed, logged or guessed in between.
@@ -15,24 +15,22 @@ Rules:
 
 from __future__ import annotations
 
-import functools
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from ._database import batches, errors, rows, transactions, writes
+from ._database import rows, transactions
 from ._database.batches import Done
-from ._database.hand import Hand, OpenTransaction, let_go, take_count, take_rows, take_two_rows, until_of
-from ._database.knowledge import ASK_PACKET_MAX, Knowledge, caller, misbound, seconds_of, with_autocommit
+from ._database.blocks import Block
+from ._database.calls import Calls, pool_of
+from ._database.hand import Take, let_go, take_count, take_rows, take_two_rows
+from ._database.knowledge import misbound
 from ._database.rows import NamedRow, Row
-from ._database.statements import PlainRead
-from ._database.transactions import Attempts, Books, Joining
-from ._database.watchdog import Watchdog
+from ._database.threads import Threads, held, rows_of
+from ._database.transactions import Attempts
 from ._database.writes import Table
 from ._sql.params import Misbound, Params
-from .errors import Error, InvalidSetting
 from .lease import Lease
 from .threads import Pool
 
@@ -67,24 +65,13 @@ class Database:
     """
 
     def __init__(self, source: str | Pool[Any], **settings: Any) -> None:
-        given = cast("object", source)
-        if isinstance(given, Pool):
-            if settings:
-                raise InvalidSetting(*next(iter(settings.items())), "nothing", "this pool has its settings already")
-            self._pool: Pool[Any] = given
-        elif isinstance(given, str):
-            self._pool = Pool(with_autocommit(given), **settings)
-        else:
-            raise InvalidSetting("source", type(source).__name__, "a URL, or a millpond.Pool")
-        self._owns_pool = isinstance(given, str)
-        self._knowledge = Knowledge(self._pool.driver)
-        self._joining: Joining[OpenTransaction] = Joining()
-        self._watchdog = Watchdog()
-        # The fast path: nothing is known before the first connection.
+        pool, self._owns_pool = pool_of(source, settings, Pool, "millpond.Pool")
+        self._pool: Pool[Any] = pool
+        self._calls = Calls(pool, Threads())
+        # The fast path.
         self._connection = self._pool.connection
-        self._hint = self._joining.hint
-        nothing: dict[str, PlainRead] = {}
-        self._plain_read = nothing.get
+        self._hint = self._calls.joining.hint
+        self._plain_read = self._calls.knowledge.plain_reads.get
 
     # ------------------------------------------------------------------ rows
     @overload
@@ -185,7 +172,7 @@ class Database:
         # As _read() does it, written out: one frame less is one percent of a short statement over a local socket.
         known = self._plain_read(sql)
         if known is None or timeout is not None or self._hint() is not None:
-            found, columns = self._run(sql, params, timeout, take_two_rows)
+            found, columns = held(self._calls.run(sql, params, timeout, take_two_rows))
         else:
             bind, fetch = known
             try:
@@ -345,11 +332,8 @@ class Database:
         Raises:
             RowMismatch: the columns do not fit ``into``, or two of them have one name: the program's fault.
         """
-        seconds = seconds_of(timeout)
-        inside = self._joining.current()
-        if inside is not None:
-            return Stream(inside.streaming(sql, params, into, seconds))
-        return Stream(self._streaming(sql, params, into, seconds))
+        conversation, _ = self._calls.stream(sql, params, into, timeout)
+        return Stream(rows_of(conversation))
 
     # ------------------------------------------------------------------ writes
     def execute(self, sql: str, params: Params | None = None, *, timeout: float | None = None) -> Done:
@@ -364,7 +348,7 @@ class Database:
         Raises:
             OutcomeUnknown: the link was lost before the answer came, so that it may have been done, or not.
         """
-        return self._run(sql, params, timeout, take_count)
+        return held(self._calls.run(sql, params, timeout, take_count))
 
     def execute_many(self, sql: str, params: Iterable[Params], *, timeout: float | None = None) -> int:
         """Run a statement once for each set of values, in one transaction; INSERTs go in batches.
@@ -380,17 +364,7 @@ class Database:
         Raises:
             OutcomeUnknown: the link was lost before COMMIT was answered, so that all of it was done, or nothing.
         """
-        remaining = iter(params)
-        chunk = batches.next_chunk(remaining)
-        if not chunk:
-            return 0
-        until = until_of(seconds_of(timeout))
-        count = 0
-        with self.transaction(timeout=timeout) as transaction:
-            while chunk:
-                count += transaction._run_chunk(sql, chunk, until, timeout)  # noqa: SLF001  one body
-                chunk = batches.next_chunk(remaining)
-        return count
+        return held(self._calls.run_many(sql, params, timeout))
 
     def insert(self, table: Table, values: Mapping[str, Any], *, timeout: float | None = None) -> Done:
         """Insert a row.
@@ -406,8 +380,7 @@ class Database:
         Raises:
             DuplicateKey: there is a row with this key.
         """
-        columns = writes.names_of(values)
-        return self._run_made(functools.partial(writes.insert_text, table=table, columns=columns), values, timeout)
+        return held(self._calls.insert(table, values, timeout))
 
     def insert_many(self, table: Table, rows: Iterable[Mapping[str, Any]], *, timeout: float | None = None) -> int:
         """Insert rows that all have the same columns, in batches and one transaction.
@@ -420,11 +393,7 @@ class Database:
         Raises:
             DuplicateKey: there is a row with one of the keys; nothing was inserted.
         """
-        columns, remaining = writes.columns_of_first(rows)
-        if columns is None:
-            return 0
-        make = functools.partial(writes.insert_text, table=table, columns=columns)
-        return self._run_many_made(make, writes.rows_of(remaining, columns), timeout)
+        return held(self._calls.insert_many(table, rows, timeout))
 
     def upsert(
         self,
@@ -448,15 +417,7 @@ class Database:
         Returns:
             The count of rows as the database counts (MySQL: 1 for an insert, 2 for an update, 0 for no change).
         """
-        if isinstance(values, Mapping):
-            row = cast("Mapping[str, Any]", values)
-            made = writes.upsert_maker(table, writes.names_of(row), key, update)
-            return self._run_made(made, row, timeout)
-        columns, remaining = writes.columns_of_first(values)
-        if columns is None:
-            return Done(0, None)
-        make = writes.upsert_maker(table, columns, key, update)
-        return Done(self._run_many_made(make, writes.rows_of(remaining, columns), timeout, joined=True), None)
+        return held(self._calls.upsert(table, values, key, update, timeout))
 
     # ------------------------------------------------------------------ transactions
     def transaction(
@@ -479,7 +440,8 @@ class Database:
             TransactionLost: the transaction had ended before its COMMIT, which was not done.
             OutcomeUnknown: the answer to COMMIT was lost.
         """
-        return Transaction(self, transactions.isolation_of(isolation), read_only=read_only, timeout=timeout)
+        level = transactions.isolation_of(isolation)
+        return Transaction(Block(self._calls, level, read_only=read_only, timeout=timeout))
 
     def run_transaction(
         self,
@@ -511,14 +473,14 @@ class Database:
             OutcomeUnknown: the answer to COMMIT was lost; it is not run again.
         """
         tries = Attempts(attempts)
-        is_outermost = self._joining.current() is None
+        level = transactions.isolation_of(isolation)
         while True:
-            transaction = self.transaction(isolation=isolation, read_only=read_only, timeout=timeout)
+            block = Block(self._calls, level, read_only=read_only, timeout=timeout)
             try:
-                with transaction:
+                with Transaction(block):
                     return function()
             except Exception as error:
-                delay = tries.delay_after(error, repeatable=is_outermost and transaction.is_repeatable)
+                delay = tries.delay_after(error, repeatable=block.can_run_again)
                 if delay is None:
                     raise
             time.sleep(delay)
@@ -549,13 +511,13 @@ class Database:
 
     # ------------------------------------------------------------------ inside
     def _read(
-        self, sql: str, params: Params | None, timeout: float | None, take: Callable[[Any], tuple[Sequence[Row], Any]]
+        self, sql: str, params: Params | None, timeout: float | None, take: Take[tuple[Sequence[Row], Any]]
     ) -> tuple[Sequence[Row], Any]:
         """Return the rows of a statement, as many as *take* takes or all, and its columns."""
         # The fast path: a statement seen before, outside a transaction, without a time-out.
         known = self._plain_read(sql)
         if known is None or timeout is not None or self._hint() is not None:
-            return self._run(sql, params, timeout, take)
+            return held(self._calls.run(sql, params, timeout, take))
         bind, fetch = known
         try:
             text, values = bind(params)
@@ -570,83 +532,21 @@ class Database:
         lease.close()
         return found
 
-    def _run(self, sql: str, params: Params | None, timeout: float | None, take: Callable[[Any], T]) -> T:
-        """Run one statement, in the transaction that the caller is in, or by itself."""
-        until = until_of(seconds_of(timeout))
-        inside = self._joining.current()
-        if inside is not None:
-            return inside.run(sql, params, take, until, timeout)
-        with self._hand(timeout) as hand:
-            statement = hand.prepare(sql)
-            return hand.run(statement, params, take, until=until, timeout=timeout, commits=not statement.reads)
-
-    def _run_made(self, make: writes.Maker, values: Mapping[str, Any], timeout: float | None) -> Done:
-        """Run a statement that is written here, by the rules of a dialect that has to be known first."""
-        if not self._knowledge.has_met:
-            with self._hand(timeout):
-                pass
-        return self._run(make(self._knowledge.dialect), tuple(values.values()), timeout, take_count)
-
-    def _run_many_made(
-        self, make: writes.Maker, values: Iterator[Row], timeout: float | None, *, joined: bool = False
-    ) -> int:
-        if not self._knowledge.has_met:
-            with self._hand(timeout):
-                pass
-        dialect = self._knowledge.dialect
-        if not joined or not writes.names_new_row(dialect):
-            return self.execute_many(make(dialect), values, timeout=timeout)
-        until = until_of(seconds_of(timeout))
-        count = 0
-        with self.transaction(timeout=timeout) as transaction:
-            while chunk := batches.next_chunk(values):
-                bytes_max = transaction._bytes_max(until, timeout)  # noqa: SLF001  one body
-                for part in batches.measured(chunk, make(dialect), bytes_max):
-                    flat = list(itertools.chain.from_iterable(part))
-                    inside = transaction._opened()  # noqa: SLF001  one body
-                    count += inside.run(make(dialect, rows=len(part)), flat, take_count, until, timeout).row_count
-        return count
-
-    def _hand(self, timeout: float | None) -> Hand:
-        """Take a connection."""
-        lease = self._connection(timeout)
-        try:
-            lease.note_holder(caller()[0])
-            if self._knowledge.meet(lease.driver_connection):
-                self._plain_read = self._knowledge.statements.plain_reads.get
-        except BaseException:
-            lease.close()
-            raise
-        return Hand(self._knowledge, self._watchdog, lease)
-
     def _give_up(self, lease: Lease[Any], error: BaseException, sql: str) -> None:
         """Give back the connection of a read that failed, and raise what that is called here."""
-        ours = self._knowledge.failure(error, sql, commits=False)
+        ours = self._calls.knowledge.failure(error, sql, commits=False)
         let_go(lease, ours)
         if ours is not error:
             raise ours from error
-
-    def _streaming(self, sql: str, params: Params | None, into: Any, timeout: float | None) -> Iterator[Any]:
-        until = until_of(timeout)
-        with (
-            self._hand(timeout) as hand,
-            hand.reading(hand.prepare(sql), params, into, until, timeout, hand.leave_stream) as found,
-        ):
-            yield from found
 
 
 class Transaction:
     """A block of a transaction: the outermost, or a savepoint within it; made by :meth:`Database.transaction`."""
 
-    __slots__ = ("_database", "_is_outermost", "_isolation", "_open", "_read_only", "_savepoint", "_timeout")
+    __slots__ = ("_block",)
 
-    def __init__(self, database: Database, isolation: str | None, *, read_only: bool, timeout: float | None) -> None:
-        self._database = database
-        self._isolation = isolation
-        self._read_only = read_only
-        self._timeout = timeout
-        self._open: OpenTransaction | None = None
-        self._savepoint = ""
+    def __init__(self, block: Block) -> None:
+        self._block = block
 
     @property
     def connection(self) -> Lease[Any]:
@@ -655,109 +555,21 @@ class Transaction:
         Raises:
             TransactionMisuse: the block was not entered.
         """
-        return self._opened().hand.lease
+        return cast("Lease[Any]", self._block.opened().hand.lease)
 
     @property
     def is_repeatable(self) -> bool:
         """Whether nothing done in the transaction so far can have been committed already."""
-        return self._open is None or self._open.books.repeatable
-
-    def _opened(self) -> OpenTransaction:
-        if self._open is None:
-            raise errors.TransactionMisuse("a transaction is a block: with db.transaction() as transaction: ...")
-        return self._open
+        return self._block.is_repeatable
 
     def __enter__(self) -> Self:
-        if self._open is not None:
-            raise errors.TransactionMisuse("a block is entered once: call db.transaction() anew")
-        joining = self._database._joining  # noqa: SLF001  one body
-        outer = joining.current()
-        if outer is None:
-            self._open = self._begin()
-            joining.enter(self._open)
-            return self
-        transactions.refuse_options_within(self._isolation, read_only=self._read_only)
-        self._savepoint = outer.books.open_block()
-        try:
-            outer.send(f"SAVEPOINT {self._savepoint}")
-        except BaseException:
-            outer.books.close_block()
-            raise
-        self._open = outer
+        held(self._block.enter())
         return self
-
-    def _begin(self) -> OpenTransaction:
-        hand = self._database._hand(self._timeout)  # noqa: SLF001  one body
-        books = Books(hand.dialect, read_only=self._read_only)
-        try:
-            for text in hand.dialect.begin(
-                self._isolation, read_only=self._read_only, autocommit=hand.knowledge.autocommit
-            ):
-                hand.send(text)
-        except BaseException as error:
-            let_go(hand.lease, error)
-            raise
-        return OpenTransaction(hand, books)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        opened = self._opened()
-        if self._savepoint:
-            self._leave_block(opened, exc)
-            return
-        self._database._joining.leave(opened)  # noqa: SLF001  one body
-        try:
-            if exc is None:
-                opened.commit()
-            else:
-                opened.roll_back()
-        except (errors.TransactionLost, errors.TransactionMisuse):
-            opened.roll_back()
-            raise
-        finally:
-            opened.books.end("its block was left")
-            opened.give_back()
-
-    def _leave_block(self, opened: OpenTransaction, exc: BaseException | None) -> None:
-        try:
-            if exc is None:
-                opened.send(f"RELEASE SAVEPOINT {self._savepoint}")
-            elif opened.books.stands and not opened.books.streaming:
-                opened.send(f"ROLLBACK TO SAVEPOINT {self._savepoint}")
-            else:
-                opened.books.end(transactions.BLOCK_NOT_TAKEN_BACK, exc)
-        except Error as error:
-            opened.books.end(transactions.BLOCK_NOT_TAKEN_BACK, error)
-            if exc is None:  # else the books know: whatever comes next in the transaction is told
-                raise
-        finally:
-            opened.books.close_block()
-
-    def _bytes_max(self, until: float | None, timeout: float | None) -> int:
-        """Return how long a statement of a batch may be; the server is asked once."""
-        opened = self._opened()
-        knowledge = opened.hand.knowledge
-        if not knowledge.knows_packet_max():
-            knowledge.learn_packet_max(opened.run(ASK_PACKET_MAX, None, take_rows, until, timeout)[0])
-        return knowledge.bytes_max()
-
-    def _run_chunk(self, sql: str, chunk: list[Any], until: float | None, timeout: float | None) -> int:
-        """Run a statement for each of many rows."""
-        opened = self._opened()
-        hand, books = opened.hand, opened.books
-        opened.admit(sql)
-        statement = hand.prepare(sql)
-        values = statement.rows(chunk)
-        bytes_max = self._bytes_max(until, timeout)
-        try:
-            with hand.limited(statement, statement.driver_text, until, timeout, commits=False):
-                count = batches.run(hand.dialect, hand.conn, statement.driver_text, values, bytes_max)
-        except BaseException as error:
-            books.failed(statement, hand.conn, error)
-            raise
-        books.answered(statement, hand.conn)
-        return count
+        held(self._block.leave(exc))
 
 
 class Stream(Generic[T]):

@@ -8,8 +8,9 @@ import pytest
 
 import millpond as m
 from millpond._database.batches import is_running, measured, next_chunk
+from millpond._database.conversing import deadline_of
 from millpond._database.dialects import Dialect, MySQLFamily, SQLite, dialect_of, version_of
-from millpond._database.knowledge import seconds_of, with_autocommit
+from millpond._database.knowledge import with_autocommit
 from millpond._database.statements import REMEMBERED_LENGTH_MAX, REMEMBERED_MAX, Statement, Statements
 from millpond._database.writes import insert_text, table_name, upsert_text
 from millpond._sql.cleanliness import is_clean_statement
@@ -223,8 +224,10 @@ def test_a_url_gets_autocommit_unless_it_says_otherwise() -> None:
 def test_a_timeout_is_a_number_of_seconds(timeout: Any) -> None:
     """What is none is refused by name."""
     with pytest.raises(m.InvalidSetting, match="timeout="):
-        seconds_of(timeout)
-    assert (None, 5.0) == (seconds_of(None), seconds_of(5))
+        deadline_of(timeout)
+    given = deadline_of(5)
+    assert given is not None
+    assert (None, 5.0) == (deadline_of(None), given.seconds)
 
 
 def test_any_other_driver_is_plain_dbapi() -> None:

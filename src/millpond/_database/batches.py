@@ -2,8 +2,6 @@
 
 Rules: rows are read as they are needed, so that an iterator of a million is never in memory; a statement stays under
 what the server takes.  Where the driver cannot be told how long its statements may be, the rows are measured here.
-
-An ``async`` shell uses :func:`next_chunk` and :func:`measured`, and awaits the cursor's ``executemany`` in between.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from .conversing import Conversation
 from .dialects import Dialect
 
 ROWS_MAX: Final = 10_000  # rows of a chunk: enough for statements of the full length, little enough for the memory
@@ -67,23 +66,23 @@ def goes_row_by_row(dialect: Dialect, text: str) -> bool:
     return update is not None and "%" in update[0]
 
 
-def run(dialect: Dialect, conn: Any, text: str, rows: list[Any], bytes_max: int) -> int:
+def run(dialect: Dialect, conn: Any, text: str, rows: list[Any], bytes_max: int) -> Conversation[int]:
     """Run a statement for each of many rows, and return how many were touched."""
-    cursor = dialect.cursor(conn)
+    cursor = yield dialect.cursor(conn)
     count = 0
     if goes_row_by_row(dialect, text):
         for row in rows:
-            cursor.execute(text, row)
+            yield cursor.execute(text, row)
             count += max(cursor.rowcount, 0)
-        cursor.close()
+        yield cursor.close()
         return count
     parts: Iterable[list[Any]] = [rows]
     if not dialect.limit_batches(cursor, bytes_max) and dialect.brand in ("mysql", "mariadb"):
         parts = measured(rows, text, bytes_max)
     for part in parts:
-        cursor.executemany(text, part)
+        yield cursor.executemany(text, part)
         count += max(cursor.rowcount, 0)
-    cursor.close()
+    yield cursor.close()
     return count
 
 

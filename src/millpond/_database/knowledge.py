@@ -15,15 +15,15 @@ import threading
 import warnings
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from millpond._sql.params import Misbound, Params
-from millpond.errors import InvalidSetting, joined
+from millpond.errors import joined
 from millpond.url import SCHEMES, URL
 
 from . import errors as e
 from .dialects import PACKET_SLACK, STATEMENT_BYTES_MAX, Dialect, dialect_of
-from .statements import Statement, Statements
+from .statements import PlainRead, Statement, Statements
 from .translation import translated
 
 ASK_PACKET_MAX: Final = "SHOW VARIABLES LIKE 'max_allowed_packet'"
@@ -44,6 +44,7 @@ class Knowledge:
         dialect: of its connections; there from the first one on.
         statements: prepared for it.
         autocommit: its connections commit each statement as it is done.
+        plain_reads: the fast path of threads; see :class:`~millpond._database.statements.Statements`.
         packet_max: bytes that the server takes in one statement; None until it was asked.
     """
 
@@ -54,23 +55,23 @@ class Knowledge:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
         self.has_met = False
+        self.plain_reads: dict[str, PlainRead] = {}
         self.packet_max: int | None = None
         self._meeting = threading.Lock()
 
-    def meet(self, conn: Any) -> bool:
-        """Learn from a connection, if it is the first; say whether it was."""
+    def meet(self, conn: Any) -> None:
+        """Learn from a connection, if it is the first."""
         if self.has_met or not self._learn(conn):
-            return False
+            return
         if not self.autocommit and self.dialect.autocommit_saves:
             warnings.warn(AUTOCOMMIT_OFF, e.AutocommitOff, stacklevel=caller()[1])
-        return True
 
     def _learn(self, conn: Any) -> bool:
         with self._meeting:
             if self.has_met:
                 return False
             self.dialect = dialect_of(self.driver, conn)
-            self.statements = Statements(self.dialect, self.driver)
+            self.statements = Statements(self.dialect, self.driver, self.plain_reads)
             self.autocommit = self.dialect.autocommit(conn)
             self.has_met = True
             return True
@@ -139,20 +140,6 @@ def with_autocommit(url: str) -> str:
     if "autocommit" in parsed.options or parsed.scheme not in SCHEMES:
         return url
     return f"{url}{'&' if '?' in url else '?'}autocommit=true"
-
-
-def seconds_of(timeout: float | None) -> float | None:
-    """Return a ``timeout`` that can be used.
-
-    Raises:
-        InvalidSetting: it is not more than 0.
-    """
-    if timeout is None:
-        return None
-    given = cast("object", timeout)
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < float("inf"):
-        raise InvalidSetting("timeout", timeout, "seconds, more than 0, or None")
-    return float(timeout)
 
 
 def caller() -> tuple[FrameType, int]:

@@ -111,15 +111,16 @@ class Statements:
     Args:
         dialect: of its connections.
         driver: the adapter of its pool.
+        plain_reads: gets the statements that read, have one result, and are cut alike by all rules: the fast path, one
+            look-up.
     """
 
-    def __init__(self, dialect: Dialect, driver: Any) -> None:
+    def __init__(self, dialect: Dialect, driver: Any, plain_reads: dict[str, PlainRead] | None = None) -> None:
+        self.plain_reads = {} if plain_reads is None else plain_reads
         self._dialect = dialect
         self._driver = driver
         self._known: dict[str, Statement] = {}
         self._known_by_rules: dict[tuple[str, t.Dialect], Statement] = {}
-        #: Statements that read, have one result, and are cut alike by all rules: the fast path, one look-up.
-        self.plain_reads: dict[str, PlainRead] = {}
 
     def prepare(self, sql: str, conn: Any) -> Statement:
         """Return the statement for a text, by the rules that hold on *conn*.
