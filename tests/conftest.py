@@ -14,8 +14,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without",
         action="append",
-        choices=("mariadb", "mysql"),
+        choices=("mariadb", "mysql", "postgresql"),
         default=[],
         metavar="SERVER",
-        help="leave out the tests that need this server (mariadb or mysql); may be given twice",
+        help="leave out the tests that need this server (mariadb, mysql or postgresql); may be given several times",
     )

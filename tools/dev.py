@@ -11,11 +11,11 @@ import argparse
 import os
 import re
 import secrets
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from tools import environments, interpreters
 from tools.interpreters import Interpreter
@@ -102,27 +102,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if chosen.command == "demo":
-            return demo(rest)
+            demo(rest)
         if chosen.command == "sim":
-            return simulate(chosen.seed, chosen.seconds)
+            simulate(chosen.seed, chosen.seconds)
         return test(chosen.without, chosen.only, chosen.seed)
     except SetupFailed as failure:
         print(f"./run: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("./run: stopped", file=sys.stderr)
+        return 130
 
 
-def demo(options: Sequence[str]) -> int:
-    """Install the package and its command line beside it, and run ``millpond demo`` with *options*."""
+def demo(options: Sequence[str]) -> NoReturn:
+    """Install the package and its command line beside it, and become ``millpond demo`` with *options*."""
     if not (environments.FOLDER / "demo").exists():
         print("Installing millpond and its command line into .venvs/demo ...", flush=True)
     python = environments.make("demo", environments.current(), "--editable", ".[cli,pymysql]")
-    return subprocess.run([python, "-m", "millpond", "demo", *options], check=False).returncode
+    _become([str(python), "-m", "millpond", "demo", *options])
 
 
-def simulate(seed: int | None, seconds: float) -> int:
-    """Run the simulation here and now, fresh seeds or one that is to be replayed."""
+def simulate(seed: int | None, seconds: float) -> NoReturn:
+    """Become the simulation, of fresh seeds or of one that is to be replayed."""
     python = environments.make("sim", environments.current(), "--editable", ".")
-    return subprocess.run(simulation(python, seed, seconds), check=False, cwd=ROOT).returncode
+    _become(simulation(python, seed, seconds))
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    # Not run below this one: that would be killed a moment after Ctrl-C, in the middle of tidying up.
+    sys.stdout.flush()
+    os.execv(command[0], command)
 
 
 def simulation(python: Path, seed: int | None, seconds: float) -> list[str]:

@@ -98,9 +98,34 @@ def test_a_program_is_what_it_says(tmp_path: Path, line: str, kind: binaries.Kin
         binaries.server_at(found.path, other)
 
 
+def test_postgresql_is_asked_in_its_own_way(tmp_path: Path) -> None:
+    """Its version has two numbers, and it knows no option of the others'."""
+    path = tmp_path / "lib" / "postgresql" / "15" / "bin" / "postgres"
+    path.parent.mkdir(parents=True)
+    path.write_text('#!/bin/sh\n[ "$*" = --version ] && echo "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"\n')
+    path.chmod(0o755)
+    found = binaries.server_at(path, "postgresql")
+    assert ("postgresql", (15, 18)) == (found.kind, found.version_info)
+    with pytest.raises(binaries.ServerMissing, match=r"is postgresql 15\.18, not mysql"):
+        binaries.server_at(path, "mysql")
+
+
+def test_root_keeps_postgresql_where_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It refuses to run as root, and nobody else can look into root's home; a folder that was named is that."""
+    monkeypatch.delenv("MILLPOND_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for user, below in ((0, Path("/var/cache/millpond")), (1000, tmp_path / ".cache" / "millpond")):
+        monkeypatch.setattr("os.geteuid", lambda user=user: user)
+        assert below / "postgresql" == binaries.tree_of("postgresql")
+        assert tmp_path / ".cache" / "millpond" / "mysql" == binaries.tree_of("mysql")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("MILLPOND_CACHE", str(tmp_path / "named"))
+    assert tmp_path / "named" / "postgresql" == binaries.tree_of("postgresql")
+
+
 def test_a_program_that_is_no_server(tmp_path: Path) -> None:
     """A program that says something else is no server."""
-    with pytest.raises(binaries.ServerMissing, match="is not a MariaDB or MySQL server that runs here"):
+    with pytest.raises(binaries.ServerMissing, match="is not a MariaDB, MySQL or PostgreSQL server that runs here"):
         binaries.server_at(fake_server(tmp_path / "usr" / "sbin" / "mysqld", "hello"), "mysql")
 
 

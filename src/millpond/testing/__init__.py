@@ -1,14 +1,15 @@
 """Tools for tests of programs that use millpond, and of millpond itself; they need nothing but the standard library.
 
-==================  ===============================================================================================
-``FakeDriver``      a driver without a database, which answers, refuses, answers late, never, or lies, as it is told
-``SimClock``        a clock that stands still until it is told to go on
-``DriverContract``  the promises of a driver adapter as a test class: subclass it to test one of your own
-``Simulator``       the pool's core in virtual time
-``ScratchServer``   a private MariaDB or MySQL on a free port, to be killed, frozen, restarted
-``FaultProxy``      a network between client and server that counts, delays, swallows and cuts
-``FakeServer``      a MySQL server that lacks what old or odd ones lack: tracking, resets, roles, a direct line
-==================  ===============================================================================================
+=====================  ============================================================================================
+``FakeDriver``         a driver without a database, which answers, refuses, answers late, never, or lies, as it is told
+``SimClock``           a clock that stands still until it is told to go on
+``DriverContract``     the promises of a driver adapter as a test class: subclass it to test one of your own
+``Simulator``          the pool's core in virtual time
+``ScratchServer``      a private MariaDB or MySQL on a free port, to be killed, frozen, restarted
+``ScratchPostgreSQL``  a private PostgreSQL, likewise
+``FaultProxy``         a network between client and server that counts, delays, swallows and cuts
+``FakeServer``         a MySQL server that lacks what old or odd ones lack: tracking, resets, roles, a direct line
+=====================  ============================================================================================
 
 Each is imported when it is first asked for.  ``docs/testing.md`` and ``docs/testing-servers.md`` have examples.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .contract import DriverContract
     from .fake_driver import FakeConnection, FakeDriver
     from .fake_server import FakeError, FakeServer
+    from .postgresql import ScratchPostgreSQL
     from .proxy import CannotCount, FaultProxy
     from .servers import ScratchServer, ServerFailed, ServerMissing
     from .sim_clock import SimClock
@@ -35,6 +37,7 @@ _HOMES = {
     "FakeError": "fake_server",
     "FakeServer": "fake_server",
     "FaultProxy": "proxy",
+    "ScratchPostgreSQL": "postgresql",
     "ScratchServer": "servers",
     "ServerFailed": "servers",
     "ServerMissing": "servers",
@@ -50,6 +53,7 @@ __all__ = [
     "FakeError",
     "FakeServer",
     "FaultProxy",
+    "ScratchPostgreSQL",
     "ScratchServer",
     "ServerFailed",
     "ServerMissing",

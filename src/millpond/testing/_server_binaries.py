@@ -1,8 +1,8 @@
-"""Find MariaDB and MySQL server programs on this machine, and fetch the ones that are missing.
+"""Find MariaDB, MySQL and PostgreSQL server programs on this machine, and fetch the ones that are missing.
 
 Why: tests of a connection pool are worth what the servers behind them are worth, and Linux distributions install
-either MariaDB or MySQL, never both. So a server may also live in millpond's own cache folder, unpacked from the
-distribution's packages and run through the dynamic loader that came with it.
+either MariaDB or MySQL, never both, and with PostgreSQL a cluster that is started. So a server may also live in
+millpond's own cache folder, unpacked from the distribution's packages and run with the libraries that came with it.
 
 Rules:
 - A program is what its ``--version`` says: on Debian ``mysqld`` is MariaDB.
@@ -29,14 +29,36 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["mariadb", "mysql"]
-KINDS: tuple[Kind, ...] = ("mariadb", "mysql")
+AnyKind = Literal["mariadb", "mysql", "postgresql"]
+MYSQL_KINDS: tuple[Kind, ...] = ("mariadb", "mysql")
+KINDS: tuple[AnyKind, ...] = (*MYSQL_KINDS, "postgresql")
 
-_PROGRAM_NAMES: dict[Kind, tuple[str, ...]] = {"mariadb": ("mariadbd", "mysqld"), "mysql": ("mysqld",)}
-_OVERRIDES: dict[Kind, str] = {"mariadb": "MILLPOND_MARIADBD", "mysql": "MILLPOND_MYSQLD"}
+_PROGRAM_NAMES: dict[AnyKind, tuple[str, ...]] = {
+    "mariadb": ("mariadbd", "mysqld"),
+    "mysql": ("mysqld",),
+    "postgresql": ("postgres",),
+}
+_OVERRIDES: dict[AnyKind, str] = {
+    "mariadb": "MILLPOND_MARIADBD",
+    "mysql": "MILLPOND_MYSQLD",
+    "postgresql": "MILLPOND_POSTGRES",
+}
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin", "/usr/local/bin")
+# PostgreSQL's server is on no PATH: each version has a folder of its own.
+_POSTGRESQL_FOLDERS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "usr/local/pgsql/bin")
+# The names that a server's package has in Debian and Ubuntu, as apt-cache searches for them.
+_PACKAGES: dict[AnyKind, str] = {
+    "mariadb": "^mariadb-server-core",
+    "mysql": "^mysql-server-core",
+    "postgresql": "^postgresql-[0-9]+$",
+}
 
 # Perl comes along only for helper scripts that a private tree never runs; leaving it out saves a third of the room.
 _UNUSED_PACKAGES = re.compile(r"(perl|libperl|gcc-\d+-base|libc-gconv)")
+# PostgreSQL is of this machine's own release, so its C library is there; LLVM is for its just-in-time compiler alone.
+_UNUSED_BY_POSTGRESQL = re.compile(r"(libc6|libc-bin|libllvm|libz3|locales|libc-l10n|tzdata|dpkg|tar|passwd)")
+_ENV = "/usr/bin/env"
+_ROOTS_CACHE = Path("/var/cache/millpond")  # PostgreSQL refuses to run as root, and others cannot look into root's home
 
 
 class ServerMissing(RuntimeError):
@@ -56,7 +78,7 @@ class ServerBinary:
     where those are.
     """
 
-    kind: Kind
+    kind: AnyKind
     version: str
     command: tuple[str, ...]
     path: Path
@@ -84,25 +106,35 @@ def cache_folder() -> Path:
     return Path(named).expanduser().absolute() if named else Path.home() / ".cache" / "millpond"
 
 
-def install_remedy(kind: Kind) -> str:
+def tree_of(kind: AnyKind) -> Path:
+    """Return the folder of a fetched server."""
+    if kind == "postgresql" and os.name == "posix" and os.geteuid() == 0 and not os.environ.get("MILLPOND_CACHE"):
+        return _ROOTS_CACHE / kind
+    return cache_folder() / kind
+
+
+def install_remedy(kind: AnyKind) -> str:
     """Return the sentence that says how to get a server of this kind."""
-    package = {"mariadb": "mariadb-server-core", "mysql": "mysql-server-core"}[kind]
+    package = {
+        "mariadb": "mariadb-server-core (or mariadb-server, as your system calls it)",
+        "mysql": "mysql-server-core (or mysql-server, as your system calls it)",
+        "postgresql": "postgresql",
+    }[kind]
     return (
         f"Run: python -m millpond.testing.servers install {kind} (no root needed; Debian and Ubuntu), "
-        f"or install the package {package} "
-        f"(or mysql-server, mariadb-server as your system calls it), or name the program in {_OVERRIDES[kind]}."
+        f"or install the package {package}, or name the program in {_OVERRIDES[kind]}."
     )
 
 
-def find_server(kind: Kind) -> ServerBinary:
+def find_server(kind: AnyKind) -> ServerBinary:
     """Return a server of this kind: the one named in the environment, else the system's, else the cache folder's.
 
     Raises:
-        ValueError: the kind is neither "mariadb" nor "mysql".
+        ValueError: there is no such kind.
         ServerMissing: there is none; the message says which package or command brings it.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; allowed are 'mariadb' and 'mysql'")
+        raise ValueError(f"kind is {kind!r}; allowed are {', '.join(map(repr, KINDS))}")
     named = os.environ.get(_OVERRIDES[kind])
     if named:
         return server_at(Path(named), kind)
@@ -110,17 +142,17 @@ def find_server(kind: Kind) -> ServerBinary:
         found = _describe(path)
         if found is not None and found.kind == kind:
             return found
-    tree = cache_folder() / kind
+    tree = tree_of(kind)
     found = _describe_tree(tree)
     if found is not None:
         return found
     raise ServerMissing(
-        f"no {kind} server on this machine (looked on PATH, in {', '.join(_SYSTEM_FOLDERS)} and in {tree}). "
+        f"no {kind} server on this machine (looked on PATH, in {', '.join(_system_folders(kind))} and in {tree}). "
         f"{install_remedy(kind)}"
     )
 
 
-def server_at(path: Path, kind: Kind) -> ServerBinary:
+def server_at(path: Path, kind: AnyKind) -> ServerBinary:
     """Return the description of the program at ``path``, which must be a server of this kind.
 
     Raises:
@@ -128,14 +160,24 @@ def server_at(path: Path, kind: Kind) -> ServerBinary:
     """
     found = _describe(path.absolute())
     if found is None:
-        raise ServerMissing(f"{path} is not a MariaDB or MySQL server that runs here. {install_remedy(kind)}")
+        raise ServerMissing(
+            f"{path} is not a MariaDB, MySQL or PostgreSQL server that runs here. {install_remedy(kind)}"
+        )
     if found.kind != kind:
         raise ServerMissing(f"{path} is {found.kind} {found.version}, not {kind}. {install_remedy(kind)}")
     return found
 
 
-def _system_candidates(kind: Kind) -> Iterator[Path]:
-    folders = [*os.environ.get("PATH", "").split(os.pathsep), *_SYSTEM_FOLDERS]
+def _system_folders(kind: AnyKind) -> list[str]:
+    if kind != "postgresql":
+        return [*_SYSTEM_FOLDERS]
+    found = [folder for pattern in _POSTGRESQL_FOLDERS for folder in Path("/").glob(pattern)]
+    newest_first = sorted(found, key=lambda folder: _numbers(str(folder)), reverse=True)
+    return [*map(str, newest_first)] or [f"/{pattern}" for pattern in _POSTGRESQL_FOLDERS]
+
+
+def _system_candidates(kind: AnyKind) -> Iterator[Path]:
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), *_system_folders(kind)]
     for name in _PROGRAM_NAMES[kind]:
         for folder in dict.fromkeys(folders):
             candidate = Path(folder) / name
@@ -150,6 +192,9 @@ def _describe(path: Path) -> ServerBinary | None:
 
 
 def _describe_tree(tree: Path) -> ServerBinary | None:
+    for path in sorted(tree.glob("usr/lib/postgresql/*/bin/postgres")):
+        with_libraries = (_ENV, f"LD_LIBRARY_PATH={os.pathsep.join(_library_folders(tree))}", str(path))
+        return _ask(with_libraries, path, path.parent.parent, private=True, state=path.stat().st_mtime_ns)
     for name in ("mariadbd", "mysqld"):
         path = tree / "usr" / "sbin" / name
         if path.is_file():
@@ -161,12 +206,14 @@ def _describe_tree(tree: Path) -> ServerBinary | None:
 def _ask(command: tuple[str, ...], path: Path, prefix: Path, private: bool, state: int) -> ServerBinary | None:
     """Run ``--version``; asked once for each state of a file, since it costs tens of milliseconds."""
     del state  # only to be asked again when the file is another
+    options = ["--version"] if path.name.startswith("post") else ["--no-defaults", "--version"]
     try:
-        answer = subprocess.run(
-            [*command, "--no-defaults", "--version"], capture_output=True, text=True, timeout=60, check=False
-        )
+        answer = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
+    match = re.search(r"\(PostgreSQL\) (\d+(\.\d+)*)", answer.stdout)
+    if match is not None:
+        return ServerBinary("postgresql", match[1], command, path, prefix, private)
     match = re.search(r"\bVer (\d+\.\d+\.\d+)(\S*)", answer.stdout)
     if match is None:
         return None
@@ -195,10 +242,16 @@ def _loader(tree: Path) -> tuple[str, ...]:
     return (str(loaders[0]), "--library-path", os.pathsep.join(dict.fromkeys(map(str, folders))))
 
 
+def _library_folders(tree: Path) -> list[str]:
+    """Return the folders of a tree's shared libraries."""
+    libraries = [path for pattern in ("usr/lib/*/*.so.*", "lib/*/*.so.*") for path in tree.glob(pattern)]
+    return [*dict.fromkeys(str(path.parent) for path in libraries)]
+
+
 # ---- fetching what is missing
 
 
-def install(kinds: Iterable[Kind]) -> list[ServerBinary]:
+def install(kinds: Iterable[AnyKind]) -> list[ServerBinary]:
     """Make servers of these kinds be there, fetching only what is missing, and return them.
 
     Takes about twenty seconds for a server that has to be fetched and none for one that is there. Safe to run from
@@ -217,11 +270,11 @@ def install(kinds: Iterable[Kind]) -> list[ServerBinary]:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Generator[Path, None, None]:
-    """Hold a lock between processes, named ``name``, and give the cache folder."""
+def locked(name: str, cache: Path | None = None) -> Generator[Path, None, None]:
+    """Hold a lock between processes, named ``name``, and give the cache folder: millpond's own, unless one is named."""
     import fcntl  # not on Windows, where this module must still import
 
-    cache = cache_folder()
+    cache = cache or cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(cache / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -235,19 +288,19 @@ def locked(name: str) -> Generator[Path, None, None]:
         os.close(descriptor)
 
 
-def _fetch(kind: Kind) -> ServerBinary:
+def _fetch(kind: AnyKind) -> ServerBinary:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise InstallFailed(
                 f"{tool} is not here, so {kind} cannot be fetched; install it the way of this system. "
                 f"{install_remedy(kind)}"
             )
-    with locked(f"install-{kind}") as cache:
-        final = cache / kind
+    final = tree_of(kind)
+    with locked(f"install-{kind}", final.parent) as cache:
         if not final.exists():
             with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=cache) as aside:
                 tree = Path(aside) / "tree"
-                _unpack(_download(kind, Path(aside) / "apt"), tree)
+                _unpack(kind, _download(kind, Path(aside) / "apt"), tree)
                 if _describe_tree(tree) is None:
                     raise InstallFailed(
                         f"{kind} was unpacked to {tree}, but does not run: is it for another processor?"
@@ -256,16 +309,19 @@ def _fetch(kind: Kind) -> ServerBinary:
     return find_server(kind)
 
 
-def _unpack(packages: list[Path], tree: Path) -> None:
+def _unpack(kind: AnyKind, packages: list[Path], tree: Path) -> None:
     tree.mkdir()
+    unused = [_UNUSED_PACKAGES, *([_UNUSED_BY_POSTGRESQL] if kind == "postgresql" else [])]
     for package in packages:
-        if not _UNUSED_PACKAGES.match(package.name):
+        if not any(pattern.match(package.name) for pattern in unused):
             _run(["dpkg-deb", "--extract", str(package), str(tree)])
     for name in ("doc", "man", "locale", "info"):
         shutil.rmtree(tree / "usr/share" / name, ignore_errors=True)
+    for compiler in tree.glob("usr/lib/postgresql/*/lib/llvmjit*.so"):
+        compiler.unlink()  # its library was left out; without it the server does not try
 
 
-def _download(kind: Kind, state: Path) -> list[Path]:
+def _download(kind: AnyKind, state: Path) -> list[Path]:
     """Download the server's package and all that it needs, from the first source that has it."""
     complaints: list[str] = []
     for number, source in enumerate(_sources(kind)):
@@ -329,9 +385,9 @@ class _PrivateApt:
             command, env=self._environment, capture_output=True, text=True, stdin=nothing, check=False
         )
 
-    def package_names(self, kind: Kind) -> list[str]:
-        """Return the names this source may have the server under, best first: Ubuntu puts the version into MySQL's."""
-        listed = self.run("--names-only", "search", f"^{kind}-server-core", program="apt-cache").stdout
+    def package_names(self, kind: AnyKind) -> list[str]:
+        """Return the names this source may have the server under, best first: some have the version in them."""
+        listed = self.run("--names-only", "search", _PACKAGES[kind], program="apt-cache").stdout
         names = [line.split()[0] for line in listed.splitlines() if line.strip()]
         return sorted(names, key=lambda name: (name == f"{kind}-server-core", _numbers(name)), reverse=True)
 
@@ -340,7 +396,7 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", text)]
 
 
-def _sources(kind: Kind) -> Iterator[_Source]:
+def _sources(kind: AnyKind) -> Iterator[_Source]:
     """Yield where to look: the machine's own sources or, for MySQL on Debian, the unstable suite of their mirror.
 
     Debian has MySQL in no other suite (its stable releases carry MariaDB), and a private tree brings its own C

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from millpond.testing._server_binaries import Kind, ServerBinary, locked
+from millpond.testing._server_binaries import AnyKind, ServerBinary, locked
 
 OptionValue = str | int | float | bool | None
 
@@ -35,7 +35,7 @@ COMMON_OPTIONS: dict[str, OptionValue] = {
     "loose_innodb_buffer_pool_load_at_startup": "OFF",
     "loose_innodb_buffer_pool_dump_at_shutdown": "OFF",
 }
-KIND_OPTIONS: dict[Kind, dict[str, OptionValue]] = {
+KIND_OPTIONS: dict[AnyKind, dict[str, OptionValue]] = {
     "mariadb": {"loose_innodb_buffer_pool_size": "16M", "loose_innodb_log_file_size": "10M"},
     "mysql": {
         "loose_innodb_buffer_pool_size": "32M",

@@ -12,8 +12,8 @@ Rules:
 
 It must not be used for data that matters: durability against power loss is switched off (against SIGKILL it is kept).
 
-As a command, ``python -m millpond.testing.servers install mariadb mysql`` fetches missing servers and ``... list``
-shows those that are here.
+As a command, ``python -m millpond.testing.servers install mariadb mysql postgresql`` fetches missing servers and
+``... list`` shows those that are here.
 """
 
 from __future__ import annotations
@@ -22,24 +22,17 @@ import argparse
 import contextlib
 import os
 import secrets
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote, urlencode
 
-from millpond.testing._ports import choose_port
+from millpond.testing._scratch import HOST, Scratch
 from millpond.testing._server_binaries import (
     KINDS,
+    MYSQL_KINDS,
+    AnyKind,
     InstallFailed,
     Kind,
     ServerBinary,
@@ -61,28 +54,10 @@ from millpond.testing._server_data import (
     sql_text,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["InstallFailed", "Kind", "ScratchServer", "ServerBinary", "ServerFailed", "ServerMissing", "install", "main"]
 
-_HOST = "127.0.0.1"
-_POLL_S = 0.005  # how often the log is looked at while a server starts; a start takes 0.1 s (MariaDB) or 0.5 s (MySQL)
-_SOCKET_PATH_MAX = 100  # sockaddr_un holds 108 bytes; servers refuse longer paths
 
-# A start that this program's own sudden end must undo goes through a small program of its own: asking the kernel for
-# the signal between fork and exec (preexec_fn) is unsafe and, from Python 3.12, warned about in a process with
-# threads.
-_DIE_WITH_PARENT = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() != int(sys.argv[1]):
-    os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-class ScratchServer:
+class ScratchServer(Scratch):
     """Run a private MariaDB or MySQL server on a free port of 127.0.0.1, with its data in a temporary folder.
 
     Use it as a context manager, or call :meth:`start` and, at the end, :meth:`close`. One thread drives it; any
@@ -122,28 +97,20 @@ class ScratchServer:
         binary: str | os.PathLike[str] | None = None,
         start_timeout: float = 60.0,
     ) -> None:
-        if not start_timeout > 0:
-            raise ValueError(f"start_timeout is {start_timeout!r}; allowed are seconds above 0")
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port is {port!r}; allowed are 0 (choose one) to 65535")
+        if kind not in MYSQL_KINDS:
+            raise ValueError(f"kind is {kind!r}; allowed are 'mariadb' and 'mysql' (for PostgreSQL: ScratchPostgreSQL)")
         if not database.isidentifier() or not database.isascii():
             raise ValueError(f"database is {database!r}; allowed are ASCII letters, digits and underscores")
         if user in ("", "root"):
             raise ValueError(f"user is {user!r}; allowed is any name but 'root', who is always there")
-        self._binary = find_server(kind) if binary is None else server_at(Path(binary), kind)
-        self.options: dict[str, OptionValue] = dict(options or {})
+        found = find_server(kind) if binary is None else server_at(Path(binary), kind)
+        super().__init__(found, port=port, start_timeout=start_timeout, account=None)
+        self.options = dict(options or {})
         self.user = user
         self.database = database
         self.root_password = secrets.token_hex(12)
         self.password = secrets.token_hex(12) if password is None else password
         self._tls = tls
-        self._port_is_ours_to_choose = port == 0
-        self._port = port or choose_port(_HOST)
-        self._start_timeout_s = start_timeout
-        self._is_prepared = False
-        self._is_paused = False
-        self._remains = _Remains()
-        self._finalizer = weakref.finalize(self, self._remains.clear)
 
     # ---- which servers there are
 
@@ -160,9 +127,10 @@ class ScratchServer:
     def available() -> tuple[Kind, ...]:
         """Return the kinds of server that are on this machine."""
         here: list[Kind] = []
-        for kind in KINDS:
+        for kind in MYSQL_KINDS:
             with contextlib.suppress(ServerMissing):
-                here.append(find_server(kind).kind)
+                find_server(kind)
+                here.append(kind)
         return tuple(here)
 
     # ---- what it is
@@ -170,27 +138,7 @@ class ScratchServer:
     @property
     def kind(self) -> Kind:
         """Return "mariadb" or "mysql"."""
-        return self._binary.kind
-
-    @property
-    def version(self) -> str:
-        """Return the server's version, such as "10.11.19"."""
-        return self._binary.version
-
-    @property
-    def version_info(self) -> tuple[int, ...]:
-        """Return the server's version as numbers, to compare with."""
-        return self._binary.version_info
-
-    @property
-    def host(self) -> str:
-        """Return the address it listens on."""
-        return _HOST
-
-    @property
-    def port(self) -> int:
-        """Return the TCP port; the same for the server's whole life."""
-        return self._port
+        return cast("Kind", self._binary.kind)
 
     @property
     def socket(self) -> str:
@@ -198,35 +146,12 @@ class ScratchServer:
         return str(self.folder / "s")
 
     @property
-    def folder(self) -> Path:
-        """Return the temporary folder that holds everything of this server."""
-        if self._remains.folder is None:
-            raise ServerFailed(f"{self!r} has no folder before its first start and after close()")
-        return self._remains.folder
-
-    @property
     def ca_file(self) -> Path | None:
         """Return the certificate of the authority that signed the server's, or None without TLS."""
         return self.folder / "tls" / "ca.pem" if self._tls else None
 
-    @property
-    def pid(self) -> int | None:
-        """Return the server's process id while it runs, or None."""
-        process = self._remains.process
-        return process.pid if process is not None and process.poll() is None else None
-
-    @property
-    def is_running(self) -> bool:
-        """Tell whether the server's process is there (paused counts as running)."""
-        return self.pid is not None
-
-    def log(self) -> str:
-        """Return what the server has written to its log so far, over all its starts."""
-        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
-
     def __repr__(self) -> str:
-        state = "paused" if self._is_paused else "running" if self.is_running else "stopped"
-        return f"<ScratchServer {self.kind} {self.version} port={self._port} tls={self._tls} {state}>"
+        return f"<ScratchServer {self.kind} {self.version} port={self._port} tls={self._tls} {self._state()}>"
 
     # ---- how to reach it
 
@@ -251,7 +176,7 @@ class ScratchServer:
             raise ValueError(f"user is {user!r}; this server has {self.user!r} and 'root'")
         password = self.root_password if name == "root" else self.password
         arguments: dict[str, Any] = {"user": name, "password": password, "database": self.database}
-        arguments |= {"unix_socket": self.socket} if socket else {"host": _HOST, "port": port or self._port}
+        arguments |= {"unix_socket": self.socket} if socket else {"host": HOST, "port": port or self._port}
         wants_tls = self._tls and not socket if tls is None else tls
         if not wants_tls:
             return arguments | {"ssl_disabled": True}
@@ -275,7 +200,7 @@ class ScratchServer:
         arguments = self.connect_args(user=user, tls=tls, port=port, socket=socket)
         scheme = f"mysql+{driver}" if driver else "mysql"
         credentials = f"{quote(str(arguments['user']), safe='')}:{quote(str(arguments['password']), safe='')}"
-        place = "localhost" if socket else f"{_HOST}:{arguments['port']}"
+        place = "localhost" if socket else f"{HOST}:{arguments['port']}"
         named = ("unix_socket", "ssl_ca", "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
         query = {
             name: str(arguments[name]).lower() if arguments[name] is True else arguments[name]
@@ -284,119 +209,13 @@ class ScratchServer:
         }
         return f"{scheme}://{credentials}@{place}/{arguments['database']}?{urlencode(query)}"
 
-    # ---- its life
-
-    def start(self) -> Self:
-        """Start the server and return it once it accepts connections; a server that runs is left as it is.
-
-        Raises:
-            ServerFailed: it ended or was not ready in time; the message has the end of its log.
-        """
-        if self.is_running:
-            return self
-        if self._remains.folder is None:
-            self._make_folder()
-        for _ in range(5):
-            log_start = len(self.log())
-            self._remains.process = _spawn(self._command(), self._log_path)
-            self._is_paused = False
-            if self._wait_until_ready(log_start):
-                break
-            self._port = choose_port(_HOST)  # somebody took the port between the choice and the start
-        else:
-            raise ServerFailed(f"{self!r} found five ports in a row taken\n{self._log_tail()}")
-        self._is_prepared = True
-        with contextlib.suppress(FileNotFoundError):
-            self._init_file.unlink()
-        return self
-
-    def stop(self, timeout: float = 30.0) -> None:
-        """Shut the server down cleanly (SIGTERM) and wait for its end; data and port are kept for :meth:`start`.
-
-        Args:
-            timeout: seconds until it is killed and reported, above 0.
-
-        Raises:
-            ServerFailed: it did not end in time; it has been killed.
-        """
-        process = self._remains.process
-        if process is None or process.poll() is not None:
-            return
-        self.resume()
-        process.terminate()
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise ServerFailed(f"{self!r} did not stop within {timeout} s and was killed\n{self._log_tail()}") from None
-
-    def kill(self) -> None:
-        """End the server at once (SIGKILL), as a crash would; committed data and the port are kept."""
-        self._remains.kill()
-        self._is_paused = False
-
-    def restart(self) -> None:
-        """Stop the server cleanly, if it runs, and start it on the same port and data, with today's :attr:`options`."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze the server (SIGSTOP): the kernel still accepts connections and bytes for it, and nothing answers.
-
-        Raises:
-            ServerFailed: it does not run.
-        """
-        self._signal(signal.SIGSTOP)
-        self._is_paused = True
-
-    def resume(self) -> None:
-        """Let a paused server go on (SIGCONT); harmless when it was not paused.
-
-        Raises:
-            ServerFailed: it does not run.
-        """
-        self._signal(signal.SIGCONT)
-        self._is_paused = False
-
-    def close(self) -> None:
-        """Kill the server and delete its folder, data included; closing twice is harmless."""
-        self._remains.clear()
-        self._is_prepared = False
-        self._is_paused = False
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # ---- inside
-
-    @property
-    def _log_path(self) -> Path:
-        return self.folder / "server.log"
 
     @property
     def _init_file(self) -> Path:
         return self.folder / "init.sql"
 
-    def _log_tail(self) -> str:
-        return "\n".join(self.log().splitlines()[-15:])
-
-    def _signal(self, number: int) -> None:
-        process = self._remains.process
-        if process is None or process.poll() is not None:
-            raise ServerFailed(f"{self!r} does not run: call start() first")
-        process.send_signal(number)
-
-    def _make_folder(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="millpond-"))
-        if len(str(folder / "s")) > _SOCKET_PATH_MAX:
-            folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="millpond-", dir="/tmp"))
-        self._remains.folder = folder
+    def _prepare(self, folder: Path) -> None:
         (folder / "tmp").mkdir()
         copy_folder(prepared_data(self._binary), folder / "data")
         (folder / "data" / "auto.cnf").unlink(missing_ok=True)  # else every server had the same identity
@@ -404,6 +223,10 @@ class ScratchServer:
         self._init_file.write_text(self._first_statements())
         if self._tls:
             make_certificates(folder / "tls")
+
+    def _forget_secrets(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._init_file.unlink()
 
     def _first_statements(self) -> str:
         user, password, root_password = sql_text(self.user), sql_text(self.password), sql_text(self.root_password)
@@ -428,7 +251,7 @@ class ScratchServer:
             "socket": self.socket,
             "pid_file": str(self.folder / "pid"),
             "port": self._port,
-            "bind_address": _HOST,
+            "bind_address": HOST,
             "init_file": None if self._is_prepared else str(self._init_file),
             **self._tls_options(),
             **COMMON_OPTIONS,
@@ -448,88 +271,16 @@ class ScratchServer:
         # An empty list of versions is MySQL's way to have no TLS since 8.0.16; its older switch is gone since 8.4.
         return {"tls_version": ""} if self.kind == "mysql" and self.version_info >= (8, 0, 16) else {"ssl": False}
 
-    def _wait_until_ready(self, log_start: int) -> bool:
-        """Wait for the server's own word in its log; False when its port was taken and another may be tried."""
-        process = self._remains.process
-        if process is None:
-            raise ServerFailed("bug: waiting for a server that was not spawned")
-        until = time.monotonic() + self._start_timeout_s
-        while True:
-            ended = process.poll() is not None
-            news = self.log()[log_start:]
-            if _is_ready(news, self._port):
-                return True
-            if ended:
-                taken = "already in use" in news or "do you already have another" in news.lower()
-                if taken and self._port_is_ours_to_choose and not self._is_prepared:
-                    return False
-                raise ServerFailed(f"{self!r} ended with {process.returncode} while starting\n{self._log_tail()}")
-            if time.monotonic() > until:
-                self.kill()
-                raise ServerFailed(
-                    f"{self!r} was not ready within {self._start_timeout_s} s and was killed\n{self._log_tail()}"
-                )
-            time.sleep(_POLL_S)
+    def _says_ready(self, news: str) -> bool:
+        """Tell whether the log says so; both kinds have run the init file by then.
 
+        The port is looked at because other parts of MySQL are "ready for connections" too, on other ports.
+        """
+        _, _, rest = news.partition("ready for connections")
+        return f"port: {self._port} " in rest
 
-class _Remains:
-    """Hold what a server leaves on the machine, to be cleared after the server object, and only by its own process."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
-        self.folder: Path | None = None
-        self._owner_pid = os.getpid()
-
-    def kill(self) -> None:
-        process = self.process
-        if process is not None and os.getpid() == self._owner_pid:
-            process.kill()
-            process.wait()
-
-    def clear(self) -> None:
-        if os.getpid() != self._owner_pid:
-            return  # a forked child inherits the object, not the server
-        self.kill()
-        self.process = None
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder = None
-
-
-# ---- starting a process that dies with this one
-
-_spawners: dict[int, ThreadPoolExecutor] = {}
-
-
-def _spawn(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:
-    """Start a server that the kernel kills when this process ends.
-
-    The kernel takes the end of the *thread* that forked for the parent's end, so a server asked for in any thread but
-    the main one is started by a thread that is kept.
-    """
-    with log_path.open("ab") as log:
-        if threading.current_thread() is threading.main_thread() or not sys.platform.startswith("linux"):
-            return _popen(command, log)
-        spawner = _spawners.get(os.getpid())
-        if spawner is None:
-            spawner = _spawners[os.getpid()] = ThreadPoolExecutor(1, thread_name_prefix="millpond-scratch-server")
-        return spawner.submit(_popen, command, log).result()
-
-
-def _popen(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    if sys.platform.startswith("linux"):
-        command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
-    # A session of its own keeps Ctrl-C at the terminal from reaching the server in the middle of a test.
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-
-
-def _is_ready(log: str, port: int) -> bool:
-    """Tell whether the log says so; both kinds have run the init file by then.
-
-    The port is looked at because other parts of MySQL are "ready for connections" too, on other ports.
-    """
-    _, _, rest = log.partition("ready for connections")
-    return f"port: {port} " in rest
+    def _says_taken(self, news: str) -> bool:
+        return "already in use" in news or "do you already have another" in news.lower()
 
 
 # ---- the command
@@ -548,7 +299,8 @@ def _list_servers() -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command ``install KIND...`` or ``list``, and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m millpond.testing.servers", description="Private MariaDB and MySQL servers for tests."
+        prog="python -m millpond.testing.servers",
+        description="Private MariaDB, MySQL and PostgreSQL servers for tests.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show the servers on this machine")
@@ -559,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "install":
         try:
-            install(cast("list[Kind]", chosen.kinds))
+            install(cast("list[AnyKind]", chosen.kinds))
         except (InstallFailed, ServerMissing) as failed:
             print(failed, file=sys.stderr)
             return 1
