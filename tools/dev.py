@@ -128,7 +128,7 @@ def simulate(seed: int | None, seconds: float) -> NoReturn:
     _become(simulation(python, seed, seconds))
 
 
-def _become(command: Sequence[str]) -> NoReturn:
+def _become(command: list[str]) -> NoReturn:
     # Not run below this one: that would be killed a moment after Ctrl-C, in the middle of tidying up.
     sys.stdout.flush()
     os.execv(command[0], command)

@@ -97,7 +97,8 @@ def _kill(store: Store, pool: millpond.Pool[Any], world: data.World, casting: Ca
     found = acts.Killing(store, pool, world, casting.threads).run(_PARTS["killing"] * casting.seconds, line.watch)
     line.done(f"{found.acknowledged:,} of {found.attempted:,} acknowledged", bars=screen.bars(found.pace))
     line = screen.line("Kill")
-    line.done(f"{found.killed_idle} idle, {found.killed_in_use} in use; {found.errors} errors reached a writer")
+    told = "1 error" if found.errors == 1 else f"{found.errors} errors"
+    line.done(f"{found.killed_idle} idle, {found.killed_in_use} in use; {told} reached a writer")
     line = screen.line("Look for every write")
     unanswered = f"; {found.unanswered} made, answer lost" if found.unanswered else ""
     line.done(f"{found.found:,} found, {found.lost} lost{unanswered}", ok=not found.faults)

@@ -200,7 +200,8 @@ class _LiveLine(Line):
 
     def __rich__(self) -> Text:
         """Return the line as it is now: a bar and a count while it runs, its figures when it is done."""
-        line = Text(no_wrap=True, overflow="ellipsis")
+        # What moves must not change its height; figures that are final are shown whole.
+        line = Text() if self._is_done else Text(no_wrap=True, overflow="ellipsis")
         if self._is_done:
             mark, style = _MARKS[self._ok]
             line.append(f" {mark} ", style).append(f"{self._label:<{_LABEL}}")
