@@ -24,6 +24,7 @@ from ._core.states import FOREVER
 
 PROOF_S = 0.25  # where no worker was ever seen at work, none is waited for longer than this
 LINGER_S = 5.0  # an alarm clock with nothing to do ends after so long; starting it again costs some 0.1 ms
+FAREWELLS = 2  # times that a connection is closed if a signal interrupts it: half closed is better than in the way
 
 
 class LockLike(Protocol):
@@ -100,97 +101,182 @@ class Waiter:
             return
 
 
-class Claim:
-    """The right to close connections, one thread at a time; it ends with whoever holds it."""
+class Post:
+    """A place that one holder has at a time.
 
-    __slots__ = ("__weakref__",)
+    It is taken by one operation and left by another, neither of which a signal can cut in two; and who holds it is
+    known before it is taken, so that it can be left even where the answer never arrived.  A lock promises neither.
+    """
+
+    __slots__ = ("_holders",)
+
+    def __init__(self) -> None:
+        self._holders: dict[str, object] = {}
+
+    def take(self, holder: object) -> bool:
+        """Take it, unless somebody else has it; False then."""
+        return self._holders.setdefault("holder", holder) is holder
+
+    def leave(self, holder: object) -> None:
+        """Leave it, if *holder* has it; nobody else does that in its name."""
+        if self._holders.get("holder") is holder:
+            self._holders.clear()
+
+    @property
+    def is_held(self) -> bool:
+        return bool(self._holders)
 
 
-def nobody() -> None:
-    """Say that nobody holds the claim."""
+class Job:
+    """Work for a thread of its own: done by that thread, or called off by whoever asked for it, never both."""
+
+    __slots__ = ("_fate", "context", "work")
+
+    def __init__(self, work: Callable[[], object], context: contextvars.Context) -> None:
+        self.work = work
+        self.context = context
+        self._fate = Post()
+
+    def begin(self) -> bool:
+        """Say, in the thread, whether the work is still to be done."""
+        return self._fate.take(Job.begin)
+
+    def call_off(self) -> bool:
+        """Say whether no thread will ever do the work, from now on; False if one is at it."""
+        return self._fate.take(Job.call_off)
+
+
+class Farewell:
+    """The closing of one connection, and how often that was tried."""
+
+    __slots__ = ("say", "tries")
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.say = say
+        self.tries = 0
 
 
 class Crew:
-    """Short-lived workers: one thread a job, and one at a time for closing connections."""
+    """Short-lived workers: one thread a job, and one at a time for closing connections.
+
+    It takes no lock: whatever a signal interrupts in here is put right by the ``except`` around it, or is as if it had
+    never begun.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.guard = runtime.new_lock()
-        self.working = 0
         self.proven = False  # a worker has been seen at work: on some hosts threads start and never run
+        self.jobs: set[Job] = set()  # under way
         self.joiners: deque[Waiter] = deque()
-        self.partings: deque[Callable[[], None]] = deque()
-        self.parting: Callable[[], Claim | None] = nobody  # who closes connections now
+        self.partings: deque[Farewell] = deque()
+        self.door = Post()  # whoever closes connections now
 
-    def start(self, job: Callable[[], object], context: contextvars.Context) -> bool:
-        """Run *job* in a thread of its own, in a copy of *context*; False if the host refuses to start one."""
+    def start(self, work: Callable[[], object], context: contextvars.Context) -> bool:
+        """Do *work* in a thread of its own, in a copy of *context*; False if the host refuses to start one."""
+        job = Job(work, context)
         try:
-            with self.guard:
-                self.working += 1
-            self.runtime.start(lambda: self.run(job, context))
+            return self.send(job)
+        except BaseException:  # a signal's
+            self.call_off(job)
+            raise
+
+    def man(self, post: Post, work: Callable[[object], None]) -> bool:
+        """Have a thread take a post and do its work, unless somebody has it; False if no thread can be had.
+
+        Args:
+            post: what only one thread at a time is to be at.
+            work: is handed the holder of the post, in whose name it has to leave it at the end.
+        """
+        holder = object()
+        job = Job(lambda: work(holder), contextvars.Context())
+        try:
+            if not post.take(holder) or self.send(job):
+                return True
+            post.leave(holder)
+        except BaseException:  # a signal's
+            if self.call_off(job):
+                post.leave(holder)
+            raise
+        return False
+
+    def send(self, job: Job) -> bool:
+        """Start a thread for a job; whoever is interrupted in here calls the job off."""
+        self.jobs.add(job)
+        try:
+            self.runtime.start(lambda: self.do(job))
         except RuntimeError:  # no more threads, or the interpreter is on its way out
-            self.done()
+            if not self.call_off(job):  # a signal's: the thread is there
+                raise
             return False
-        return True  # a signal before this leaves it counted, started or not: join() then waits for its whole time
+        return True
 
-    def run(self, job: Callable[[], object], context: contextvars.Context) -> None:
-        self.proven = True
+    def call_off(self, job: Job) -> bool:
+        """See to it that no thread does the job; False if one is at it."""
+        if not job.call_off():
+            return False
+        self.done(job)
+        return True
+
+    def do(self, job: Job) -> None:
         try:
-            context.copy().run(job)
-        finally:
-            self.done()
+            self.proven = True
+            if job.begin():
+                job.context.copy().run(job.work)
+            self.done(job)
+        except BaseException:
+            self.done(job)
+            raise
 
-    def done(self) -> None:
-        with self.guard:
-            self.working -= 1
-        while self.joiners:
-            try:
-                joiner = self.joiners.popleft()
-            except IndexError:  # another worker was quicker
-                return
+    def done(self, job: Job) -> None:
+        self.jobs.discard(job)
+        for joiner in self.joiners.copy():
             joiner.wake()
 
-    def part(self, farewell: Callable[[], None]) -> None:
+    def part(self, say: Callable[[], None]) -> None:
         """Have a connection closed, after those before it; here and now if no thread can be had."""
-        self.partings.append(farewell)
+        self.partings.append(Farewell(say))
         self.see_off()
 
     def see_off(self) -> None:
-        """Have somebody say the farewells that are due, unless somebody is at it.
+        """Have somebody say the farewells that are due, unless somebody is at it."""
+        if not self.man(self.door, self.say_farewells):
+            self.say_farewells(object())
 
-        Who is at it holds the claim: if a signal strikes before the thread runs, the claim dies with this frame.
-        """
-        claim = Claim()
-        with self.guard:
-            if self.parting() is not None:
-                return
-            self.parting = weakref.ref(claim)
-        if not self.start(lambda: self.say_farewells(claim), contextvars.Context()):
-            self.say_farewells(claim)
-
-    def say_farewells(self, claim: Claim) -> None:
-        while claim is self.parting():
-            while self.partings:
-                self.partings.popleft()()
-            with self.guard:
-                if not self.partings:  # asked again under the guard: part() adds first and asks then
-                    self.parting = nobody
+    def say_farewells(self, holder: object) -> None:
+        try:
+            while self.door.take(holder):
+                while self.partings:
+                    self.say_next()
+                self.door.leave(holder)
+                if not self.partings:  # asked again after leaving: part() adds first and looks for somebody there then
                     return
+        finally:
+            self.door.leave(holder)
+
+    def say_next(self) -> None:
+        """Say the oldest farewell; one that was cut short by a signal is said once more."""
+        farewell = self.partings[0]
+        if farewell.tries < FAREWELLS:
+            farewell.tries += 1
+            farewell.say()
+        self.partings.popleft()
 
     def join(self, until: float) -> bool:
         """Wait until no worker is left; False if some are at *until*, or none has ever been seen at work."""
         proof_by = self.runtime.clock() + PROOF_S
         if self.partings:  # a signal may have struck before anybody was at it
             self.see_off()
-        while True:
-            waiter = Waiter(self.runtime.new_lock)
-            self.joiners.append(waiter)  # first: done() counts first and looks then
-            if not self.working:
-                return True
-            left_s = (until if self.proven else min(until, proof_by)) - self.runtime.clock()
-            if left_s <= 0:
-                return False
-            waiter.wait(left_s)
+        waiter = Waiter(self.runtime.new_lock)
+        self.joiners.append(waiter)  # first: done() strikes off first and looks then
+        try:
+            while self.jobs:
+                left_s = (until if self.proven else min(until, proof_by)) - self.runtime.clock()
+                if left_s <= 0:
+                    return False
+                waiter.wait(left_s)
+            return True
+        finally:
+            self.joiners.remove(waiter)
 
 
 class AlarmClock:
@@ -198,11 +284,14 @@ class AlarmClock:
 
     def __init__(self, runtime: Runtime, crew: Crew, pool: Any) -> None:
         self.crew = crew
-        self.guard = runtime.new_lock()
+        self.post = Post()  # whoever watches the time
         self.bell = runtime.new_lock()  # released to make the thread look again
         self.bell.acquire()
-        self.running = False
         self.pool = weakref.ref(pool, lambda _: self.nudge())
+
+    @property
+    def running(self) -> bool:
+        return self.post.is_held
 
     def nudge(self) -> None:
         """Make the thread look again, soon; takes no lock, never raises, may be called from a finalizer."""
@@ -212,33 +301,25 @@ class AlarmClock:
             return
 
     def arm(self) -> bool:
-        """Tell the thread that the alarm was set anew; False if it cannot be started."""
-        was_running = True
-        try:
-            with self.guard:
-                was_running, self.running = self.running, True
-            if was_running:
-                self.nudge()
-                return True
-            if self.crew.start(self.run, contextvars.Context()):
-                return True  # the thread may have ended by now: it sets ``running`` itself
-        except BaseException:  # a signal's: rather two clocks for a moment than none
-            if not was_running:
-                self.running = False
-            raise
-        self.running = False
-        return False
+        """Tell the thread that the alarm was set anew; False if there is none, and it cannot be started."""
+        self.nudge()
+        return self.crew.man(self.post, self.watch)
 
-    def run(self) -> None:
+    def watch(self, holder: object) -> None:
         try:
-            while self.sleep():
-                pool = self.pool()
-                if pool is not None:
-                    pool._alarm_rang()
-                del pool
-        except BaseException:
-            self.running = False  # the next alarm starts another thread: no failure leaves a pool without a clock
-            raise
+            while self.post.take(holder):
+                while self.sleep():
+                    self.ring()
+                self.post.leave(holder)
+                if self.due_s() == FOREVER:  # asked again after leaving: the alarm is set before arm() is called
+                    return
+        finally:  # the next alarm starts another thread: no failure leaves a pool without a clock
+            self.post.leave(holder)
+
+    def ring(self) -> None:
+        pool = self.pool()
+        if pool is not None:
+            pool._alarm_rang()
 
     def sleep(self) -> bool:
         """Sleep until there may be something to do; False when it is time to end."""
@@ -247,14 +328,7 @@ class AlarmClock:
             self.bell.acquire(timeout=min(due_s, _thread.TIMEOUT_MAX))
         elif due_s > 0 and self.pool() is not None:
             self.bell.acquire(timeout=LINGER_S)
-        if self.due_s() < FOREVER:
-            return True
-        self.running = False
-        if self.due_s() == FOREVER:  # arm() looks at ``running`` after the alarm was set: it starts another thread
-            return False
-        with self.guard:
-            others, self.running = self.running, True
-        return not others
+        return self.due_s() < FOREVER
 
     def due_s(self) -> float:
         """Return the seconds until the alarm is due; for ever, if it is not set or the pool is no more."""

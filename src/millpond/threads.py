@@ -1,8 +1,8 @@
 """The thread shell: how threads park, wake, dial and close; it decides nothing.
 
-The lock is taken in two lines, in :meth:`Pool._converse` and :meth:`Pool._decide`, and held while a conversation or a
-decision advances, never while anything takes time.  Outside of it there are only the two halves of the fast path, in
-:meth:`Pool.connection` and :meth:`millpond.lease.Lease.close`: pop, two comparisons, push, second look.
+The lock is taken in :meth:`Pool._converse`, :meth:`Pool._decide` and :meth:`Pool._step`, and held while a conversation
+or a decision advances, never while anything takes time.  Outside of it there are only the two halves of the fast path,
+in :meth:`Pool.connection` and :meth:`millpond.lease.Lease.close`: pop, two comparisons, push, second look.
 
 A slot between two of their instructions is held by the frame that runs them and by nothing else; if a signal handler
 raises just there, the slot dies with the frame and its finalizer tells the pool (docs/adr/019-signals.md).
@@ -377,9 +377,9 @@ class Pool(Shell[C]):
     def _look_into_role(self, conn: C) -> None:
         """The server may have become read-only: ask it, and if so, leave it; addresses are looked up anew by dials."""
         now = self._clock()
-        with self._lock:
-            asks = self._ledger.looks_into_role(now)
-        if asks and self._driver.has_lost_role(conn, now + self._limits.check_timeout_s):
+        asks: list[bool] = []
+        self._step(lambda: asks.append(self._ledger.looks_into_role(now)))
+        if asks[0] and self._driver.has_lost_role(conn, now + self._limits.check_timeout_s):
             self._decide(lambda: self._ledger.drain(Reason.ROLE))
 
     def _converse(self, conversation: Generator[Request, Any, T]) -> T:
@@ -430,6 +430,16 @@ class Pool(Shell[C]):
                 self._stepper = 0
         self._deliver()
 
+    def _step(self, decision: Callable[..., object], *subjects: Any) -> None:
+        """Take a step from where notices are being delivered: what it adds to them is performed there as well."""
+        me = get_ident()
+        with self._lock:
+            self._stepper = me
+            try:
+                decision(*subjects)
+            finally:
+                self._stepper = 0
+
     # ------------------------------------------------------------------ verbs
     def _open(self, slot: Slot, until: float) -> C | None:
         slot.asker = None  # it keeps a context alive
@@ -448,8 +458,7 @@ class Pool(Shell[C]):
     def _let_callers_dial(self) -> None:
         """Let each caller make its own connections, which nobody else may use; one of another thread is replaced."""
         self._limits = self._limits.changed(dial="caller", check_after=0.0)
-        with self._lock:
-            self._ledger.limits = self._limits
+        self._step(self._ledger.obey, self._limits)
         self._check_after_s = 0.0
         self._probed = True  # last: another dialer, who has found this set, hands its connection over without a look
 
@@ -519,7 +528,7 @@ class Pool(Shell[C]):
         if notice is Notice.DIAL:
             self._start_dialer(subject)
         elif notice is Notice.ALARM:
-            self._alarm.arm()
+            self._arm()
         elif notice is Notice.CLOSE:
             self._part(subject)
         elif notice is Notice.TEND:
@@ -527,13 +536,16 @@ class Pool(Shell[C]):
         else:
             self._tell(*subject)
 
+    def _arm(self) -> None:
+        if not self._alarm.arm():  # the next step that needs an alarm is to ask for a thread again
+            self._step(self._ledger.alarm_refused)
+
     def _start_dialer(self, slot: Slot) -> None:
         asker = slot.asker
         context = asker.context if asker is not None else self._context
         started = self._crew.start(lambda: self._dial(slot), context)
         if not started:  # the next step will see it: notices are delivered outside the lock
-            with self._lock:
-                self._ledger.dial_elsewhere(slot)
+            self._step(self._ledger.dial_elsewhere, slot)
 
     def _dial(self, slot: Slot) -> None:
         self._converse(conversations.dial(self._ledger, slot))

@@ -43,7 +43,9 @@ FILES = {
     module.__file__ for module in (millpond.threads, SHELL, conversations, ledger, sys.modules[AlarmClock.__module__])
 }
 BY_BYTECODE = {millpond.Pool.connection.__code__, Lease.close.__code__}
-SHARED = re.compile(r"idle|tickets|expires_at|\.state\b|lost|outbox|best_before|slots|_lock|closed|guard|parting|yield")
+SHARED = re.compile(
+    r"idle|tickets|expires_at|\.state\b|lost|outbox|best_before|slots|_lock|closed|partings|door|post|yield"
+)
 INVISIBLE = re.compile(
     r"LOAD_(FAST|CONST|GLOBAL|CLOSURE|DEREF)|STORE_FAST|POP_TOP|DUP|SWAP|COPY|ROT|RESUME|PRECALL|NOP|CACHE|PUSH_|RETURN"
     r"|EXTENDED|JUMP_F|JUMP_AB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import millpond
 from millpond.testing.fake_driver import FakeDriver
 
-from .doubles import NullDriver, in_threads, queue_up, run_program, runtime_with, until
+from .doubles import Host, NullDriver, in_threads, queue_up, run_program, runtime_with, until
 
 # -- gevent ------------------------------------------------------------------------------------------------------------
 CROWD = """
@@ -99,6 +100,31 @@ def test_a_host_that_refuses_for_a_while_is_asked_again() -> None:
         for lease in leases:
             lease.close()
     assert not driver.left_open
+
+
+def test_a_clock_that_could_not_be_started_is_asked_for_again() -> None:
+    """A host that has no thread to spare once leaves a pool without a clock no longer than until the next dial."""
+    host, driver = Host(), NullDriver()
+    refusing = True
+
+    def start(work: Callable[[], None]) -> None:
+        if refusing:
+            raise RuntimeError("can't start new thread")
+        host.start(work)
+
+    runtime = dataclasses.replace(host.runtime(), start=start)
+    pool = millpond.Pool(driver, max_size=2, idle_timeout=60, runtime=runtime)
+
+    def use_two() -> None:
+        with pool.connection(), pool.connection():
+            pass
+
+    host.run(lambda: pool.connection().close())
+    refusing = False
+    host.run(use_two)
+    host.advance(200.0, step=1.0)
+    assert 0 == pool.stats().size
+    host.run(pool.close)
 
 
 # -- without the GIL ---------------------------------------------------------------------------------------------------

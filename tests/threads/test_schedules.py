@@ -66,8 +66,8 @@ MUTANTS = {
     ),
     "nobody looks at what was shelved before a ticket was seen": (
         "_core/ledger.py",
-        "        self.match(now)  # a shell may have shelved a slot before it could see this ticket\n",
-        "",
+        "self.match(now)  # a shell may have shelved a slot before it could see this ticket\n",
+        "pass\n",
         ("return_and_checkout",),
     ),
     "finalizers take the lock": (

@@ -8,14 +8,13 @@ connection that it does not lend, and hold its invariants.
 from __future__ import annotations
 
 import contextlib
-import dis
 import gc
 import signal
 import sys
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,46 +22,13 @@ import pytest
 import millpond
 from millpond.lease import Lease
 
-from .doubles import NullConnection, NullDriver, start_tracing, trace_bytecodes
+from .doubles import NullConnection, NullDriver
+from .striking import SignalAt, Signalled, offsets
 
 SIZE = 2
 PAIRS_MAX = (
     5000  # by then the signal has come, unless it struck in a finalizer, where Python drops what a handler raises
 )
-
-
-class Signalled(BaseException):
-    """What the handler raises."""
-
-
-class SignalAt:
-    """Raises in front of one instruction of one function, once."""
-
-    def __init__(self, code: types.CodeType, offset: int) -> None:
-        self.code = code
-        self.offset = offset
-        self.raised = False
-
-    def __enter__(self) -> SignalAt:  # noqa: PYI034  typing.Self is younger than the oldest Python we run on
-        start_tracing(self.on_call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def on_call(self, frame: types.FrameType, event: str, arg: object) -> Any:
-        """Trace the instructions of the function, and nothing else."""
-        if frame.f_code is not self.code or self.raised:
-            return None
-        trace_bytecodes(frame, self.on_instruction)
-        return self.on_instruction
-
-    def on_instruction(self, frame: types.FrameType, event: str, arg: object) -> Any:
-        """Raise at the instruction."""
-        if event == "opcode" and frame.f_lasti == self.offset and not self.raised:
-            self.raised = True
-            raise Signalled
-        return self.on_instruction
 
 
 class Mortal(NullDriver):
@@ -155,11 +121,6 @@ FUNCTIONS: dict[str, types.CodeType] = {
     "connection": millpond.Pool.connection.__code__,
     "close": Lease.close.__code__,
 }
-
-
-def offsets(code: types.CodeType) -> Iterator[int]:
-    """Return where a signal may strike."""
-    return (instruction.offset for instruction in dis.get_instructions(code))
 
 
 def new_pool(driver: NullDriver) -> millpond.Pool[NullConnection]:

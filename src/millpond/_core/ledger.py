@@ -803,6 +803,10 @@ class Ledger:
             self.alarm_at = at
             self.outbox.append((Notice.ALARM, at))
 
+    def alarm_refused(self) -> None:
+        """Nobody can be had now who calls ``tick``: let the next step that needs it ask again."""
+        self.alarm_at = FOREVER
+
     def care_at(self, slot: Slot, now: float) -> float:
         """Return when this slot will next need to be looked at."""
         due_at = slot.expires_at if slot.renewed else slot.expires_at - self.renew_s
@@ -932,6 +936,10 @@ class Ledger:
         except IndexError:  # a shell was quicker; it will find the slot retired when it comes back
             return
         self.give_up(slot, reason)
+
+    def obey(self, limits: Limits) -> None:
+        """Obey other limits from now on; for changes that take no connection away."""
+        self.limits = limits
 
     def resize(self, limits: Limits) -> None:
         """Obey other limits from now on; what is too many goes idle first, then as it comes back."""
