@@ -1,18 +1,20 @@
-"""Answers to a reset, which are plain OK packets nearly always, and are read in one call of the system then."""
+"""Answers that are known by their bytes: plain OK packets, read in one call of the system, and columns seen before."""
 
 from __future__ import annotations
 
 import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pymysql
 import pytest
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
-from millpond.drivers._pymysql_session import Listening, plain_oks
+from millpond.drivers._pymysql_session import DESCRIBED_MAX, Describing, Listening, plain_oks
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
 
@@ -185,3 +187,55 @@ def test_an_answer_that_is_not_plain_is_found_in_the_buffer(
         assert time.monotonic() < deadline
     assert (None, expected) == (sent, collected(driver, conn, 0))
     driver.close(conn)
+
+
+class Described:
+    """What a result asks its connection for when it reads what its columns are."""
+
+    decoders: ClassVar[dict[int, Any]] = {}
+    use_unicode = True
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        self.told = b""
+
+    def _read_packet(self) -> Any:
+        return MysqlPacket(self.told, self.encoding)
+
+    def column(self, name: bytes) -> Any:
+        """Have a column described that bears a name."""
+        texts = b"".join(bytes([len(text)]) + text for text in (b"def", b"", b"t", b"t", name, name))
+        self.told = texts + struct.pack("<BHIBHBxx", 12, 33, 40, 253, 0, 0)
+        return Describing(self)._read_packet(FieldDescriptorPacket)
+
+
+def test_the_same_column_is_taken_apart_once() -> None:
+    """To the same bytes there is the same description; in another character set they are other letters."""
+    utf8, latin1 = Described("utf8"), Described("latin1")
+    first, other = utf8.column(b"\xc3\xa4"), latin1.column(b"\xc3\xa4")
+    assert ("\xe4", "\xc3\xa4") == (first.name, other.name)
+    assert first is utf8.column(b"\xc3\xa4")
+    assert ("b", "c") == (utf8.column(b"b").name, utf8.column(b"c").name)
+
+
+def test_descriptions_that_are_kept_are_counted() -> None:
+    """A program that makes up names of columns without end does not fill the memory."""
+    conn = Described("utf8")
+    for number in range(2 * DESCRIBED_MAX):
+        assert f"c{number}" == conn.column(b"c%d" % number).name
+    assert 0 < len(Describing.known) <= DESCRIBED_MAX
+
+
+def test_a_result_is_described_as_the_driver_does_it(server: FakeServer) -> None:
+    """Whether a column was seen before or not, a cursor tells of it what PyMySQL's own tells."""
+    plain = pymysql.connect(**server.connect_args(autocommit=True))
+    driver = PyMySQLDriver(pymysql, connect_args=server.connect_args(autocommit=True))
+    conn = driver.open(time.monotonic() + 10)
+    described: list[Any] = []
+    for each in (plain, conn, conn):
+        with each.cursor() as cursor:
+            cursor.execute("SELECT b FROM t")
+            described.append((cursor.description, cursor.fetchall()))
+    assert described[0] == described[1] == described[2]
+    driver.close(conn)
+    plain.close()

@@ -171,9 +171,12 @@ class Plan:
         """Tell the steps of that."""
         if conn.server_status & IN_TRANSACTION:  # what somebody's statements began is theirs to keep
             raise_first((yield [COMMIT]))
+        self._begun(session, conn.server_status, tracking=tracking)
+
+    def _begun(self, session: Session, status: int, *, tracking: bool) -> None:
         session.way = self.facts.way if self.facts is not None else Way.RENEWAL
         session.tracked = tracking and session.way is not Way.ROLLBACK
-        session.renew(conn.server_status)
+        session.renew(status)
 
     def own_statements(self, conn: Any, *, tracking: bool) -> list[bytes]:
         """Return what makes a session of this adapter out of the server's own: one SET, and the caller's statements."""
@@ -293,6 +296,15 @@ class Plan:
     def is_restored(self, conn: Any, replies: Sequence[Any]) -> bool:
         """Judge the answers to :meth:`commands`, and begin the session anew; False if it has to be given up."""
         return self.hold(conn, self.judging(conn, replies))
+
+    def begin_again(self, conn: Any, session: Session) -> bool:
+        """Begin the session anew where every answer to :meth:`commands` was a plain OK; False: judge them instead."""
+        was_reset = session.answers > 1  # one is that to a ROLLBACK
+        if conn.server_status & IN_TRANSACTION or (was_reset and not conn.db):
+            return False
+        self.proved = self.proved or was_reset
+        self._begun(session, conn.server_status, tracking=session.tracked)
+        return True
 
     def judging(self, conn: Any, replies: Sequence[Any]) -> Steps[bool]:
         """Tell the steps of that."""

@@ -27,7 +27,7 @@ import types
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pymysql import converters, err
 from pymysql.connections import Connection, MySQLResult
@@ -46,6 +46,7 @@ LOST: Final = 2013  # CR_SERVER_LOST
 OK: Final = 0
 OK_LENGTH_MIN: Final = 11
 LONG: Final = 251
+DESCRIBED_MAX: Final = 1000  # columns whose descriptions are kept, some 300 bytes each
 DRAINED_BYTES_MAX: Final = 64 * 1024  # of replies that were left unread; longer ones cost the connection
 
 # Whatever of these a version of PyMySQL lacks, none of its connections is listened to.
@@ -56,7 +57,7 @@ CONNECTION_PARTS: Final = frozenset(
     }
 )
 OBJECT_PARTS: Final = frozenset({"_sock", "_rfile", "_result", "server_status", "client_flag", "encoding"})
-RESULT_PARTS: Final = frozenset({"_check_packet_is_eof", "init_unbuffered_query", "read"})
+RESULT_PARTS: Final = frozenset({"_check_packet_is_eof", "_get_descriptions", "init_unbuffered_query", "read"})
 
 # What a borrower can change on the connection object itself, without a word to the server.
 LOOKS: Final = (
@@ -80,6 +81,35 @@ REFUSED: Final = (
 )
 
 
+class Describing:
+    """A connection while a result reads what its columns are: to the same bytes there is the same description.
+
+    A statement is seldom sent for the first time, and to take one column's description apart costs more than its value.
+    """
+
+    __slots__ = ("_read", "decoders", "encoding", "use_unicode")
+
+    known: ClassVar[dict[tuple[bytes, str], Any]] = {}
+
+    def __init__(self, conn: Any) -> None:
+        self._read = conn._read_packet  # noqa: SLF001  see the module's rules
+        self.decoders = conn.decoders
+        self.encoding = conn.encoding
+        self.use_unicode = conn.use_unicode
+
+    def _read_packet(self, kind: Callable[[bytes, str], Any] | None = None) -> Any:
+        packet = self._read()
+        if kind is None:
+            return packet
+        key = (packet.get_all_data(), self.encoding)
+        found = self.known.get(key)
+        if found is None:
+            if len(self.known) >= DESCRIBED_MAX:
+                self.known.clear()
+            found = self.known[key] = kind(*key)
+        return found
+
+
 class ListeningResult(MySQLResult):
     """A result that keeps the status word of its last packet, also where that is an EOF packet."""
 
@@ -88,6 +118,14 @@ class ListeningResult(MySQLResult):
     warning_count: int
     has_next: bool | None
     unbuffered_active: bool
+
+    def _get_descriptions(self) -> None:
+        conn = self.connection
+        self.connection = Describing(conn)
+        try:
+            super()._get_descriptions()  # type: ignore[misc]  # the stubs know nothing of it
+        finally:
+            self.connection = conn
 
     def _check_packet_is_eof(self, packet: Any) -> bool:
         if not packet.is_eof_packet():
@@ -187,11 +225,16 @@ class Listening(_Base):
             raise used_by_two(session.holder, me)
         session.holder = me
         text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)
+        session.owed += 1  # from here on it is not clean, wherever this is broken off
         try:
-            session.judge(command, text)
-            if session.pending and session.dirt:
-                self.hear_rollback()
-            super()._execute_command(command, text)
+            if session.pending:
+                session.weigh(command, text)
+                if session.dirt:
+                    self.hear_rollback()
+                super()._execute_command(command, text)
+            else:
+                super()._execute_command(command, text)
+                session.weigh(command, text)  # in the time in which the server is at work
         except BaseException as error:
             if isinstance(error, err.MySQLError) and self._sock is not None:
                 session.owed -= 1  # what was left of an earlier reply was an error: nothing has been sent
@@ -271,7 +314,7 @@ class Listening(_Base):
         """
         session = self._millpond
         session.pending = False
-        is_read = has_come and self.take_oks(1) == 1
+        is_read = has_come and self.take_oks(1, has_come=True) == 1
         status = self.server_status if is_read else self._slowly_heard(session)
         if status & IN_TRANSACTION:
             self._give_up(session)
@@ -335,14 +378,26 @@ class Listening(_Base):
         session.sent_at = time.monotonic()
         self._write_bytes(b"".join(commands))
 
-    def take_oks(self, count: int) -> int:
+    def take_oks(self, count: int, *, has_come: bool = False) -> int:
         """Read answers that are a plain OK packet, as far as they have come; return how many were read.
 
         Answers to a reset are nothing else, and all have come when a borrower does: that is one call of the system
         instead of one a packet.  What else there is, or has come in part, stays unread for :meth:`read_reply`.  If
         all were read, nothing is left in the driver's buffer.
+
+        Args:
+            count: how many there can be, 1 or more.
+            has_come: the descriptor was seen to be readable, so that one look into the buffer does not wait.
         """
         sock, rfile = self._sock, self._rfile
+        if has_come and not hasattr(sock, "pending"):  # under TLS it may have been a part of a record
+            data = rfile.peek(1)
+            taken, length, status = plain_oks(data, count)
+            if not taken or (taken == count and length < len(data)):
+                return 0
+            rfile.read(length)
+            self.server_status = status
+            return taken
         allowed_s = sock.gettimeout()
         taken = 0
         try:
@@ -536,10 +591,9 @@ class Watched(dict[Any, Any]):
 
     def restore(self) -> None:
         """Put back what it was."""
-        if self.changed:
-            super().clear()
-            super().update(self.pristine)
-            self.changed = False
+        super().clear()
+        super().update(self.pristine)
+        self.changed = False
 
 
 def telling(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -574,5 +628,6 @@ def restore_looks(conn: Any) -> None:
     if look_at(conn) != session.looks:
         for name, value in zip(LOOKS, session.looks, strict=True):
             setattr(conn, name, value)
-    conn.encoders.restore()
-    conn.decoders.restore()
+    for table in (conn.encoders, conn.decoders):
+        if table.changed:
+            table.restore()

@@ -143,6 +143,10 @@ class Session:
     def judge(self, command: int, text: bytes) -> None:
         """Judge a command that is about to be sent."""
         self.owed += 1
+        self.weigh(command, text)
+
+    def weigh(self, command: int, text: bytes) -> None:
+        """Judge a command whose reply is owed already: it may be on its way, while the server is at work."""
         if command == COM_QUERY:
             if not _READS.match(text):
                 self.wrote = True
@@ -192,6 +196,11 @@ class Session:
             self.role_suspect = True
 
     # -- what follows
+    @property
+    def is_clean(self) -> bool:
+        """Say whether it is proved to be as good as new, the driver object's settings aside."""
+        return not self.dirt and not self.owed and not self.status & IN_TRANSACTION
+
     @property
     def is_hopeless(self) -> bool:
         """Say whether nothing makes it as good as new."""

@@ -350,12 +350,13 @@ class PyMySQLDriver(DbapiDriver):
         """Return what is to be sent; True if nothing, False if nothing would help."""
         if conn._sock is None:  # noqa: SLF001  see the module's rules
             return False
+        keeps_looks = look_at(conn) == session.looks
         return self._plan.cleaning(
             conn,
             session,
             self._reset,
-            is_clean=self._is_clean(conn),
-            keeps_looks=look_at(conn) == session.looks,
+            is_clean=keeps_looks and session.is_clean,
+            keeps_looks=keeps_looks,
             restore=functools.partial(restore_looks, conn),
         )
 
@@ -367,18 +368,20 @@ class PyMySQLDriver(DbapiDriver):
         """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
         session: Session = conn._millpond  # noqa: SLF001  our own
         try:
-            session.oks += conn.take_oks(session.answers - session.oks)
+            has_come = self._has_news(conn, RIGHT_NOW)
+            session.oks += conn.take_oks(session.answers - session.oks, has_come=has_come)
             left = session.answers - session.oks
             if left and not has_unread(conn) and not self._has_news(conn, until):
                 return None
-            replies = [None] * session.oks
-            with patient(conn):
-                replies += [read_or_error(conn) for _ in range(left)]
-                good = self._is_good(conn, session, replies)
+            if left or callable(self._on_connect) or not self._plan.begin_again(conn, session):
+                with patient(conn):
+                    replies = [*[None] * session.oks, *(read_or_error(conn) for _ in range(left))]
+                    if not self._is_good(conn, session, replies):
+                        return False
         except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
             session.lost = True
             return False
-        return good and self._is_quiet(conn, emptied=not left)
+        return self._is_quiet(conn, emptied=not left)
 
     def _is_quiet(self, conn: Any, *, emptied: bool) -> bool:
         """Say whether nothing more has come: a session that was killed after it had answered is not to be handed out.
@@ -448,8 +451,9 @@ class PyMySQLDriver(DbapiDriver):
 
     def _has_news(self, conn: Any, until: float) -> bool:
         """Say whether anything can be read, the end included; wait for it until *until*, which may be past."""
-        fd = self.fileno(conn)
-        if fd is None:
+        sock = getattr(conn, "_sock", None)
+        fd = -1 if sock is None else sock.fileno()
+        if fd < 0:
             return not getattr(conn, "open", True)  # closed by its borrower; or this version does not tell
         if self._new_poll is None:  # Windows
             return wait_for_news(fd, max(0.0, until - time.monotonic()))
@@ -460,7 +464,7 @@ class PyMySQLDriver(DbapiDriver):
             conn.__dict__["_millpond_poll"] = known
         if known[1].poll(0):
             return True
-        pending = getattr(conn._sock, "pending", None)  # noqa: SLF001  it was there for fileno()
+        pending = getattr(sock, "pending", None)
         if pending is not None and pending():
             return True
         left_s = until - time.monotonic() if until > RIGHT_NOW else 0.0
