@@ -62,7 +62,7 @@ SUITES = (
 # Files of tests/live by what their names begin with, each group a suite, so that two run side by side; all others
 # are the last group. A folder in tests/live is a suite of its own.
 LIVE_GROUPS = {
-    "live servers": ("test_servers", "test_proxy", "test_demo"),
+    "live servers": ("test_servers", "test_proxy", "test_demo", "test_pages"),
     "live drivers": ("test_contract", "test_pymysql", "test_mysqlclient", "test_mysqlconnector"),
     "live async": ("test_aio",),
     "live": ("",),
