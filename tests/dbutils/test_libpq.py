@@ -7,11 +7,15 @@ import threading
 import time
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from millpond.dbutils._libpq import RENEW
 from millpond.dbutils.pooled_db import PooledDB
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 IDLE, IN_TRANSACTION = 0, 2
 
@@ -22,15 +26,19 @@ class Connection:
     def __init__(self, of: Any) -> None:
         self.of = of
         self.here, self.there = socket.socketpair()
-        self.info = types.SimpleNamespace(transaction_status=IDLE)
+        self.info = types.SimpleNamespace(transaction_status=IDLE, status=0)
         self.autocommit = False
+        self.closed = 0
+        self.encoding = "UTF8"
+        self.notifies: list[str] = []
+        self.notices: list[str] = []
         self.log: list[str] = []
 
     def fileno(self) -> int:
         """Return the socket's."""
         return self.here.fileno()
 
-    def cursor(self) -> Cursor:
+    def cursor(self, cursor_factory: Any = None) -> Cursor:
         """Make a cursor."""
         return Cursor(self)
 
@@ -46,13 +54,20 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket."""
+        self.closed = 1
         self.here.close()
 
 
 class Cursor:
-    """Runs everything; fails when the other end is closed."""
+    """Runs everything, with no rows for an answer; fails when the other end is closed."""
 
     description = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __init__(self, con: Connection) -> None:
         self.con = con
@@ -62,6 +77,7 @@ class Cursor:
         self.con.here.setblocking(False)
         try:
             if self.con.here.recv(100) == b"":  # a notification is taken, the end of the link is not
+                self.con.info.status = 1
                 raise self.con.of.OperationalError("server closed the connection unexpectedly")
         except BlockingIOError:
             self.con.log.append(statement)
@@ -79,8 +95,10 @@ def psycopg2() -> Iterator[Any]:
     """Return a module that passes for psycopg2."""
     made: Any = types.ModuleType("psycopg2")
     made.apilevel, made.threadsafety = "2.0", 2
+    made.DatabaseError = type("DatabaseError", (Exception,), {})
     for name in ("OperationalError", "InterfaceError", "InternalError"):
-        setattr(made, name, type(name, (Exception,), {}))
+        setattr(made, name, type(name, (made.DatabaseError,), {}))
+    made.extensions = types.SimpleNamespace(cursor=Cursor)
     made.connections = []
 
     def connect(**_: Any) -> Connection:
@@ -101,7 +119,7 @@ def test_a_session_is_renewed_at_its_return(psycopg2: Any) -> None:
         db.cursor().execute("SET search_path TO mine")
         db.commit()
     (con,) = psycopg2.connections
-    renewed = ["ROLLBACK", "DISCARD ALL", "SET timezone TO 'UTC'"]
+    renewed = ["ROLLBACK", RENEW, "SET timezone TO 'UTC'"]
     assert ["SET timezone TO 'UTC'", "COMMIT", "SET search_path TO mine", "COMMIT", *renewed] == con.log
     assert not con.autocommit
     pool.close()

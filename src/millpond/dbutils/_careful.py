@@ -27,6 +27,7 @@ from millpond.drivers.dbapi import no_reconnect
 
 from ._errors import told
 from ._stubborn import answers_by
+from ._witness import text_of
 
 if TYPE_CHECKING:
     from .steady_db import SteadyDBConnection, SteadyDBCursor
@@ -196,14 +197,17 @@ def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
     activity = con._activity
     was_in_transaction = in_transaction(con)
     activity.touched = activity.used = True
+    wrote = activity.wrote
     if con._source.reads_words:
-        activity.note(args[0] if args and name.startswith("execute") else "")
+        activity.note(text_of(args[0], con._con) if args and name.startswith("execute") else "")
     if cursor._sizes is not None:
         cursor._setsizes(own)
         cursor._clearsizes()
     try:
         result = getattr(own, name)(*args, **kwargs)
     except BaseException as error:
+        if name == "execute":
+            activity.wrote = wrote  # a statement that has failed wrote nothing; of a batch some may have been right
         failed(con, error, was_in_transaction=was_in_transaction)
         raise
     activity.unsure = False
@@ -241,7 +245,7 @@ def is_link_lost(con: SteadyDBConnection, error: BaseException) -> bool:
     """Say whether a connection is of no use any more after an error."""
     if not isinstance(error, Exception):
         return True  # interrupted in the middle of a reply
-    if adapter_of(con).classify(error).name != "GONE":
+    if not con._source.is_lost(con._con, error):
         return False
     # It is lost for the driver; the program may have said that some of its errors do not mean that.
     return not (con._isfatal is not None and isinstance(error, con._failures) and not con._isfatal(error))
@@ -292,8 +296,13 @@ def commit(con: SteadyDBConnection) -> None:
     if con._lost is not None:
         cause, con._lost = con._lost, None
         raise lost(con, cause)
-    if not con._closed:
-        end(con, "commit")
+    if con._closed:
+        return
+    if con._activity.wrote and con._source.is_aborted(con._con):
+        end(con, "rollback")
+        text = "a statement of this transaction has failed, and the server rolled it back: nothing of it was kept"
+        raise told(con._lost_error, text, con._dbapi)
+    end(con, "commit")
 
 
 def rollback(con: SteadyDBConnection) -> None:

@@ -10,7 +10,6 @@ connection.
 from __future__ import annotations
 
 import functools
-import select
 import threading
 import time
 import types
@@ -23,11 +22,10 @@ from millpond.drivers.dbapi import module_of
 
 from . import _parameters as parameters
 from ._errors import refuse_unless
+from ._libpq import LIBPQ, LibpqDriver
 from ._witness import BY_WORDS, WITNESSES, Outside, name_of
 
 CONNECT_S: Final = 10.0  # for a connect, where neither the program nor its arguments say
-LIBPQ: Final = ("psycopg", "psycopg2")
-ANSWER_S: Final = 1.0
 
 
 class Source:
@@ -90,6 +88,16 @@ class Source:
         """Say whether an error tells that the server is there, and has no room for another connection now."""
         return self.adapter is not None and self.adapter.classify(error).name == "SERVER_FULL"
 
+    def is_lost(self, con: Any, error: Exception) -> bool:
+        """Say whether an error tells that the link of a driver's connection is lost."""
+        if isinstance(self.adapter, LibpqDriver):
+            return self.adapter.is_lost(con, error)
+        return self.adapter is not None and self.adapter.classify(error).name == "GONE"
+
+    def is_aborted(self, con: Any) -> bool:
+        """Say whether a commit would keep nothing, because a statement of the transaction has failed."""
+        return isinstance(self.adapter, LibpqDriver) and self.adapter.is_aborted(con)
+
     def learn(self, con: Any) -> bool:
         """See by a first connection which driver it is; True if that is known, and the session is set up."""
         module = module_of(con)
@@ -117,13 +125,12 @@ class Source:
             # waits there for the interpreter's lock, whose holder may want the mutex.
             given.setdefault("factory", source.Connection)
             given.setdefault("cached_statements", 0)  # two threads that get one at once misuse it: an InterfaceError
-        reset: Any = self.reset
-        if name in LIBPQ and reset in ("auto", "always"):
-            reset = functools.partial(discard_all, statements=self.setsession or ())
-        adapter: Any = adapter_named("dbapi" if name in LIBPQ else name)
-        made: Driver[Any] = adapter(source, connect_args=given, reset=reset, on_connect=on_connect_of(self.setsession))
-        if name in LIBPQ and made.is_readable is None:
-            made.is_readable = functools.partial(is_gone, made)
+        settings: dict[str, Any] = {"reset": self.reset, "on_connect": on_connect_of(self.setsession)}
+        made: Driver[Any]
+        if name in LIBPQ and self.module is not None:
+            made = LibpqDriver(source, self.module, connect_args=given, shared=self.shared, **settings)
+        else:
+            made = adapter_named(name)(source, connect_args=given, **settings)
         self.outside = WITNESSES[name]
         self.reads_words = name in BY_WORDS
         self.is_plain = not self.own_check
@@ -166,31 +173,3 @@ def run_each(con: Any, statements: tuple[Any, ...]) -> None:
             cursor.execute(statement)
     finally:
         cursor.close()
-
-
-def is_gone(adapter: Driver[Any], con: Any) -> bool:
-    """Say whether the link of an idle PostgreSQL connection is lost.
-
-    Its socket is looked at.  What is to be read there may be a notification as well as the server's last word: then the
-    server is asked, which takes no time either way.
-    """
-    fd = adapter.fileno(con)
-    if fd is None:
-        return True
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        has_news = bool(poll.poll(0))
-    else:
-        has_news = bool(select.select([fd], [], [], 0)[0])
-    return has_news and not adapter.is_alive(con, time.monotonic() + ANSWER_S)
-
-
-def discard_all(con: Any, statements: tuple[Any, ...]) -> bool:
-    """Make a PostgreSQL session as good as new; what it forgets of the program's own is set again."""
-    con.rollback()
-    own: bool = con.autocommit
-    con.autocommit = True
-    run_each(con, ("DISCARD ALL", *statements))
-    con.autocommit = own
-    return True

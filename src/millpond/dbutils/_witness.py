@@ -22,10 +22,18 @@ AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 IDLE, UNKNOWN = 0, 4  # libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN
 
 #: Statements that leave nothing behind but rows and an open transaction, and, of these, those that write nothing.
-READING: Final = frozenset({"SELECT", "SHOW", "EXPLAIN", "DESC", "DESCRIBE", "VALUES", "TABLE", "COMMIT", "ROLLBACK"})
-PLAIN: Final = READING | {"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"}
+READING: Final = frozenset(
+    {
+        *("SELECT", "SHOW", "EXPLAIN", "DESC", "DESCRIBE", "VALUES", "TABLE", "FETCH", "MOVE"),
+        *("COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"),
+    }
+)
+WRITING: Final = ("INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE")
+PLAIN: Final = READING.union(WRITING, ("WITH",))
 OPENING: Final = frozenset({"BEGIN", "START", "XA"})
 FIRST_WORD: Final = re.compile(r"[\s(;]*([A-Za-z]+)")
+#: What ``WITH`` may have in it.
+WRITES: Final = re.compile(rf"\b({'|'.join(WRITING)})\b", re.IGNORECASE)
 #: What a plain statement may leave in a session all the same.
 TRACES: Final = re.compile(r"@|GET_LOCK|ADVISORY|SET_CONFIG|\bINTO\s+TEMP", re.IGNORECASE)
 
@@ -62,7 +70,7 @@ class Activity:
         self.touched = True
         if word not in PLAIN:
             self.opening = True
-        if word not in READING and word not in OPENING:
+        if word not in READING and word not in OPENING and not (word == "WITH" and not WRITES.search(str(statement))):
             self.wrote = True
         if not self.traces and leaves_traces(word, statement):
             self.traces = True
@@ -122,6 +130,17 @@ def name_of(module: types.ModuleType) -> str | None:
         return top
     name = name_for_module(module)
     return name if name in WITNESSES else None
+
+
+def text_of(statement: object, con: Any) -> object:
+    """Return a statement as it is sent, if it was composed by the means of psycopg; any other as it is."""
+    compose = getattr(statement, "as_string", None)
+    if compose is None:
+        return statement
+    try:
+        return str(compose(con))
+    except Exception:  # noqa: BLE001  the driver says what is wrong with it, when it is given it
+        return ""
 
 
 def first_word(statement: object) -> str:

@@ -27,6 +27,7 @@ from millpond.errors import DriverUnsuitable, InvalidSetting
 from millpond.url import URL, Parser
 
 from . import faults
+from ._watchdog import Guard, watchdog
 from .base import Driver
 
 Reset: TypeAlias = "str | Callable[[Any], Any] | None"
@@ -64,7 +65,7 @@ class DbapiDriver(Driver[Any]):
 
     name = "dbapi"
     capabilities: ClassVar[dict[str, str]] = {
-        "deadline": "dial only, where the driver takes a connect time-out; no other call can be ended",
+        "deadline": "dial, where the driver takes a time-out; other calls, where fileno() tells what to shut down",
         "alive": "ping() that does not reconnect, or SELECT 1 and a rollback",
         "clean": "cannot tell: a rollback at every return",
         "reset": "rollback()",
@@ -182,22 +183,26 @@ class DbapiDriver(Driver[Any]):
     def is_alive(self, conn: Any, until: float) -> bool:
         """Ask by ``ping``, told not to reconnect, or by a statement."""
         try:
-            ping = getattr(conn, "ping", None)
-            if ping is not None:
-                return bool(ping(**no_reconnect(conn.__class__)) is not False)
-            run(conn, ("SELECT 1",))
-            conn.rollback()  # or the statement's transaction would stay open while the connection is idle
+            with self.bounded(conn, until):
+                ping = getattr(conn, "ping", None)
+                if ping is not None:
+                    return bool(ping(**no_reconnect(conn.__class__)) is not False)
+                run(conn, ("SELECT 1",))
+                conn.rollback()  # or the statement's transaction would stay open while the connection is idle
         except Exception:  # noqa: BLE001  whatever it is, this connection has not answered
             return False
         return True
 
     def reset(self, conn: Any, until: float) -> bool:
         """Roll back, or do what the setting says; an exception means that the connection has to be given up."""
-        if callable(self._reset):
-            return self._reset(conn) is not False
         if self._reset == "none":
             return True
-        return self.clean(conn, until)
+        with self.bounded(conn, until):
+            return self._reset(conn) is not False if callable(self._reset) else self.clean(conn, until)
+
+    def bounded(self, conn: Any, until: float) -> Guard:
+        """Return a context in which the connection is cut at *until*; where no descriptor is known, it is not."""
+        return watchdog.guard(self.fileno(conn), until)
 
     def clean(self, conn: Any, until: float) -> bool:
         """Make the session as good as new, as far as this adapter can; by default a rollback."""

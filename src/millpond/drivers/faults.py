@@ -59,13 +59,31 @@ SQLITE_TEXTS: Final[dict[str, Fault]] = {
 SQLSTATES: Final[dict[str, Fault]] = {
     "08": Fault.GONE,
     "25006": Fault.READ_ONLY,
+    "25P03": Fault.GONE,  # idle in a transaction for too long: the session is ended
+    "25P04": Fault.GONE,  # a transaction that took too long, as above
     "28": Fault.CREDENTIALS,
     "3D": Fault.CREDENTIALS,
     "40": Fault.TRANSIENT,
     "53300": Fault.SERVER_FULL,
     "55P03": Fault.TRANSIENT,
     "57014": Fault.TRANSIENT,
+    "57P03": Fault.REFUSED,
     "57P": Fault.GONE,
+}
+# libpq tells no state where a connect has failed, only the server's words; in other languages the worst is assumed.
+POSTGRESQL_TEXTS: Final[dict[str, Fault]] = {
+    "too many clients": Fault.SERVER_FULL,
+    "too many connections": Fault.SERVER_FULL,
+    "connection slots are reserved": Fault.SERVER_FULL,
+    "authentication failed": Fault.CREDENTIALS,
+    "no pg_hba.conf entry": Fault.CREDENTIALS,
+    "does not exist": Fault.CREDENTIALS,
+    "not permitted": Fault.CREDENTIALS,
+    "no password supplied": Fault.CREDENTIALS,
+    "the database system is": Fault.REFUSED,
+    "could not translate host name": Fault.REFUSED,
+    "onnection refused": Fault.REFUSED,
+    "timeout expired": Fault.REFUSED,
 }
 
 MYSQL_FAMILY: Final = frozenset({"pymysql", "MySQLdb", "mysql", "mariadb", "aiomysql", "asyncmy"})
@@ -84,6 +102,8 @@ def classify(error: BaseException) -> Fault:
     if isinstance(error, OSError):
         unreachable = isinstance(error, (ConnectionRefusedError, TimeoutError, socket.gaierror, FileNotFoundError))
         return Fault.REFUSED if unreachable else Fault.GONE
+    if families & {"psycopg", "psycopg2"} and of_state(error) is None:
+        return of_postgresql_text(error)
     return of_state(error) or of_class(error)
 
 
@@ -135,6 +155,13 @@ def of_state(error: BaseException) -> Fault | None:
     if not isinstance(state, str):
         return None
     return next((fault for start, fault in SQLSTATES.items() if state.startswith(start)), Fault.STATEMENT)
+
+
+def of_postgresql_text(error: BaseException) -> Fault:
+    """Sort an exception of psycopg without a state by the words of the server, or else by its class."""
+    words = str(error)
+    told = (fault for part, fault in POSTGRESQL_TEXTS.items() if part in words)
+    return next(told, None) or of_class(error)
 
 
 def of_class(error: BaseException) -> Fault:
