@@ -63,8 +63,7 @@ SUITES = (
 # are the last group. A folder in tests/live is a suite of its own.
 LIVE_GROUPS = {
     "live servers": ("test_servers", "test_proxy", "test_demo", "test_pages"),
-    "live drivers": ("test_contract", "test_pymysql", "test_mysqlclient", "test_mysqlconnector"),
-    "live async": ("test_aio",),
+    "live drivers": ("test_contract",),
     "live": ("",),
 }
 # Commands of the checkers' environment, and the pattern of the line that sums each up.

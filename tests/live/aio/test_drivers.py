@@ -224,12 +224,14 @@ def test_two_tasks_on_one_connection_are_both_named(server: ScratchServer, drive
     async def main() -> None:
         async with pool_on(server, driver, max_size=1) as pool, pool.connection() as conn:
             loop = asyncio.get_running_loop()
-            first = loop.create_task(ask(conn, "SELECT SLEEP(0.3)"), name="the first")
-            await asyncio.sleep(0.05)
-            second = loop.create_task(ask(conn, "SELECT 1"), name="the second")
-            with pytest.raises(ConcurrentUse, match="'the first' waits for a reply on it, and 'the second' sent"):
-                await second
-            assert ((0,),) == await first
+            with root(server) as holder, holder.cursor() as cursor:
+                cursor.execute("SELECT GET_LOCK('two tasks', 0)")
+                first = loop.create_task(ask(conn, "SELECT GET_LOCK('two tasks', 60)"), name="the first")
+                await eventually(lambda: any("GET_LOCK" in (text or "") for _, _, text in sessions(server)), True)
+                second = loop.create_task(ask(conn, "SELECT 1"), name="the second")
+                with pytest.raises(ConcurrentUse, match="'the first' waits for a reply on it, and 'the second' sent"):
+                    await second
+            assert ((1,),) == await first
 
     asyncio.run(main())
 
