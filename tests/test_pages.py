@@ -57,6 +57,13 @@ def test_the_change_of_an_import_is_one(tmp_path: Path) -> None:
     assert "millpond.dbutils.pooled_db\n" == run(f"{installed}{looked_at}", tmp_path)
 
 
+def test_there_is_one_logger(tmp_path: Path) -> None:
+    """What the page sets is the logger that the pool writes to."""
+    (code,) = python_of("docs/reports.md")
+    heard = "import millpond._shell\nprint(millpond._shell.logger.level == logging.DEBUG)"
+    assert "True\n" == run(code + heard, tmp_path)
+
+
 def test_the_played_server_plays(tmp_path: Path) -> None:
     """The page's example of a server that cannot reset shows what the pool does instead."""
     (code,) = (code for code in python_of("docs/testing-servers.md") if "FakeServer" in code)
