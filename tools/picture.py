@@ -1,4 +1,4 @@
-"""Draw ``docs/images/shares.svg``: who holds a connection when, in a plain queue and in millpond, as measured just now.
+"""Draw ``docs/images/shares.svg``: who holds a connection when, in a ``LifoQueue`` and in millpond, measured just now.
 
 ``python -m tools.picture [FILE]``. Twenty threads share two connections; each holds one for 2 ms, then asks again.
 Every bar is a hold that happened in this run; nothing is drawn by hand. Threads are in the order of their first turn in
@@ -81,7 +81,7 @@ def measure(lend: Lend) -> list[Hold]:
 
 
 def measure_queue(database: Path) -> list[Hold]:
-    """Measure connections in a plain queue, as home-made pools have them."""
+    """Measure connections in a ``LifoQueue``, as home-made pools have them."""
     idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
     opened = [sqlite3.connect(database, check_same_thread=False) for _ in range(CONNECTIONS)]
     for connection in opened:
@@ -141,10 +141,10 @@ def draw(plain: list[Hold], pooled: list[Hold]) -> str:
     box = f'viewBox="0 0 {width} {bottom + 40}" font-family="{FONT}" font-size="12.5"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {box}>',
-        "<title>Twenty threads on two connections: a queue starves most of them, millpond serves all alike</title>",
+        "<title>Twenty threads on two connections: a LifoQueue starves most, millpond serves all alike</title>",
         f"<desc>Measured by tools/picture.py on CPython {platform.python_version()}.</desc>",
         f"<style>{STYLE}</style>",
-        *panel(LEFT, "A queue of connections", plain),
+        *panel(LEFT, "A queue.LifoQueue of connections", plain),
         *panel(LEFT + PANEL_WIDTH + GAP, "millpond", pooled),
         f'<g transform="translate(20 {(TOP + bottom) / 2}) rotate(-90)">',
         f'<text text-anchor="middle">{THREADS} threads</text></g>',

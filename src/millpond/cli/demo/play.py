@@ -81,7 +81,7 @@ def _share(
     def figures(found: acts.Shares) -> str:
         return f"{min(found.turns)} to {max(found.turns)} each, {found.rate:,.0f}/s"
 
-    line = screen.line("A plain queue")
+    line = screen.line("A queue.LifoQueue")
     seconds = _PARTS["queue"] * casting.seconds
     plain = acts.scramble(store, casting.connections, casting.threads, seconds, read, line.watch)
     line.done(figures(plain), bars=screen.bars(plain.turns))
