@@ -197,7 +197,7 @@ def share(pool: millpond.Pool[Any], threads: int, seconds: float, read: Callable
 def scramble(
     store: Store, connections: int, threads: int, seconds: float, read: Callable[[Any], None], watch: Watch
 ) -> Shares:
-    """Do the same with connections in a ``LifoQueue``, as home-made pools have them; it may be as unfair as it likes."""
+    """Do the same with connections in a ``LifoQueue``, as home-made pools have them; it may be as unfair as it is."""
     idle: queue.LifoQueue[Any] = queue.LifoQueue()
     opened = [store.open() for _ in range(connections)]
     for conn in opened:
