@@ -178,6 +178,8 @@ def test_sockets_are_kept_alive(way: Way) -> None:
 def test_two_threads_on_one_connection_are_both_named(way: Way) -> None:
     """A second thread that uses a connection while the first waits on it is told, and told of both."""
     pool = way.pool()
+    other = way.raw()
+    ask(other, "SELECT GET_LOCK('two threads', 0)")
     told: list[BaseException] = []
     with pool.connection() as conn:
 
@@ -188,7 +190,7 @@ def test_two_threads_on_one_connection_are_both_named(way: Way) -> None:
                 told.append(error)
 
         def wait() -> None:
-            ask(conn, "SELECT SLEEP(0.5)")
+            ask(conn, "SELECT GET_LOCK('two threads', 60)")
 
         waiter = threading.Thread(target=wait, name="first-of-two")
         waiter.start()
@@ -197,6 +199,7 @@ def test_two_threads_on_one_connection_are_both_named(way: Way) -> None:
         intruder = threading.Thread(target=intrude, name="second-of-two")
         intruder.start()
         intruder.join(10)
+        other.close()  # and with it the lock
         waiter.join(10)
         assert [(2,)] == ask(conn, "SELECT 2")
     (error,) = told
