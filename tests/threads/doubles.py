@@ -7,6 +7,7 @@ and threads come to a pool by its ``runtime``.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -59,6 +60,7 @@ class NullDriver(Driver[NullConnection]):
     tracks_cursors = False
 
     def __init__(self) -> None:
+        self.numbers = itertools.count(1)  # drawn at once: dialers open side by side
         self.opened: list[NullConnection] = []
         self.closed: list[NullConnection] = []
         self.resets: list[NullConnection] = []
@@ -68,7 +70,7 @@ class NullDriver(Driver[NullConnection]):
 
     def open(self, until: float) -> NullConnection:
         """Open the next connection."""
-        conn = NullConnection(len(self.opened) + 1)
+        conn = NullConnection(next(self.numbers))
         self.opened.append(conn)
         return conn
 
