@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from millpond._crew import AlarmClock, Crew, Runtime, Waiter
+from tests.garbage import collect
 
 DEADLINE_S = 10.0
 NAME = contextvars.ContextVar("NAME", default="nobody")
@@ -214,7 +214,7 @@ def test_a_clock_does_not_keep_its_pool(runtime: Runtime) -> None:
     clock = AlarmClock(runtime, crew, pools[0])
     clock.arm()
     pools.clear()
-    gc.collect()
+    collect()
     assert crew.join(runtime.clock() + DEADLINE_S)
     assert not clock.running
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import os
 import pickle
 import sqlite3
@@ -21,6 +20,7 @@ from millpond import UncommittedWork
 from millpond.dbutils import simple_pooled_db, steady_db
 from millpond.dbutils.persistent_db import PersistentDB
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB
+from tests.garbage import collect
 
 from .fakes import DEADLINE_S, in_threads, joined
 
@@ -187,7 +187,7 @@ def test_dropped_connections_come_back(pool: PooledDB) -> None:
         del db
     deadline = time.monotonic() + DEADLINE_S
     while pool._connections and time.monotonic() < deadline:
-        gc.collect()  # which does nothing while another thread is at it
+        collect()
     assert 0 == pool._connections
 
 

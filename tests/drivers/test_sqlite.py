@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import sqlite3
 import sys
 import threading
@@ -19,6 +18,7 @@ import millpond
 from millpond.drivers import resolve
 from millpond.errors import ConnectionReturned, InvalidSetting
 from millpond.testing.contract import ContractLease
+from tests.garbage import collect
 
 
 def soon() -> float:
@@ -114,7 +114,7 @@ def test_the_anchor_of_a_database_in_memory_is_let_go() -> None:
         driver = resolve("sqlite://")
         driver.close(driver.open(soon()))
         del driver
-        gc.collect()
+        collect()
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_threads_never_meet_a_connection_that_is_anothers(tmp_path: Path, dial: 
             thread.start()
         for thread in threads:
             thread.join(10.0)
-    gc.collect()  # sqlite3's statement cache and its connection refer to each other
+    collect()  # sqlite3's statement cache and its connection refer to each other
     assert [1] * 200 == served
 
 

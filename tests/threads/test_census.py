@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import millpond
 from millpond.observer import Dropped
 from millpond.testing import FakeDriver
+from tests.garbage import collect
 
 
 class FinalizedFirst:
@@ -38,7 +38,7 @@ def test_a_count_between_death_and_finalizer_hides_nothing(driver: FakeDriver) -
     def forget() -> None:
         nonlocal first
         del first
-        gc.collect()
+        collect()
         pool.connection().close()
         driver.await_count("closed", 1)
         driver.await_that(lambda: any(isinstance(event, Dropped) for event in events), "a report")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import gc
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 
 import millpond
 from millpond.testing.fake_driver import FakeConnection, FakeDriver
+from tests.garbage import collect
 
 from .doubles import (
     BadPassword,
@@ -238,7 +238,7 @@ def test_connections_bound_to_their_thread_are_found_out(tmp_path: Path) -> None
     with millpond.Pool(connect, max_size=2) as pool:
         assert [(42,), (42,), (42,)] == [ask(), *in_threads(ask, ask)]
         assert (42,) == ask()
-    gc.collect()  # those of the other threads, which nobody else may close, end here and not in another test
+    collect()  # those of the other threads, which nobody else may close, end here and not in another test
 
 
 def test_until_the_first_success_the_driver_s_own_error_rises_at_once() -> None:

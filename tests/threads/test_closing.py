@@ -9,6 +9,7 @@ import pytest
 
 import millpond
 from millpond.testing.fake_driver import FakeDriver
+from tests.garbage import collect
 
 from .doubles import BadPassword, FamilyDriver, Host, NullDriver, in_threads, queue_up, runtime_with, until
 
@@ -285,11 +286,9 @@ def test_idle_connections_prove_their_life_in_the_background() -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_pool_that_is_dropped_closes_its_idle_connections() -> None:
     """Who forgets close() is warned, and its connections say goodbye when the pool is collected."""
-    import gc
-
     driver = NullDriver()
     pool = millpond.Pool(driver)
     pool.connection().close()
     del pool
-    gc.collect()
+    collect()
     until(lambda: not driver.left_open, "the end of its connections")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
 import pytest
 
 from millpond import Error, Lease, Pool
+from tests.garbage import collect
 
 from .doubles import NullConnection, NullDriver
 
@@ -49,9 +49,9 @@ def test_a_connection_given_back_by_a_finalizer_is_in_one_place_only(
             holder = Holder(pool.connection(), end)
             del holder
             if in_a_step:
-                pool._decide(gc.collect)
+                pool._decide(collect)
             else:
-                gc.collect()
+                collect()
             leases = [pool.connection(timeout=DEADLINE_S) for _ in range(3)]
             assert 3 == len({id(lease.driver_connection) for lease in leases})
             for lease in leases:

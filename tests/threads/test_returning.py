@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import pytest
 
 import millpond
 from millpond.testing.fake_driver import FakeDriver
+from tests.garbage import collect
 
 from .doubles import NullConnection, NullDriver, in_threads, until
 
@@ -50,7 +50,7 @@ def test_a_generator_that_is_left_early_keeps_its_connection(driver: FakeDriver)
             for number in rows():
                 assert 1 == number
                 break
-            gc.collect()
+            collect()
         assert {} == retired(pool)
 
 
@@ -215,7 +215,7 @@ def drop_in_a_cycle(pool: millpond.Pool[Any]) -> None:
     cycle: list[Any] = [pool.connection()]
     cycle.append(cycle)
     del cycle
-    gc.collect()
+    collect()
 
 
 @pytest.mark.parametrize("forget", [drop, drop_in_a_cycle])
@@ -265,7 +265,7 @@ def test_a_lease_that_was_given_back_may_be_dropped(driver: FakeDriver) -> None:
         drop_after_close = pool.connection()
         drop_after_close.close()
         del drop_after_close
-        gc.collect()
+        collect()
         assert (0, 0, 1) == (pool.stats().dropped, pool.stats().lost, pool.stats().idle)
 
 

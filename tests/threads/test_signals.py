@@ -8,7 +8,6 @@ connection that it does not lend, and hold its invariants.
 from __future__ import annotations
 
 import contextlib
-import gc
 import signal
 import sys
 import types
@@ -21,6 +20,7 @@ import pytest
 
 import millpond
 from millpond.lease import Lease
+from tests.garbage import collect
 
 from .doubles import NullConnection, NullDriver
 from .striking import SignalAt, Signalled, offsets
@@ -211,7 +211,7 @@ def test_real_signals_cost_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGALRM, previous)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", millpond.LeaseDropped)
-        gc.collect()
+        collect()
         assert_whole(pool, driver, f"after {struck} signals")
     assert struck > 150, "hardly any signal struck"
 

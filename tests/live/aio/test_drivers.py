@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import select
 import time
@@ -15,6 +14,7 @@ import pytest
 from millpond import AsyncPool, ConcurrentUse
 from millpond.aio import Clockwork
 from millpond.testing import ScratchServer
+from tests.garbage import collect
 
 from .servers import DRIVERS, arguments_of, ask, pool_on, root, sessions
 
@@ -135,7 +135,7 @@ def test_a_link_that_broke_is_seen_off_without_a_word(server: ScratchServer, dri
                 for lease in leases:
                     await lease.close()
                 pool.drain()
-        gc.collect()
+        collect()
 
     asyncio.run(main())
     assert [] == complaints
