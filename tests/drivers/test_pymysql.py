@@ -6,17 +6,20 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql.connections import Connection
 
 import millpond
 from millpond.drivers._pymysql_plan import Plan
+from millpond.drivers._pymysql_session import can_listen
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
 
+OVERHEARD = "auto: ROLLBACK at every return, or a new connection: this version of PyMySQL cannot be listened to"
 FACTS = "SELECT @@init_connect, @@global.read_only, CONNECTION_ID()"
 RESET = "COM_RESET_CONNECTION"
 
@@ -399,8 +402,8 @@ class PlainDriver(PyMySQLDriver):
 
 
 @pytest.mark.parametrize("source", ["module", "callable"])
-def test_without_private_parts_it_is_any_driver(server: FakeServer, source: str) -> None:
-    """Rolled back at every return, and it says so; connections, errors and settings work."""
+def test_without_private_parts_it_is_overheard(server: FakeServer, source: str) -> None:
+    """Rolled back at every return or replaced, and it says so; connections, errors and settings work."""
     arguments = server.connect_args(autocommit=False, ssl_disabled=True)
     adapter = PlainDriver(
         pymysql if source == "module" else lambda: pymysql.connect(**arguments),
@@ -411,7 +414,77 @@ def test_without_private_parts_it_is_any_driver(server: FakeServer, source: str)
         assert [("1",)] == use(pool, "SELECT @mine")
         assert [(1,)] == use(pool, "SELECT b FROM t")
         assert 2 <= server.texts().count("ROLLBACK")
-        assert "auto: ROLLBACK at every return: this version of PyMySQL cannot be listened to" == pool.stats().reset
+        assert OVERHEARD == pool.stats().reset
+        use(pool, "SELECT b FROM t")
+        assert 2 == pool.stats().opened  # for the variable: without listening there are no resets
+
+
+class GoesPast(Connection):
+    """A connection whose statements do not go where they are listened to, as a later version's might not."""
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:
+        """Run a statement."""
+        plain: Any = Connection
+        plain._execute_command(self, 3, sql.encode())
+        number: int = plain._read_query_result(self, unbuffered)
+        return number
+
+
+def test_a_class_that_does_not_hear_is_overheard(server: FakeServer) -> None:
+    """Names alone prove nothing: what is not heard, in a conversation with nobody, is not listened to."""
+    arguments = server.connect_args(autocommit=True, ssl_disabled=True)
+    assert (True, False) == (can_listen(Connection), can_listen(GoesPast))
+    with millpond.Pool(lambda: GoesPast(**arguments), driver="pymysql", max_size=1) as pool:
+        use(pool, "SELECT 1")
+        use(pool, "SELECT 1")
+        assert (1, True) == (pool.stats().opened, "ROLLBACK" in server.texts())
+        use(pool, "SET @a = 1")
+        use(pool, "SELECT 1")
+        assert (2, OVERHEARD, []) == (
+            pool.stats().opened, pool.stats().reset, [c for c in server.commands if c.name == RESET]
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reset", "statement", "opened"),
+    [("auto", "SELECT 1", 1), ("auto", "INSERT INTO t VALUES (1)", 2), ("always", "SELECT 1", 2),
+     ("rollback", "SET @a = 1", 1), ("none", "SET @a = 1", 1)],
+)  # fmt: skip
+def test_what_is_overheard_is_cleaned_as_the_setting_says(
+    server: FakeServer, reset: str, statement: str, opened: int
+) -> None:
+    """Only "auto" and "always" promise a session as good as new; a write may have fired a trigger."""
+    adapter = PlainDriver(pymysql, connect_args=server.connect_args(ssl_disabled=True), reset=reset)
+    with millpond.Pool(adapter, max_size=1) as pool:
+        use(pool, statement)
+        use(pool, "SELECT 1")
+        assert opened == pool.stats().opened
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda conn: conn.select_db("other"),
+        lambda conn: conn.autocommit(True),
+        lambda conn: conn.ping(reconnect=True),
+        lambda conn: conn.ping(True),
+        lambda conn: setattr(conn, "cursorclass", pymysql.cursors.DictCursor),
+        lambda conn: conn.decoders.clear(),
+    ],
+    ids=["select_db", "autocommit", "ping by name", "ping", "cursor class", "decoders"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyMySQL 1.2 about reconnecting
+def test_what_is_done_with_an_overheard_connection_costs_it(server: FakeServer, change: Callable[[Any], Any]) -> None:
+    """By its methods or attributes: nobody else gets it."""
+    adapter = PlainDriver(pymysql, connect_args=server.connect_args(ssl_disabled=True))
+    with millpond.Pool(adapter, max_size=1) as pool:
+        with pool.connection() as conn:
+            conn.ping(reconnect=False)
+            assert [(1,)] == ask(conn, "SELECT b FROM t")
+        with pool.connection() as conn:
+            change(conn)
+        use(pool, "SELECT 1")
+        assert 2 == pool.stats().opened
 
 
 def test_a_drain_in_the_middle_of_a_reset_proves_nothing_against_resets(server: FakeServer) -> None:

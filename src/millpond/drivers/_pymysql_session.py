@@ -10,8 +10,7 @@ Rules:
   proved harmless; behind a reset nothing is ever written, because an error among its steps would let the statement run
   in a session that is not the caller's.  See docs/adr/008-commands-written-ahead.md.
 - PyMySQL's private parts are used in this module, in ``_pymysql_*.py`` beside it and in ``pymysql.py`` only.
-  :func:`can_listen` looks for all of them, once per class; :func:`hears` asks a connection that was set up whether it
-  has heard its replies.
+  :func:`can_listen` looks for all of them and has them proved (``_pymysql_proof.py``), once per class.
 
 It must not decide when a session is cleaned, and it must not connect: that is the adapter's.
 """
@@ -36,6 +35,7 @@ from pymysql.cursors import Cursor
 
 from millpond.errors import ConcurrentUse, joined
 
+from ._pymysql_proof import proves_itself
 from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, NO_BACKSLASH_ESCAPES, Session, packet
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ CONNECTION_PARTS: Final = frozenset(
         *("set_character_set", "connect", "escape"),
     }
 )
-OBJECT_PARTS: Final = frozenset({"_sock", "_rfile", "_result", "server_status", "client_flag", "encoding"})
 RESULT_PARTS: Final = frozenset({"_check_packet_is_eof", "_get_descriptions", "init_unbuffered_query", "read"})
 
 # What a borrower can change on the connection object itself, without a word to the server.
@@ -536,13 +535,19 @@ def used_by_two(holder: int, me: int) -> ConcurrentUse:
 # -- classes ---------------------------------------------------------------------------------------------------------
 @functools.cache
 def can_listen(kind: Any) -> bool:
-    """Say whether this is a class of connections that has all the parts that listening needs."""
+    """Say whether this is a class of connections that has all the parts that listening needs, and uses them."""
+    parts: set[str] = set(dir(kind))
     return (
-        isinstance(kind, type)
-        and issubclass(kind, Connection)
-        and set(dir(kind)) >= CONNECTION_PARTS  # pyright: ignore[reportUnknownArgumentType]
+        is_connection_class(kind)
+        and parts >= CONNECTION_PARTS
         and set(dir(MySQLResult)) >= RESULT_PARTS
+        and proves_itself(listening(kind))
     )
+
+
+def is_connection_class(kind: Any) -> bool:
+    """Say whether this is PyMySQL's class of connections, or one made from it."""
+    return isinstance(kind, type) and issubclass(kind, Connection)
 
 
 @functools.lru_cache(maxsize=256)
@@ -568,13 +573,6 @@ def converted(conn: Any) -> bool:
         return False
     conn._millpond = Session()  # noqa: SLF001  see the module's rules
     return True
-
-
-def hears(conn: Any) -> bool:
-    """Say whether a connection that was set up has heard its replies: the proof that listening works here."""
-    session: Session = conn._millpond  # noqa: SLF001  see the module's rules
-    has_parts = all(hasattr(conn, name) for name in OBJECT_PARTS)
-    return not session.dirt and has_parts and conn.server_status == session.status
 
 
 # -- what a borrower may change without a word to the server -------------------------------------------------------

@@ -59,7 +59,8 @@ class Way(enum.Enum):
 
     RESET = "COM_RESET_CONNECTION"
     RENEWAL = "ROLLBACK, or a new connection: COM_RESET_CONNECTION does not do here"
-    DEAF = "ROLLBACK at every return: this version of PyMySQL cannot be listened to"
+    OVERHEARD = "ROLLBACK at every return, or a new connection: this version of PyMySQL cannot be listened to"
+    DEAF = "ROLLBACK at every return: the driver's connections cannot be listened to"
     ROLLBACK = "ROLLBACK at every return: a proxy stands between, and no word about sessions can be trusted"
 
 

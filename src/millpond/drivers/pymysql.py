@@ -12,10 +12,11 @@ What this adapter does better than ``pymysql.connect`` and any DB-API adapter:
 - A reply that was left unread is seen: a short one is read to its end, a long one costs the connection.
 
 Rules: PyMySQL's private parts are used where :class:`Parts` and :func:`can_listen` have found them, and nowhere else;
-without them the adapter does what any DB-API adapter does.  PyMySQL 1.1 and 1.2 differ in TLS: 1.1 has none unless
-asked and, asked for it, goes on in the clear with a server that has none; 1.2 uses it where the server can.  What was
-asked for as "required" is required with both.  How to connect is in ``_pymysql_dialling.py``, what a session is set up
-and restored with in ``_pymysql_plan.py``, how a connection listens in ``_pymysql_session.py``.
+without them connections are overheard by public methods (``_pymysql_overhearing.py``), and dirt costs the connection.
+PyMySQL 1.1 and 1.2 differ in TLS: 1.1 has none unless asked and, asked for it, goes on in the clear with a server that
+has none; 1.2 uses it where the server can.  What was asked for as "required" is required with both.  How to connect is
+in ``_pymysql_dialling.py``, what a session is set up and restored with in ``_pymysql_plan.py``, how a connection
+listens in ``_pymysql_session.py``.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ try:
     from pymysql.connections import Connection
     from pymysql.cursors import SSCursor
 
+    from . import _pymysql_overhearing as overhearing
     from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, read_or_error
     from ._pymysql_session import (
         ROLLBACK,
@@ -64,7 +66,6 @@ try:
         can_listen,
         converted,
         fetch,
-        hears,
         keep_looks,
         listening,
         look_at,
@@ -105,7 +106,7 @@ class PyMySQLDriver(DbapiDriver):
         "all in drivers/_pymysql_*.py",
     }
     options: ClassVar[Mapping[str, Parser]] = {**MYSQL_OPTIONS, "write_ahead": boolean}
-    #: Use PyMySQL's private parts where they are as expected.  A subclass may say no: then it is any DB-API driver.
+    #: Use PyMySQL's private parts where they are as expected.  A subclass may say no: then there are no resets.
     private_parts: ClassVar[bool] = True
 
     def __init__(
@@ -128,6 +129,7 @@ class PyMySQLDriver(DbapiDriver):
         self._parts: Parts | None = None
         self._tls: Tls | None = None
         self._tls_lock = threading.Lock()
+        self._overhears = True
         self._plan = Plan(time_zone=self._time_zone, statements=statements, ahead=ahead, clock=time.monotonic)
         self._listens = self.private_parts and can_listen(self._connect if self._dials else Connection)
         if self._listens and self._dials:
@@ -256,6 +258,7 @@ class PyMySQLDriver(DbapiDriver):
             self._listens = False  # whoever makes these connections, nothing can be proved of them
             self.is_clean = self.send_reset = None
             self._set_up_plainly(conn, until)
+            self._overhears = overhearing.overhear(conn)
             return
         heard: Any = conn
         session = heard._millpond  # noqa: SLF001  our own
@@ -267,9 +270,6 @@ class PyMySQLDriver(DbapiDriver):
                     self._on_connect(heard)
                     self._plan.begin(heard, session, tracking=session.tracked)
         keep_looks(heard)
-        if not session.dirt and not hears(heard):
-            session.way = Way.DEAF
-            session.renew(session.status)
 
     def _another(self) -> Any | None:
         """Make one more connection by the caller's callable, that listens."""
@@ -313,10 +313,9 @@ class PyMySQLDriver(DbapiDriver):
     def clean(self, conn: Any, until: float) -> bool:
         """Make the session as good as new by *until*."""
         session: Session | None = getattr(conn, "_millpond", None)
-        if session is None:  # nothing is known of it
+        if session is None:
             with within(conn, until):
-                conn.rollback()
-            return True
+                return self._clean_overheard(conn)
         commands = self._cleaning(conn, session)
         if isinstance(commands, bool):
             return commands
@@ -327,6 +326,18 @@ class PyMySQLDriver(DbapiDriver):
                 conn.write_rollback()
                 return True
             return self._is_good(conn, session, self._plan.converse(conn, commands))
+
+    def _clean_overheard(self, conn: Any) -> bool:
+        """Roll back, and give the connection up if that is not all: without listening there are no resets."""
+        conn.rollback()
+        overheard = overhearing.session_of(conn)
+        if overheard is None or self._reset == "rollback":
+            return True
+        if self._reset == "always" or not overhearing.is_as_new(conn):
+            return False
+        conn.query(overhearing.FORGET_WARNINGS)
+        overheard.renew(0)
+        return True
 
     def _send_reset(self, conn: Any) -> bool | None:
         """Send what makes the session as good as new; :meth:`collect` reads the answers, or the next command does."""
@@ -418,7 +429,7 @@ class PyMySQLDriver(DbapiDriver):
         if callable(self._reset) or self._reset in ("none", "rollback"):
             return ""
         if not self._listens:
-            return Way.DEAF.value
+            return Way.OVERHEARD.value if self._overhears else Way.DEAF.value
         facts = self._plan.facts
         if facts is None:
             return ""
@@ -511,12 +522,12 @@ class PyMySQLDriver(DbapiDriver):
 
     def is_broken(self, conn: Any) -> bool:
         """Say whether the link was seen to break while it was used; not if its borrower has closed it."""
-        session: Session | None = getattr(conn, "_millpond", None)
+        session: Session | None = getattr(conn, "_millpond", None) or overhearing.session_of(conn)
         return session is not None and session.lost
 
     def role_suspect(self, conn: Any) -> bool:
         """Say whether an error told that the server may have become read-only."""
-        session: Session | None = getattr(conn, "_millpond", None)
+        session: Session | None = getattr(conn, "_millpond", None) or overhearing.session_of(conn)
         return session is not None and session.role_suspect and not session.is_hopeless
 
     def has_lost_role(self, conn: Any, until: float) -> bool:

@@ -9,7 +9,8 @@ import pytest
 
 from millpond.testing import ScratchServer
 
-from .ways import Way, with_table
+from .dirt import make_spoilable
+from .ways import TABLE, Way, ask, with_table
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -31,3 +32,24 @@ def tls_way(server: ScratchServer) -> Iterator[Way]:
     """Return each server in turn, under TLS."""
     with contextlib.ExitStack() as closing:
         yield with_table(Way(server, tls=True, closing=closing))
+
+
+@pytest.fixture(scope="session")
+def spoilable_ports() -> set[int]:
+    """Return the ports of the servers that were made spoilable in this session: it takes them a tenth of a second."""
+    return set()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def spoilable(server: ScratchServer, request: pytest.FixtureRequest, spoilable_ports: set[int]) -> Iterator[Way]:
+    """Return each server in turn, in the clear and under TLS, with a schema in which traces can be left."""
+    with contextlib.ExitStack() as closing:
+        way = Way(server, tls=request.param == "tls", closing=closing)
+        way.database = f"{server.database}_spoilt"
+        if server.port not in spoilable_ports:
+            make_spoilable(way)
+            spoilable_ports.add(server.port)
+        conn = way.raw()
+        ask(conn, f"DELETE FROM {TABLE}")
+        ask(conn, f"INSERT INTO {TABLE} VALUES (1, 1)")
+        yield way

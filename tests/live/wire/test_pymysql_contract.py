@@ -101,9 +101,18 @@ class TestPyMySQLFound(TestPyMySQLByCallable):
 
 
 class TestPyMySQLWithoutPrivateParts(OnServer):
-    """The adapter with its use of private parts switched off: any DB-API driver."""
+    """The adapter with its use of private parts switched off: by public names alone there are no resets."""
 
     kind = PlainDriver
+
+    def test_reset_rolls_back(self) -> None:
+        """What was written and not committed is gone; the connection is given up: a trigger may have left more."""
+        driver = self.make_driver()
+        with self.opened(driver) as conn, self.with_table(conn):
+            with conn.cursor() as cursor:
+                cursor.execute(f"INSERT INTO {self.table} VALUES (1)")
+            assert not driver.reset(conn, self.soon())
+            assert 0 == self.rows(conn)
 
     def driver_to_port(self, port: int) -> None:  # type: ignore[override]  # PyMySQL itself bounds TCP only
         """Return an adapter that leads to a port, if it is one that can be bounded."""

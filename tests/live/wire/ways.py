@@ -31,6 +31,7 @@ class Way:
         self.closing = closing
         self.proxy = closing.enter_context(FaultProxy(server.port, counting="mysql"))
         self.kind = server.kind
+        self.database = server.database
 
     def pool(self, *, driver_class: type[Any] | None = None, **settings: Any) -> millpond.Pool[Any]:
         """Return a pool of one connection, unless told otherwise, that is closed after the test."""
@@ -46,11 +47,15 @@ class Way:
 
     def arguments(self, **changes: Any) -> dict[str, Any]:
         """Return arguments of ``pymysql.connect`` that lead through the proxy."""
-        return self.server.connect_args(port=self.proxy.port, tls=self.tls) | {"autocommit": True} | changes
+        return self.server.connect_args(port=self.proxy.port, tls=self.tls) | self.common() | changes
+
+    def common(self) -> dict[str, Any]:
+        """Return what arguments of both kinds of connections have beside those of the server."""
+        return {"autocommit": True, "database": self.database}
 
     def raw(self, **changes: Any) -> pymysql.Connection[Any]:
         """Return a connection that nobody pools, as the pool's user, past the proxy; closed after the test."""
-        conn = pymysql.connect(**self.server.connect_args(tls=self.tls) | {"autocommit": True} | changes)
+        conn = pymysql.connect(**self.server.connect_args(tls=self.tls) | self.common() | changes)
         self.closing.callback(close_if_open, conn)
         return conn
 
@@ -62,8 +67,12 @@ class Way:
 
     def kill(self, thread_id: int) -> None:
         """End a session by force, and wait until it has gone."""
+        ask(self.root(), f"KILL {thread_id}")
+        self.wait_for_end_of(thread_id)
+
+    def wait_for_end_of(self, thread_id: int) -> None:
+        """Wait until the server has ended a session, and let go of its locks."""
         conn = self.root()
-        ask(conn, f"KILL {thread_id}")
         wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
 
 
