@@ -27,7 +27,7 @@ Request: TypeAlias = tuple[Verb, Any, float]
 
 
 def checkout(
-    ledger: Ledger, until: float, slot: Slot | None = None, *, queues: bool = True
+    ledger: Ledger, until: float, slot: Slot | None = None, *, queues: bool = True, ticket: Ticket | None = None
 ) -> Generator[Request, Any, Slot]:
     """Return a leased slot, waiting for one until *until*.
 
@@ -35,13 +35,16 @@ def checkout(
         until: the deadline of everything in here, on the ledger's clock.
         slot: one that the shell has popped from idle and does not dare to hand out.
         queues: wait for what others hold; else only for what has to be done with a slot that is there, or room for one.
+        ticket: of a caller whom the shell has queued itself.
 
     Raises:
         the ports' ``closed``, ``timed_out`` or ``queue_full`` errors, or what the driver raised while connecting.
     """
     now = came_at = ledger.clock()
-    slot = begin(ledger, slot, now)
-    ticket: Ticket | None = None
+    if ticket is None:
+        slot = begin(ledger, slot, now)
+    else:
+        slot = yield from wait(ledger, until, ticket, queues=queues)
     while True:
         if slot is None:
             if ticket is None:

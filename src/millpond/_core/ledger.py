@@ -81,6 +81,7 @@ class Ledger:
         self.young: OrderedDict[int, float] = OrderedDict()  # those of them that are not late
         self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
         self.abandoned: weakref.WeakSet[Slot] = weakref.WeakSet()  # of dials given up whose driver call is still out
+        self.disowned: weakref.WeakSet[Slot] = weakref.WeakSet()  # cut, and still with their holders
         self.upkeep: list[tuple[float, int]] = []  # heap: when to look at which slot; one entry a slot
         self.uncounted: deque[int] = deque()  # slots that this census has still to look at
         self.untended: deque[Slot] = deque()  # taken out of idle, to be checked by the tend conversation
@@ -175,7 +176,8 @@ class Ledger:
         now = self.clock()
         if self.account(slot, now):
             self.shelve(slot, now)
-            self.look(now)
+            if len(self.slots) < self.limits.max_size:  # without room there is nothing to be looked at
+                self.look(now)
 
     def account(self, slot: Slot, now: float) -> bool:
         """Enter a return into the books; False if the slot was taken off them while it was out."""
@@ -249,7 +251,7 @@ class Ledger:
 
     def shelve(self, slot: Slot, now: float, *, oldest: bool = False) -> None:
         """Put a connection among the idle ones, or give it up if its time is over; then serve who waits."""
-        if self.is_over(slot, now):
+        if (now >= slot.expires_at or self.closed) and self.is_over(slot, now):
             self.discard(slot, slot.reason)
             return
         slot.best_before = now + self.limits.check_after_s
@@ -421,21 +423,24 @@ class Ledger:
         """Take a place in the queue, and see whether that is worth a dial."""
         if self.closed:  # meanwhile: this caller was proving a connection, and it was dead
             raise self.ports.closed()
-        if len(self.tickets) >= self.limits.max_waiting:
+        tickets = self.tickets
+        if len(tickets) >= self.limits.max_waiting:
             raise self.ports.queue_full(self)
         ticket = Ticket(self.ports.new_waiter(), came_at)
         # Somebody may have come while this one was proving a connection.
-        if came_at < now and self.tickets and next(reversed(self.tickets)).since > came_at:
+        if came_at < now and tickets and next(reversed(tickets)).since > came_at:
             self.take_place(ticket)
         else:
-            self.tickets[ticket] = None
+            tickets[ticket] = None
         if now - came_at < self.rule.patience_s - TOLERANCE_S:
             self.fresh[ticket] = None
         self.counts["waits"] += 1
-        self.rule.asked(now, len(self.tickets))
-        self.arm(now + HOUSEKEEPING_S)  # so that the loss of any notice costs that much at most
+        self.rule.asked(now, len(tickets))
+        if self.alarm_at > now + HOUSEKEEPING_S:  # so that the loss of any notice costs that much at most
+            self.arm(now + HOUSEKEEPING_S)
         self.match(now)  # a shell may have shelved a slot before it could see this ticket
-        if self.room > 0 and not ticket.served:  # without room there is nothing to decide: something will come back
+        # Without room there is nothing to decide: something will come back.
+        if len(self.slots) < self.limits.max_size and not ticket.served:
             self.look(now)  # whether it is still hopeless, only a dial can tell
             if self.hopeless(now):
                 self.fail_hopeless(now)
@@ -482,7 +487,8 @@ class Ledger:
 
     def grant(self, slot: Slot, now: float) -> None:
         ticket, _ = self.tickets.popitem(last=False)
-        self.fresh.pop(ticket, None)
+        if self.fresh:
+            self.fresh.pop(ticket, None)
         assert ticket.slot is None, "bug: a ticket was granted twice"
         assert ticket.error is None, "bug: a ticket that was refused is granted"
         ticket.slot = slot
@@ -953,9 +959,10 @@ class Ledger:
         self.room_freed(now)
 
     def close(self) -> None:
-        """Refuse new callers, fail the waiting ones, give up what is idle; what is out follows when it comes back."""
-        if self.closed:
-            return
+        """Refuse new callers, fail the waiting ones, give up what is idle; what is out follows when it comes back.
+
+        The second time it does what a signal may have kept the first one from.
+        """
         self.closed = True
         error = self.ports.closed()
         self.fail_all(error)
@@ -965,7 +972,8 @@ class Ledger:
                 self.abandon(slot)
         self.drain(Reason.CLOSED)
         for watcher in self.watchers:
-            watcher.error = watcher.error or error
+            if watcher.reached != self.is_empty:  # who waits for the end is not refused by it
+                watcher.error = watcher.error or error
         self.notify()
 
     def cut(self) -> list[Any]:
@@ -978,7 +986,15 @@ class Ledger:
         for slot in cut:
             self.retire(slot, Reason.CLOSED)
             self.forget(slot)
+            self.disowned.add(slot)
         return [slot.conn for slot in cut]
+
+    def take_all(self) -> None:
+        """Close every connection, whoever has it: nobody is left who could give it back."""
+        for slot in self.live():
+            self.give_up(slot, Reason.CLOSED)
+        for slot in self.disowned:
+            self.close_disowned(slot)
 
     def rest(self) -> None:
         """Nothing is left to look after: let the alarm be."""
