@@ -397,6 +397,8 @@ class Pool(Shell[C]):
                     try:
                         self._stepper = me
                         request = step(answer)
+                    except StopIteration as end:
+                        request, answer = None, end.value
                     except BaseException as error:  # noqa: BLE001  raised again below
                         raised = error
                     self._stepper = 0
@@ -405,12 +407,12 @@ class Pool(Shell[C]):
                     self._deliver()
             if raised is not None:
                 try:
-                    if isinstance(raised, StopIteration):
-                        result: T = raised.value
-                        return result
                     raise raised
                 finally:
-                    raised = None  # its traceback holds this frame, which would hold it in turn
+                    raised = answer = None  # their tracebacks hold this frame, which would hold them in turn
+            if request is None:
+                result: T = answer
+                return result
             verb, subject, until = request
             try:
                 answer = self._perform[verb](subject, until)

@@ -8,6 +8,7 @@ connection that it does not lend, and hold its invariants.
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import types
@@ -23,7 +24,7 @@ from millpond.lease import Lease
 from tests.garbage import collect
 
 from .doubles import NullConnection, NullDriver
-from .striking import SignalAt, Signalled, offsets
+from .striking import SignalAt, SignalAtLook, Signalled, offsets
 
 SIZE = 2
 PAIRS_MAX = (
@@ -123,9 +124,9 @@ FUNCTIONS: dict[str, types.CodeType] = {
 }
 
 
-def new_pool(driver: NullDriver) -> millpond.Pool[NullConnection]:
+def new_pool(driver: NullDriver, reset: str = "none") -> millpond.Pool[NullConnection]:
     """Make a pool with one idle connection, and room for another."""
-    pool = millpond.Pool(driver, max_size=SIZE, reset="none", timeout=10, name="signalled")
+    pool = millpond.Pool(driver, max_size=SIZE, reset=reset, timeout=10, name="signalled")
     pool.connection().close()
     return pool
 
@@ -183,6 +184,64 @@ def test_a_signal_between_a_notice_and_its_performance_loses_nothing() -> None:
             assert_whole(pool, driver, f"{code.co_name} at {offset}")
             assert pool.stats().opened == pool.stats().closed
         assert struck > 5, f"the signal never struck in {code.co_name}"
+
+
+def resize(pool: millpond.Pool[NullConnection]) -> None:
+    """Change a size, and nothing else."""
+    pool.resize(SIZE, min_idle=1)
+
+
+def discard(pool: millpond.Pool[NullConnection]) -> None:
+    """Give a connection up."""
+    pool.connection().discard()
+
+
+def ask_in_vain(pool: millpond.Pool[NullConnection]) -> None:
+    """Wait for what does not come."""
+    with pool.connection(), pool.connection(), contextlib.suppress(millpond.PoolTimeout):
+        pool.connection(timeout=0.001)
+
+
+def look_on(pool: millpond.Pool[NullConnection]) -> None:
+    """Ask for figures, and for what is there already."""
+    pool.stats()
+    pool.wait()
+
+
+def close(pool: millpond.Pool[NullConnection]) -> None:
+    """Close it."""
+    pool.close()
+
+
+STRIDE = 17  # every so many places are struck in one run; other works begin at other places
+
+
+@pytest.mark.filterwarnings("ignore::millpond.LeaseDropped")
+@pytest.mark.parametrize("reset", ["none", "auto"])
+@pytest.mark.parametrize("work", [*WORKS, resize, discard, ask_in_vain, look_on, close], ids=lambda work: work.__name__)
+def test_a_signal_wherever_python_looks_for_one_costs_no_room(
+    work: Callable[[millpond.Pool[NullConnection]], None], reset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps, in deliveries, in whatever a pool does: the exception passes through, and then all is whole."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's own keeps the frames, and slots with them
+    struck, turn = 0, 1 + len(work.__name__) % STRIDE
+    while True:
+        driver = NullDriver()
+        pool = new_pool(driver, reset)
+        at = SignalAtLook(turn)
+        with contextlib.suppress(Signalled), at:
+            work(pool)
+        gc.collect(1)  # an error and a signal at once can leave a cycle of frames
+        if work is not close:
+            assert_whole(pool, driver, at.where)
+        pool.close()  # whatever the first one did not come to
+        assert not driver.left_open, at.where
+        assert not pool._crew.jobs, at.where
+        if not at.where:
+            break
+        struck += 1
+        turn += STRIDE
+    assert struck, "the signal never struck"
 
 
 @pytest.mark.filterwarnings("ignore::millpond.LeaseDropped")
