@@ -20,7 +20,7 @@ from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
 
 OVERHEARD = "auto: ROLLBACK at every return, or a new connection: this version of PyMySQL cannot be listened to"
-FACTS = "SELECT @@init_connect, @@global.read_only, CONNECTION_ID()"
+FACTS = "SELECT @@init_connect, @@global.read_only, CONNECTION_ID(), @@max_allowed_packet"
 RESET = "COM_RESET_CONNECTION"
 
 
@@ -167,7 +167,7 @@ def test_a_server_that_became_read_only_is_left(server: FakeServer) -> None:
 # -- what a reset restores ---------------------------------------------------------------------------------------------
 def test_init_connect_is_run_again_and_ours_wins(server: FakeServer) -> None:
     """The server's own statements for new sessions are repeated behind a reset, before the adapter's settings."""
-    server.answers[FACTS] = lambda: [("SET @boot = 1; SET @more = 2", 0, 1)]
+    server.answers[FACTS] = lambda: [("SET @boot = 1; SET @more = 2", 0, 1, None)]
     with pool_on(server, on_connect="SET @mine = 3") as pool:
         use(pool, "SET @a = 1")
         assert [("1", "2", "3", None)] == use(pool, "SELECT @boot, @more, @mine, @a")

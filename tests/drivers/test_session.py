@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mysql.connector.errors
 import pymysql
 import pytest
 
-from millpond.drivers._session import COM_PING, COM_QUERY, Session, Way, brand_of
+from millpond.drivers._session import COM_PING, COM_QUERY, Session, Way, brand_of, explained
+from millpond.drivers.faults import number_of
 
 IN_TRANSACTION, AUTOCOMMIT, MORE, CHANGED = 1, 2, 8, 0x4000
 COM_INIT_DB = 2
@@ -147,3 +149,29 @@ def test_brands() -> None:
     assert ["mariadb", "mariadb", "mysql"] == [
         brand_of(version) for version in ("10.11.6-MariaDB", "5.5.5-10.4.1-MariaDB-log", "8.0.36")
     ]
+
+
+def test_a_statement_that_was_too_long_says_nothing_of_other_links() -> None:
+    """The server has closed its connection, and that is its own fault: no other is suspected."""
+    session = new()
+    session.judge(COM_QUERY, b"SELECT 1")
+    session.failed(pymysql.err.OperationalError(1153, "Got a packet bigger"), answered=False)
+    assert (True, False) == (session.is_hopeless, session.lost)
+
+
+@pytest.mark.parametrize(
+    ("number", "length", "expected"),
+    [(2006, 1000, 1153), (2013, 5000, 1153), (2055, 1000, 1153), (2006, 999, 2006), (1062, 5000, 1062)],
+)
+def test_a_link_that_broke_under_a_statement_is_explained(number: int, length: int, expected: int) -> None:
+    """If it was longer than the server takes, that is what its sender is told; the driver's word is the cause."""
+    error = pymysql.err.OperationalError(number, "as it was")
+    told = explained(error, length, 1000)
+    assert expected == number_of(told)
+    assert (type(error), error is not told) == (type(told), told.__cause__ is error)
+
+
+def test_an_explanation_is_made_as_the_driver_makes_its_errors() -> None:
+    """mysql-connector-python's have their number elsewhere."""
+    told = explained(mysql.connector.errors.OperationalError("gone", errno=2055), 2000, 1000)
+    assert (1153, True) == (number_of(told), "max_allowed_packet" in str(told))

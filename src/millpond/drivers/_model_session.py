@@ -33,21 +33,23 @@ class Facts:
         role: the statement that makes the role be as at connect; None where there are no roles.
         restoring: what a reset forgets, as statements.
         direct: nobody stands between: the server that greeted is the one that answers.
+        packet_max: the bytes of a statement that the server refuses, and any that has more.
     """
 
-    __slots__ = ("autocommit", "charset", "direct", "read_at", "restoring", "role", "schema")
+    __slots__ = ("autocommit", "charset", "direct", "packet_max", "read_at", "restoring", "role", "schema")
 
     def __init__(self, read_at: float) -> None:
         self.read_at = read_at
         self.autocommit = False
         self.charset = ""
         self.direct = True
+        self.packet_max = float("inf")
         self.restoring: tuple[str, ...] = ()
         self.role: str | None = None
         self.schema: str | None = None
 
 
-SQL_MODE_AT: Final = 7  # where the answer to ``Abilities.question`` has the session's sql_mode
+SQL_MODE_AT: Final = 8  # where the answer to ``Abilities.question`` has the session's sql_mode
 
 
 class Abilities:
@@ -69,11 +71,17 @@ class Abilities:
         """Return the statement that asks for the facts."""
         names = [
             *("@@character_set_client", "@@collation_connection", "@@autocommit", "DATABASE()", "CONNECTION_ID()"),
-            *("@@init_connect", "@@global.read_only"),
+            *("@@init_connect", "@@global.read_only", "@@max_allowed_packet"),
         ]
         for name in ("sql_mode", "time_zone", self.isolation):
             names += [f"@@session.{name}", f"@@global.{name}"]
         return f"SELECT {', '.join(names)}{', CURRENT_ROLE()' if self.roles else ''}"
+
+
+def limit_of(conn: Any) -> float:
+    """Return the bytes of a statement that the server of a connection refuses, as far as that is known."""
+    facts: Facts | None = conn.__dict__.get("_millpond_facts")
+    return float("inf") if facts is None else facts.packet_max
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ._session import COM_QUERY, IN_TRANSACTION, Session
-from ._watched import AUTOCOMMIT, used_by_two
+from ._model_session import limit_of
+from ._session import COM_QUERY, IN_TRANSACTION, Session, explained, used_by_two
+from ._watched import AUTOCOMMIT
 
 SERVER_STATUS: Final = 30  # enum mariadb_value of mysql.h
 SOCKET: Final = 19
@@ -144,7 +145,10 @@ class Listening(_Base):
         try:
             super().query(query)
         except BaseException as error:
-            self._fail(error)
+            told = explained(error, len(text), limit_of(self))
+            self._fail(told)
+            if told is not error:
+                raise told from error
             raise
         self._hear_head(session)
 

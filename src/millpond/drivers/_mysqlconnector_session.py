@@ -25,9 +25,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import faults
-from ._model_session import together
-from ._session import COM_QUERY, NO_BACKSLASH_ESCAPES, Session
-from ._watched import DRAINED_ROWS_MAX, used_by_two
+from ._model_session import limit_of, together
+from ._session import COM_QUERY, NO_BACKSLASH_ESCAPES, Session, explained, used_by_two
+from ._watched import DRAINED_ROWS_MAX
 
 COM_RESET_CONNECTION: Final = b"\x1f"
 AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
@@ -132,7 +132,10 @@ class Listening(_Base):
         try:
             answer = super().cmd_query(query, *args, **kwargs)
         except BaseException as error:
-            take_in(session, error)
+            told = explained(error, len(text), limit_of(self))
+            take_in(session, told)
+            if told is not error:
+                raise told from error
             raise
         finally:
             session.holder = 0

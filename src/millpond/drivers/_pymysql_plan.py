@@ -34,7 +34,7 @@ THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it
 ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
 COMMIT: Final = packet(COM_QUERY, b"COMMIT")
 ASK_SCHEMA: Final = packet(COM_QUERY, b"SELECT DATABASE()")
-ASK_FACTS: Final = b"SELECT @@init_connect, @@global.read_only, CONNECTION_ID()"
+ASK_FACTS: Final = b"SELECT @@init_connect, @@global.read_only, CONNECTION_ID(), @@max_allowed_packet"
 ASK_ROLE: Final = b"SELECT CURRENT_ROLE()"
 ASK_SPARED: Final = (
     b"SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES "
@@ -57,15 +57,17 @@ class Facts:
         init_connect: the server's own statements for new sessions; none for a user whom the server spares them.
         role: what makes the role be as at connect; None where there are no roles.
         way: how sessions are made as good as new here.
+        packet_max: the bytes of a statement that the server refuses, and any that has more.
     """
 
-    __slots__ = ("init_connect", "read_at", "role", "way")
+    __slots__ = ("init_connect", "packet_max", "read_at", "role", "way")
 
     def __init__(self, read_at: float) -> None:
         self.read_at = read_at
         self.init_connect: tuple[bytes, ...] = ()
         self.role: bytes | None = None
         self.way = Way.RESET
+        self.packet_max = float("inf")
 
 
 class Plan:
@@ -206,7 +208,9 @@ class Plan:
             facts.way = Way.RENEWAL
             self.facts = facts
             return
-        init_connect, read_only, thread = about.rows[0]
+        init_connect, read_only, thread, packet_max = about.rows[0]
+        if packet_max is not None:
+            facts.packet_max = int(packet_max)
         self.was_writable = self.was_writable or not is_on(read_only)
         if int(thread) & THREAD_ID_MASK != conn.server_thread_id[0]:
             facts.way = Way.ROLLBACK  # who greeted is not who answers

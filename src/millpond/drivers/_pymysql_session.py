@@ -20,7 +20,6 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import operator
-import threading
 import time
 import types
 from _thread import get_ident
@@ -33,10 +32,17 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
-from millpond.errors import ConcurrentUse, joined
-
 from ._pymysql_proof import proves_itself
-from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, NO_BACKSLASH_ESCAPES, Session, packet
+from ._session import (
+    COM_QUERY,
+    IN_TRANSACTION,
+    MORE_RESULTS,
+    NO_BACKSLASH_ESCAPES,
+    Session,
+    explained,
+    packet,
+    used_by_two,
+)
 
 if TYPE_CHECKING:
     from ._pymysql_plan import Plan
@@ -177,6 +183,7 @@ class Listening(_Base):
     """What a connection class gains by listening; made into a class by :func:`listening`."""
 
     _millpond: Session
+    _millpond_length = 0  # of the last command
     _plainly = False  # values of plain types are encoded by PyMySQL's own encoders, as far as was looked
     _millpond_plan: Plan | None = None  # of the set-up under way, or of the last one
 
@@ -221,7 +228,7 @@ class Listening(_Base):
         session = self._millpond
         me = get_ident()
         if session.holder and session.holder != me:
-            raise used_by_two(session.holder, me)
+            raise used_by_two(session.holder, me, err.InterfaceError)
         session.holder = me
         text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)
         session.owed += 1  # from here on it is not clean, wherever this is broken off
@@ -238,7 +245,9 @@ class Listening(_Base):
             if isinstance(error, err.MySQLError) and self._sock is not None:
                 session.owed -= 1  # what was left of an earlier reply was an error: nothing has been sent
             session.holder = 0
+            self.explain(error, len(text))
             raise
+        self._millpond_length = len(text)
         session.holder = me  # reading what was left of an earlier reply has let go of it
         session.sent(text)
 
@@ -260,6 +269,7 @@ class Listening(_Base):
             else:
                 result.read()
         except Exception as error:
+            self.explain(error, self._millpond_length)
             self.hear_error(error)
             raise
         finally:
@@ -294,10 +304,19 @@ class Listening(_Base):
         self._read_query_result()
         return self._result.rows
 
-    def hear_error(self, error: Exception) -> None:
+    def hear_error(self, error: BaseException) -> None:
         """Take in an error; an ERR packet ends a reply, anything else leaves it where it was."""
         answered = isinstance(error, err.MySQLError) and self._sock is not None
         self._millpond.failed(error, answered=answered)
+
+    def explain(self, error: BaseException, length: int) -> None:
+        """Raise what a server would have told of a statement that was too long, if that is why the link broke."""
+        plan = self._millpond_plan
+        limit = float("inf") if plan is None or plan.facts is None else plan.facts.packet_max
+        told = explained(error, length, limit)
+        if told is not error:
+            self.hear_error(told)
+            raise told from error
 
     def hear_rollback(self, *, has_come: bool = False) -> bool:
         """Read the answer to the ROLLBACK that was sent when this connection was given back; it must be OK.
@@ -484,10 +503,13 @@ def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[
     session.limited = False
     try:
         plain: Any = super(Listening, conn)
-        plain._execute_command(COM_QUERY, text.encode(conn.encoding, "surrogateescape"))  # noqa: SLF001  as above
+        data = text.encode(conn.encoding, "surrogateescape")
+        conn._millpond_length = len(data)  # noqa: SLF001  as above
+        plain._execute_command(COM_QUERY, data)  # noqa: SLF001  as above
         result = ListeningResult(conn)
         result.read()
     except Exception as error:
+        conn.explain(error, conn._millpond_length)  # noqa: SLF001  as above
         conn.hear_error(error)
         raise
     finally:
@@ -519,17 +541,6 @@ def start_unbuffered(result: Any) -> None:
         result.unbuffered_active = False
         result.connection = None
         raise
-
-
-def used_by_two(holder: int, me: int) -> ConcurrentUse:
-    """Return the error that names both threads."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    other, this = names.get(holder, f"thread {holder}"), names.get(me, f"thread {me}")
-    text = (
-        f"two threads used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
-        "command. Let each thread take its own connection from the pool."
-    )
-    return joined(ConcurrentUse, err.InterfaceError)(text)
 
 
 # -- classes ---------------------------------------------------------------------------------------------------------

@@ -21,12 +21,15 @@ from __future__ import annotations
 import enum
 import re
 import struct
+import threading
 from typing import Any, Final
 
 from millpond._core.states import Fault
 from millpond._sql.cleanliness import LENGTH_MAX, Brand, is_clean_statement, is_transaction_control
+from millpond.errors import ConcurrentUse, joined
 
 from . import faults
+from .faults import number_of
 
 IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
 MORE_RESULTS: Final = 0x0008  # SERVER_MORE_RESULTS_EXISTS
@@ -38,6 +41,9 @@ COM_QUERY: Final = 0x03
 COM_PING: Final = 0x0E
 
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
+TOO_LONG: Final = 1153  # ER_NET_PACKET_TOO_LARGE: more than max_allowed_packet
+UNTOLD: Final = frozenset({2006, 2013, 2055})  # of a client that could not write all of it, and so has not read that
+
 CONTROL_LENGTH_MAX: Final = 128  # longer texts are not kept: they are no BEGIN, COMMIT or ROLLBACK
 
 # Statements that write nothing.  WITH may head an UPDATE or DELETE, and SET STATEMENT any statement.
@@ -191,7 +197,9 @@ class Session:
         if answered:  # it was the last packet of its reply
             self.owed -= 1
         fault = faults.classify(error)
-        if fault is Fault.GONE:
+        if number_of(error) == TOO_LONG:
+            self.beyond_reset = True  # the server closes the link, which says nothing of any other
+        elif fault is Fault.GONE:
             self.lost = True
         elif fault is Fault.READ_ONLY:
             self.role_suspect = True
@@ -216,6 +224,33 @@ class Session:
     def uncommitted(self) -> bool:
         """Say whether writes would be lost by a rollback; over a broken link they are lost already, with an error."""
         return self.wrote and not self.lost and bool(self.status & IN_TRANSACTION)
+
+
+def explained(error: BaseException, length: int, limit: float) -> BaseException:
+    """Return what a server would have told of a statement that was too long for it, if that is why the link broke.
+
+    It closes the link as soon as it has seen the length, and its error is lost if the client was still writing.
+    """
+    if length < limit or number_of(error) not in UNTOLD:
+        return error
+    text = (
+        f"Got a packet bigger than 'max_allowed_packet' bytes: the statement has {length:,}, the server takes "
+        f"{limit:,.0f}; it has closed the connection, and has not run the statement"
+    )
+    kind: Any = type(error)
+    told: BaseException = kind(msg=text, errno=TOO_LONG) if hasattr(error, "errno") else kind(TOO_LONG, text)
+    told.__cause__ = error
+    return told
+
+
+def used_by_two(holder: int, me: int, kind: type[BaseException]) -> ConcurrentUse:
+    """Return the error that names both threads."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    other, this = names.get(holder, f"thread {holder}"), names.get(me, f"thread {me}")
+    return joined(ConcurrentUse, kind)(
+        f"two threads used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
+        "command. Let each thread take its own connection from the pool."
+    )
 
 
 def brand_of(version: str) -> Brand:

@@ -20,17 +20,25 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 import types
 from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from millpond.errors import ConcurrentUse, joined
-
 from . import faults
-from ._model_session import ASK_SPARED, Abilities, Facts, as_text, identifier, is_on, quoted, set_role, split
+from ._model_session import (
+    ASK_SPARED,
+    SQL_MODE_AT,
+    Abilities,
+    Facts,
+    as_text,
+    identifier,
+    is_on,
+    quoted,
+    set_role,
+    split,
+)
 from ._session import IN_TRANSACTION, UTF8, Session, Way
 from ._watchdog import Guard, duplicate, has_news, keep_alive, shut, unpatched_poll, wait_for_news, watchdog
 from .dbapi import DbapiDriver, OnConnect, Reset
@@ -209,7 +217,8 @@ class WatchedDriver(DbapiDriver):
         """Make the model session out of what the server told."""
         facts = Facts(time.monotonic())
         told = [None if value is None else as_text(value) for value in row]
-        charset, collation, autocommit, facts.schema, thread, init_connect, read_only = told[:7]
+        charset, collation, autocommit, facts.schema, thread, init_connect, read_only, packet_max = told[:8]
+        facts.packet_max = int(packet_max or 0) or facts.packet_max
         facts.charset = charset or ""
         facts.autocommit = autocommit == "1"
         self._took_writes = self._took_writes or not is_on(read_only)
@@ -218,7 +227,10 @@ class WatchedDriver(DbapiDriver):
         parts += [
             f"{name} = {quoted(ours or '')}"
             for name, ours, general in zip(
-                ("sql_mode", "time_zone", abilities.isolation), told[7:13:2], told[8:13:2], strict=True
+                ("sql_mode", "time_zone", abilities.isolation),
+                told[SQL_MODE_AT:14:2],
+                told[SQL_MODE_AT + 1 : 14 : 2],
+                strict=True,
             )
             if ours != general
         ]
@@ -226,7 +238,7 @@ class WatchedDriver(DbapiDriver):
         if init_connect and as_text(self.ask(conn, [ASK_SPARED])[0][0][0]) == "0":
             before = split(init_connect)
         if abilities.roles:
-            facts.role = set_role(told[13] or "NONE", abilities.brand)
+            facts.role = set_role(told[14] or "NONE", abilities.brand)
         facts.restoring = (*before, f"SET {', '.join(parts)}")
         return facts
 
@@ -492,13 +504,3 @@ class WatchedDriver(DbapiDriver):
                 self.last_words(conn)
         except Exception as error:  # noqa: BLE001  it is being given up; that it was dead is no news
             logger.debug("closing a connection failed: %r", error)
-
-
-def used_by_two(holder: int, me: int, kind: type[BaseException]) -> ConcurrentUse:
-    """Return the error that names both threads."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    other, this = names.get(holder, f"thread {holder}"), names.get(me, f"thread {me}")
-    return joined(ConcurrentUse, kind)(
-        f"two threads used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
-        "command. Let each thread take its own connection from the pool."
-    )

@@ -337,3 +337,35 @@ def test_a_forked_child_leaves_the_parents_session_alone(road: Road) -> None:
     assert (child, 0) == os.waitpid(child, 0)
     with pool.connection() as conn:
         assert first == thread_of(conn)
+
+
+TOO_LONG = pytest.mark.parametrize("length", [(1 << 20) + 2048, 8 << 20], ids=["just", "by far"])
+
+
+def assert_called_too_long(road: Road, length: int) -> None:
+    """It is error 1153 however the link broke, and costs its own connection only."""
+    ((before,),) = ask(road.root(), "SELECT @@global.max_allowed_packet")
+    ask(road.root(), f"SET GLOBAL max_allowed_packet = {1 << 20}")
+    try:
+        pool = road.pool()
+        with pool.connection() as conn:
+            first = thread_of(conn)
+            with pytest.raises(road.module.OperationalError) as told:
+                ask(conn, f"SELECT LENGTH('{'x' * length}')")
+        assert 1153 == number_of(told.value)
+        with pool.connection() as conn:
+            assert first != thread_of(conn)
+    finally:
+        ask(road.root(), f"SET GLOBAL max_allowed_packet = {before}")
+
+
+@TOO_LONG
+def test_a_statement_that_is_too_long_is_called_that(polled_road: Road, length: int) -> None:
+    """In the clear the server's own error gets through where the statement is just too long."""
+    assert_called_too_long(polled_road, length)
+
+
+@TOO_LONG
+def test_under_tls_a_statement_that_is_too_long_is_called_that(polled_tls_road: Road, length: int) -> None:
+    """Under TLS it gets lost sooner."""
+    assert_called_too_long(polled_tls_road, length)
