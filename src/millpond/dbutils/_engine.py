@@ -247,7 +247,7 @@ class SteadyDriver(Driver[SteadyDBConnection]):
         if not self._full:
             return not _careful.in_transaction(conn)
         if self._proves is None:
-            return not activity.used
+            return not activity.used and not _careful.in_transaction(conn)
         if not self._proves(conn._con):
             return False
         activity.touched = activity.unsure = activity.used = False

@@ -64,8 +64,10 @@ LOCAL: Final = frozenset(
 LOCAL_ROWS: Final = {
     "pymysql": frozenset({"Cursor"}),
     "mysqlclient": frozenset({"CursorStoreResultMixIn"}),
-    "psycopg": frozenset({"Cursor", "ClientCursor"}),
+    "psycopg": frozenset({"Cursor"}),
 }
+#: Classes made from these that have not.
+REMOTE_ROWS: Final = frozenset({"SSCursor", "ServerCursor"})
 HAVE_THEIR_ROWS: set[type[Any]] = set()
 
 
@@ -430,9 +432,11 @@ class SteadyDBCursor:
         kind: type[Any] = own.__class__
         kinds = {base.__name__ for base in kind.__mro__}
         driver = self._con._source.name
-        if driver in LOCAL_ROWS and kinds & LOCAL_ROWS[driver] and "SSCursor" not in kinds:
+        if driver in LOCAL_ROWS and kinds & LOCAL_ROWS[driver] and not kinds & REMOTE_ROWS:
             HAVE_THEIR_ROWS.add(kind)
             return None
+        if driver == "psycopg2" and own.name is None:
+            return None  # one class for both kinds: one with a name has its rows on the server
         return checkout.note(self)
 
     def __reduce__(self) -> Any:
@@ -585,7 +589,10 @@ class SteadyDBCursor:
         if name.startswith(("execute", "call")):
             return self._runner(name)
         self._check_held(name)
-        return getattr(cursor, name)
+        found = getattr(cursor, name)
+        if callable(found):
+            self._con._policy.touch(self._con)  # copy(), stream(), nextset(): whatever they do is not watched
+        return found
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):

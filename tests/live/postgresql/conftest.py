@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from millpond.testing import ScratchPostgreSQL
+
+from .scenes import Scene
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +20,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[ScratchPostgreSQL]:
     left_out: list[str] = pytestconfig.getoption("--without") or []
     if "postgresql" in left_out:
         pytest.skip("left out by --without postgresql")
-    with ScratchPostgreSQL(options={"max_connections": 40}) as running:
+    with ScratchPostgreSQL(options={"max_connections": 60, "deadlock_timeout": "100ms"}) as running:
         yield running
 
 
@@ -25,3 +28,37 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[ScratchPostgreSQL]:
 def driver(request: pytest.FixtureRequest) -> Any:
     """Return the module of psycopg 2, and of psycopg 3."""
     return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def scene(postgresql: ScratchPostgreSQL, driver: Any) -> Iterator[Scene]:
+    """Return a role with a schema of its own, for each driver in turn."""
+    with contextlib.ExitStack() as closing:
+        yield Scene(postgresql, driver, closing)
+
+
+@pytest.fixture(params=["dbutils", "millpond.dbutils"])
+def package(request: pytest.FixtureRequest) -> str:
+    """Return DBUtils itself, and then the drop-in, by name."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def is_ours(package: str) -> bool:
+    """Say whether it is the drop-in."""
+    return package.startswith("millpond.")
+
+
+@pytest.fixture
+def pool_of(package: str, scene: Scene) -> Iterator[Callable[..., Any]]:
+    """Return a function that makes a pool of either on the scene's schema; closed after the test."""
+    pooled = importlib.import_module(f"{package}.pooled_db")
+    with contextlib.ExitStack() as closing:
+
+        def make(creator: Any = None, **settings: Any) -> Any:
+            pool = pooled.PooledDB(creator or scene.driver, **{**scene.args, **settings})
+            closing.callback(pool.close)
+            return pool
+
+        yield make
