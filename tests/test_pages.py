@@ -18,6 +18,7 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md"
 # Pages whose every path is checked, and the folders below which one may be meant.
 GUIDES = {
     "README.md": [ROOT],
+    "bench/README.md": [ROOT, ROOT / "bench"],
     "CONTRIBUTING.md": [ROOT],
     "docs/ARCHITECTURE.md": [ROOT, PACKAGE, PACKAGE / "dbutils", PACKAGE / "cli/demo"],
 }

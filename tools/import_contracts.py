@@ -6,7 +6,7 @@ Both are closed rules: a module or a dependency that is added later is under the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from grimp import ImportGraph
@@ -42,11 +42,9 @@ class StandardLibraryOnly(_Offences):
 
     def offences(self, graph: ImportGraph) -> Iterator[tuple[str, str]]:
         """Yield importer and imported for each import that is not allowed."""
-        for module in self.modules:
-            for importer in _family(graph, module):
-                for imported in graph.find_modules_directly_imported_by(importer):
-                    if not self._is_allowed(module, importer, imported):
-                        yield importer, imported
+        for module, importer, imported in _imports(graph, self.modules):
+            if not self._is_allowed(module, importer, imported):
+                yield importer, imported
 
     def _is_allowed(self, module: str, importer: str, imported: str) -> bool:
         top = imported.partition(".")[0]
@@ -70,13 +68,19 @@ class PublicNamesOnly(_Offences):
 
     def offences(self, graph: ImportGraph) -> Iterator[tuple[str, str]]:
         """Yield importer and imported for each import of something private."""
-        for module in self.modules:
-            for importer in _family(graph, module):
-                for imported in graph.find_modules_directly_imported_by(importer):
-                    private = any(part.startswith("_") for part in imported.split("."))
-                    ours = imported.partition(".")[0] == module.partition(".")[0]
-                    if private and ours and not _is_below(imported, module):
-                        yield importer, imported
+        for module, importer, imported in _imports(graph, self.modules):
+            private = any(part.startswith("_") for part in imported.split("."))
+            ours = imported.partition(".")[0] == module.partition(".")[0]
+            if private and ours and not _is_below(imported, module):
+                yield importer, imported
+
+
+def _imports(graph: ImportGraph, modules: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield each import by one of *modules* or below it: that module, the importer, and what it imports."""
+    for module in modules:
+        for importer in _family(graph, module):
+            for imported in graph.find_modules_directly_imported_by(importer):
+                yield module, importer, imported
 
 
 def _family(graph: ImportGraph, module: str) -> set[str]:
