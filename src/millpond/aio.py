@@ -9,6 +9,7 @@ Rules:
 - There is no await between a connection being granted and the lease that holds it.
 - Finalizers run in any thread: they append to a list and nudge the loop, and call nothing else of ours.
 - Timers and the loop hold the pool weakly.  After ``close()`` no task, timer or connection of the pool is left.
+- The end of the loop is to a pool what ``close()`` is, but that it waits for hardly anything (see ``_aio_crew.py``).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._aio_crew import TaskCrew
 from ._core import conversations
 from ._core.states import FOREVER, Notice, Reason, Slot, Verb
 from ._shell import PARTING_S, C, Shell, register
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _getframe = sys._getframe
 current_task = asyncio.current_task
+LAST_S = 0.5  # what is not given back so long after its loop has begun to end is taken away
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,10 @@ class Waiter:
         if self.timer is not None:
             self._drop_timer()
         if not future.done():  # it was not cancelled
-            future.set_result(None)
+            try:
+                future.set_result(None)
+            except RuntimeError:  # its loop is closed
+                return
 
     def rise(self) -> None:
         """Its task was called away."""
@@ -208,6 +214,7 @@ class AsyncPool(Shell[C]):
     _lease_kind: type[AsyncLease[C]]
     _resolve = staticmethod(resolve)
     _driver: AsyncDriver[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once
+    _crew: TaskCrew
 
     def __init__(
         self,
@@ -266,10 +273,11 @@ class AsyncPool(Shell[C]):
 
     def _begin(self) -> None:
         """Make everything that must not be shared with a forked child."""
+        if hasattr(self, "_crew"):
+            self._crew.forget()
         self._loop: AbstractEventLoop | None = None
         self._myself: weakref.ref[Any] = weakref.ref(self)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._dials: set[asyncio.Task[Any]] = set()  # those of them that connect
+        self._crew = TaskCrew()
         self._timer: asyncio.TimerHandle | None = None
         self._clock = self._clockwork.clock
         self._sleepers = Sleepers(self._clock)
@@ -366,14 +374,13 @@ class AsyncPool(Shell[C]):
         until = self._clock() + timeout_of(timeout, timeout)
         self._guard()
         self._decide(self._ledger.close)
-        for dial in list(self._dials):
-            dial.cancel()
+        self._crew.call_dials_off()
         if _get_running_loop() is None:
             return self._close_without_loop()
-        if not self._ledger.slots and not self._tasks:
+        if not self._ledger.slots and self._crew.rests:
             self._rest()
             return NOTHING
-        return Remainder(self._spawn(self._finish(until)))
+        return Remainder(self._crew.spawn_closer(lambda: self._finish(until)))
 
     async def __aenter__(self) -> Self:
         self._bind()
@@ -391,6 +398,7 @@ class AsyncPool(Shell[C]):
                 return
         self._loop = asyncio.get_running_loop()
         self._sleepers.bind(self._loop)
+        self._crew.bind(self._loop, weakref.WeakMethod(self._end_with_loop))
         self._decide(lambda: self._ledger.look(self._clock()))
 
     def _guard(self) -> None:
@@ -415,24 +423,15 @@ class AsyncPool(Shell[C]):
             )
         raise self._error(WrongEventLoop, text)
 
-    def _spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
-        """Run *work* in a task of the pool, in a copy of *context*."""
-        assert self._loop is not None, "bug: a pool without a loop has nothing to do"
-        create = self._loop.create_task
-        task: asyncio.Task[T] = create(work) if context is None else context.run(create, work)
-        if not task.done():  # an eager one may have ended
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return task
-
     def _is_over(self) -> bool:
         """Say whether nothing can be started any more."""
         return self._loop is None or self._loop.is_closed()
 
     def _part_at_exit(self) -> None:
-        if not self._is_over():
-            self._loop = None  # it does not run any more, or not for us
+        loop, self._loop = self._loop, None  # it does not run any more, or not for us
         super()._part_at_exit()
+        if loop is None or not loop.is_running():  # whoever has the others will never give them back
+            self._decide(self._ledger.take_all)
 
     # ------------------------------------------------------------------ the slow path
     def _checkout(self, timeout: float | None, popped: Slot | None) -> Generator[Any, Any, Slot]:
@@ -452,7 +451,7 @@ class AsyncPool(Shell[C]):
             self._nudge()
             return NOTHING
         if slot.conn is not None and self._driver.role_suspect(slot.conn) and not self._driver.in_flight(slot.conn):
-            return Remainder(self._spawn(self._look_into_role(slot, exc_type)))
+            return Remainder(self._crew.spawn(lambda: self._look_into_role(slot, exc_type)))
         conversation = self._take_back(slot, exc_type)
         return NOTHING if conversation is None else self._go_on(conversation)
 
@@ -463,7 +462,7 @@ class AsyncPool(Shell[C]):
         if self._ledger.looks_into_role(now):
             until = now + self._limits.check_timeout_s
             with contextlib.suppress(TimeoutError):  # it has not answered: that is no proof
-                lost = await self._bounded(self._driver.has_lost_role(slot.conn, until), until)
+                lost = await self._bounded(lambda: self._driver.has_lost_role(slot.conn, until), until)
         if lost:
             self._decide(lambda: self._ledger.drain(Reason.ROLE))
         conversation = self._take_back(slot, exc_type)
@@ -484,7 +483,7 @@ class AsyncPool(Shell[C]):
             return NOTHING
         finally:
             self._deliver()
-        return Remainder(self._spawn(self._reset_and_shelve(conversation, slot, until)))
+        return Remainder(self._crew.spawn(lambda: self._reset_and_shelve(conversation, slot, until)))
 
     async def _reset_and_shelve(self, conversation: Generator[Request, Any, None], slot: Slot, until: float) -> None:
         try:
@@ -528,7 +527,7 @@ class AsyncPool(Shell[C]):
     # ------------------------------------------------------------------ verbs
     async def _open(self, slot: Slot, until: float) -> C:
         slot.asker = None  # it keeps a context alive
-        conn: C = await self._bounded(self._driver.open(until), until, late=self._part_late)
+        conn: C = await self._bounded(lambda: self._driver.open(until), until, late=self._part_late)
         if type(conn) is not self._kind:
             self._meet(conn)
         return conn
@@ -538,29 +537,32 @@ class AsyncPool(Shell[C]):
         if answered is not None:
             return answered
         try:
-            alive: bool = await self._bounded(self._driver.is_alive(slot.conn, until), until)
+            alive: bool = await self._bounded(lambda: self._driver.is_alive(slot.conn, until), until)
         except Exception:  # noqa: BLE001  whatever it is, this connection has not answered
             return False
         return alive
 
     async def _reset(self, slot: Slot, until: float) -> bool:
-        clean: bool = await self._bounded(self._driver.reset(slot.conn, until), until)
+        clean: bool = await self._bounded(lambda: self._driver.reset(slot.conn, until), until)
         return clean
 
     async def _collect(self, slot: Slot, until: float) -> bool | None:
         patience = max(until, self._clock()) + self._limits.check_timeout_s
-        clean: bool | None = await self._bounded(self._driver.collect(slot.conn, until), patience)
+        clean: bool | None = await self._bounded(lambda: self._driver.collect(slot.conn, until), patience)
         return clean
 
     async def _bounded(
-        self, work: Coroutine[Any, Any, T], until: float, late: Callable[[asyncio.Task[T]], None] | None = None
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        until: float,
+        late: Callable[[asyncio.Task[T]], None] | None = None,
     ) -> T:
         """Return what *work* returns, or cancel it; what it returns all the same is for *late* to see to.
 
         Raises:
             TimeoutError: it was not done by *until*.
         """
-        task = self._spawn(work)
+        task = self._crew.spawn(work)
         try:
             await asyncio.wait((task,), timeout=max(0.0, until - self._clock()))
             if task.done():
@@ -598,13 +600,10 @@ class AsyncPool(Shell[C]):
             self._arm()
         elif notice is Notice.DIAL:
             asker = subject.asker
-            dial = self._spawn(self._dial(subject), None if asker is None else asker.context)
-            if not dial.done():
-                self._dials.add(dial)
-                dial.add_done_callback(self._dials.discard)
+            self._crew.spawn_dial(lambda: self._dial(subject), None if asker is None else asker.context)
         else:
             assert notice is Notice.TEND, f"bug: unknown notice {notice}"
-            _ = self._spawn(self._tend())
+            _ = self._crew.spawn(self._tend)
 
     async def _dial(self, slot: Slot) -> None:
         await self._converse(conversations.dial(self._ledger, slot))
@@ -615,7 +614,7 @@ class AsyncPool(Shell[C]):
     def _part(self, conn: C) -> None:
         left: Awaitable[Any] | None = self._driver_close(conn)
         if left is not None:
-            _ = self._spawn(self._see_off(left))
+            self._crew.see_off(left)
 
     def _driver_close(self, conn: C) -> Any:
         left = super()._driver_close(conn)
@@ -623,10 +622,6 @@ class AsyncPool(Shell[C]):
             abandon(left)
             return None
         return left
-
-    async def _see_off(self, left: Awaitable[Any]) -> None:
-        with contextlib.suppress(Exception):  # it is being given up; that it was dead is no news
-            await left
 
     def _task_names(self) -> dict[int, str]:
         if self._is_over():
@@ -674,7 +669,10 @@ class AsyncPool(Shell[C]):
         if out:
             text = f"{self!r} was closed while no event loop runs, and {out} of its connections are out: they are cut"
             warnings.warn(text, ResourceWarning, stacklevel=3)
-            self._cut_what_is_out()
+            if self._is_over():  # whoever has them will never give them back
+                self._decide(self._ledger.take_all)
+            else:
+                self._cut_what_is_out()
         self._rest()
         return NOTHING
 
@@ -688,14 +686,19 @@ class AsyncPool(Shell[C]):
         if not in_time:
             self._cut_what_is_out()
         self._rest()
-        me = current_task()
-        others = {task for task in self._tasks if task is not me}
-        if others:
-            _, late = await asyncio.wait(others, timeout=max(until - self._clock(), PARTING_S))
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=PARTING_S)
+        await self._crew.join(self._clock, max(until, self._clock() + PARTING_S), PARTING_S)
+
+    async def _end_with_loop(self) -> None:
+        """Close what is left, for the loop is about to end: all tasks have been cancelled, and most are gone."""
+        self._decide(self._ledger.close)
+        self._crew.call_dials_off()
+        self._crew.cancel_closers()
+        self._rang()
+        if self._ledger.slots and not self._crew.is_alone():  # others are being ended too, and may hold some
+            await self._converse(self._emptying(self._clock() + LAST_S))
+        self._decide(self._ledger.take_all)
+        self._rest()
+        await self._crew.join(self._clock, self._clock() + PARTING_S, LAST_S)
 
 
 def give_up(task: asyncio.Task[T], late: Callable[[asyncio.Task[T]], None] | None) -> None:

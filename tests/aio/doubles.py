@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from millpond import AsyncPool
 from millpond._core.states import Fault
 from millpond.aio import Clockwork
-from millpond.drivers.aio import AsyncDriver
+from millpond.drivers.aio import AsyncDriver, Remaining
 
 T = TypeVar("T")
 
@@ -200,7 +200,7 @@ class ToldDriver(AsyncDriver[Connection]):
         """Close it, and leave a farewell to be waited for."""
         assert conn not in self.closed, f"{conn!r} was closed twice"
         self.closed.append(conn)
-        return self.say_farewell()
+        return Remaining(self.say_farewell)
 
     async def say_farewell(self) -> None:
         """Wait for the other end."""

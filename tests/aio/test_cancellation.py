@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -345,39 +344,3 @@ def test_a_connection_that_lands_after_its_dial_was_given_up_is_closed() -> None
         assert not driver.left_open
 
     run(main)
-
-
-def ended(work: Coroutine[Any, Any, None]) -> None:
-    """Run *work* until its loop ends, as it does in ``asyncio.run``: everything is cancelled, the loop is closed."""
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
-    loop.run_until_complete(asyncio.sleep(0.05))
-    pending = asyncio.all_tasks(loop)
-    for one in pending:
-        one.cancel()
-    loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-    assert task.cancelled()
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    left = asyncio.all_tasks(loop)
-    assert not left, f"tasks are left: {left}"
-    loop.close()
-
-
-@pytest.mark.parametrize("stage", ["dial", "statement", "queue", "return"])
-def test_a_loop_that_closes_takes_the_pool_with_it(stage: str) -> None:
-    """Whatever the pool was doing when its loop ended: nothing is left open, and nothing hangs."""
-    driver = ToldDriver()
-    driver.open_s = 30.0 if stage == "dial" else 0.0
-    pool = AsyncPool(driver, max_size=1)
-
-    async def main() -> None:
-        async with pool, pool.connection() as conn:
-            if stage == "queue":
-                _ = await pool.connection()
-            await conn.work(seconds=30.0 if stage == "statement" else 0.0, dirties=True)
-            driver.step_s = 30.0
-            await conn.close()
-
-    ended(main())
-    assert not driver.left_open
-    assert "closed" in repr(pool)

@@ -93,8 +93,9 @@ def test_a_stream_that_a_cancelled_transaction_left_is_closed_with_it() -> None:
             begun.append(made)
             first(made)
 
-        sys.set_asyncgen_hooks(firstiter=note)
         async with AsyncDatabase("sqlite://", max_size=1) as db:
+            assert 1 == await db.select_value("SELECT 1")  # from here on the pool begins no generator of its own
+            sys.set_asyncgen_hooks(firstiter=note)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(leave_and_wait(db), 0.2)
             assert begun

@@ -31,7 +31,7 @@ from millpond import (
 )
 from millpond.observer import Event
 
-from .doubles import BadPassword, ServerGone, ToldDriver, pool_of, run
+from .doubles import BadPassword, Connection, ServerGone, ToldDriver, pool_of, run
 
 
 def test_importing_millpond_pulls_in_no_asyncio() -> None:
@@ -668,22 +668,29 @@ def test_close_is_done_awaited_or_not() -> None:
 
 
 def test_close_without_a_running_loop_does_what_can_be_done() -> None:
-    """Idle connections are closed; connections that are out are cut, with a warning."""
-    driver = ToldDriver()
-    pool = AsyncPool(driver, max_size=2)
-    loop = asyncio.new_event_loop()
+    """Idle connections are closed, with a warning; those that are out are cut, and closed where nobody has them now."""
+    for loop_is_closed, expected in ((False, (1, 1)), (True, (0, 2))):
+        driver = ToldDriver()
+        pool = AsyncPool(driver, max_size=2)
+        loop = asyncio.new_event_loop()
 
-    async def use() -> Any:
-        first, second = await pool.connection(), await pool.connection()
-        await first.close()
-        return second
+        async def use(pool: AsyncPool[Connection] = pool) -> Any:
+            first, second = await pool.connection(), await pool.connection()
+            await first.close()
+            return second
 
-    kept = loop.run_until_complete(use())
-    loop.close()
-    with pytest.warns(ResourceWarning, match="closed while no event loop runs, and 1 of its connections are out"):
-        pool.close()  # type: ignore[unused-awaitable]  # that is the test
-    assert (1, 1) == (len(driver.cuts), len(driver.closed))
-    assert "<millpond lease" in repr(kept)
+        kept = loop.run_until_complete(use())
+        if loop_is_closed:
+            loop.close()
+        with pytest.warns(ResourceWarning, match="closed while no event loop runs, and 1 of its connections are out"):
+            pool.close()  # type: ignore[unused-awaitable]  # that is the test
+        assert expected == (len(driver.cuts), len(driver.closed))
+        assert "<millpond lease" in repr(kept)
+        if not loop_is_closed:
+            loop.run_until_complete(kept.close())
+            loop.run_until_complete(asyncio.sleep(0))
+            assert not driver.left_open
+            loop.close()
 
 
 def test_a_pool_that_is_forgotten_says_so() -> None:

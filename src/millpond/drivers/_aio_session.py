@@ -30,7 +30,7 @@ from millpond.url import MYSQL_OPTIONS, SSL_MODES, Parser
 
 from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, Steps
 from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session, Way, packet
-from .aio import AiodbDriver, answer_of
+from .aio import AiodbDriver, Remaining, answer_of
 from .dbapi import OnConnect, Reset, shut_down
 
 T = TypeVar("T")
@@ -327,7 +327,8 @@ class Killer:
             conn = await asyncio.wait_for(self._connect(), KILL_S)
             try:
                 while self._victims:
-                    await self._kill_one(conn, self._victims.popleft())
+                    await self._kill_one(conn, self._victims[0])
+                    self._victims.popleft()
             finally:
                 conn.close()
         finally:
@@ -631,7 +632,9 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         link = conn.link if session is not None else None
         wait_gone = conn.wait_gone if link is not None else None
         hang_up(conn, link, runs=runs)
-        return self._see_off(link, wait_gone, thread_id) if link is not None or runs else None
+        if link is None and not runs:
+            return None
+        return Remaining(functools.partial(self._see_off, link, wait_gone, thread_id))
 
     async def _see_off(self, link: Any, wait_gone: Callable[[], Awaitable[None]] | None, thread_id: int) -> None:
         """Wait until what was written has gone, and end what runs."""
@@ -640,10 +643,12 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
                 await self._killer.kill(thread_id)
         if wait_gone is not None:
             going = asyncio.ensure_future(quietly(wait_gone))
-            await asyncio.wait((going,), timeout=FAREWELL_S)
-            if not going.done():
-                going.cancel()
-                link.abort()
+            try:
+                await asyncio.wait((going,), timeout=FAREWELL_S)
+            finally:
+                if not going.done():
+                    going.cancel()
+                    link.abort()
 
     # -- capabilities ----------------------------------------------------------------------------------------------
     def fileno(self, conn: Any) -> int | None:

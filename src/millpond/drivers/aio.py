@@ -5,6 +5,8 @@ Why: what can be asked of a connection without waiting is the same for every dri
 
 Rules: an operation may be cancelled at each of its awaits, and then leaves a connection that :meth:`AsyncDriver.close`
 can close.  Closing itself never waits: what is left to be waited for afterwards is returned, for the pool to see to.
+That may be dropped, or be awaited again by another task when the first one was cancelled with its loop: so it is no
+bare coroutine but a :class:`Remaining`, or anything else of which both is true.
 It must not import a driver, nor asyncio, before somebody asks for a connection.
 Other packages add adapters by an entry point in the group ``millpond.async_drivers``: its name is the driver's, as in
 ``mysql+NAME://`` and ``driver="NAME"``, and it leads to a subclass of :class:`AiodbDriver`, or of :class:`AsyncDriver`
@@ -16,7 +18,7 @@ from __future__ import annotations
 import abc
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from millpond._core.states import Fault
@@ -40,6 +42,22 @@ GROUP = "millpond.async_drivers"
 MYSQL_NAMES = ("asyncmy", "aiomysql")  # in this order, where a URL leaves the choice to us
 
 
+class Remaining:
+    """What is left to be waited for: nothing is begun before it is awaited, and every await begins it anew.
+
+    Args:
+        begin: makes the coroutine that does it.
+    """
+
+    __slots__ = ("_begin",)
+
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._begin = begin
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._begin().__await__()
+
+
 class AsyncDriver(Adapter[C]):
     """The base of all adapters of drivers that tasks wait for."""
 
@@ -61,7 +79,7 @@ class AsyncDriver(Adapter[C]):
 
     @abc.abstractmethod
     def close(self, conn: C) -> Awaitable[object] | None:
-        """Say goodbye and close, now; return what is left to be waited for, if anything.
+        """Say goodbye and close, now; return what is left to be waited for, if anything (a :class:`Remaining`).
 
         A statement that is still running is ended on the server where that is possible.
         """
@@ -278,4 +296,4 @@ def adapter_named(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-__all__ = ["AiodbDriver", "AsyncDriver", "adapter_named", "answer_of", "module_of", "resolve"]
+__all__ = ["AiodbDriver", "AsyncDriver", "Remaining", "adapter_named", "answer_of", "module_of", "resolve"]

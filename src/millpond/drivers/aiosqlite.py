@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import sqlite3
 import threading
@@ -164,8 +165,8 @@ class AiosqliteDriver(AiodbDriver[Any]):
 
     def in_flight(self, conn: Any) -> bool | None:
         """Say whether its thread still has something to do."""
-        todo: deque[None] | None = getattr(conn, "todo", None)
-        return None if todo is None else bool(todo)
+        duties: Duties | None = getattr(conn, "duties", None)
+        return None if duties is None else bool(duties.todo)
 
     def uncommitted(self, conn: Any) -> bool:
         """Say whether writes would be lost by a rollback now."""
@@ -195,10 +196,9 @@ class Counting:
 
     def __init__(self, connector: Callable[[], sqlite3.Connection], chunk: int) -> None:
         super().__init__(connector, chunk)  # type: ignore[call-arg]  # aiosqlite's own
-        self.todo: deque[None] = deque()  # one entry a call; the thread takes out what it has done
+        self.duties = Duties()
         self.lent: list[weakref.ref[Any]] = []
         self.raw_lent: list[weakref.ref[sqlite3.Cursor]] = []
-        self.given_up = False
         thread_of(self).daemon = True  # a program that forgets to close its pool ends all the same
 
     async def dial(self) -> None:
@@ -216,23 +216,44 @@ class Counting:
 
     async def _ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Have the thread do something, and wait for what comes of it."""
-
-        def do_it() -> Any:
-            try:
-                if self.given_up:
-                    raise sqlite3.OperationalError("interrupted")
-                return function(*args, **kwargs)
-            finally:
-                self.todo.pop()
-
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.todo.append(None)
-        self._tx.put_nowait((Reply(answer), do_it))
+        self.duties.todo.append(None)
+        self._tx.put_nowait((Reply(answer), Duty(self.duties, functools.partial(function, *args, **kwargs))))
         return await answer
 
     def stop(self) -> Ending | None:
         """Close the file and end the thread, as aiosqlite's own method does."""
-        return Ending(self, sqlite3.Connection.close, runs=bool(self.todo)) if self._running else None
+        return Ending(self, sqlite3.Connection.close, runs=bool(self.duties.todo)) if self._running else None
+
+
+class Duties:
+    """What a connection's thread has still to do, and whether it still should."""
+
+    __slots__ = ("given_up", "todo")
+
+    def __init__(self) -> None:
+        self.todo: deque[None] = deque()  # one entry a call; the thread takes out what it has done
+        self.given_up = False
+
+
+class Duty:
+    """One of them; a thread that waits for the next one holds the last, which must hold no connection by then."""
+
+    __slots__ = ("_duties", "_work")
+
+    def __init__(self, duties: Duties, work: Callable[[], Any]) -> None:
+        self._duties = duties
+        self._work: Callable[[], Any] | None = work
+
+    def __call__(self) -> Any:
+        """Do it, unless the connection was given up meanwhile."""
+        work, self._work = self._work, None
+        try:
+            if self._duties.given_up or work is None:
+                raise sqlite3.OperationalError("interrupted")
+            return work()
+        finally:
+            self._duties.todo.pop()
 
 
 class Reply:
@@ -273,7 +294,9 @@ class Ending:
         self._ended = threading.Event()
         self._waiting: asyncio.Future[None] | None = None
         conn._running = False  # noqa: SLF001  aiosqlite's word for "may be asked"
-        conn.given_up = True
+        duties: Duties | None = getattr(conn, "duties", None)
+        if duties is not None:
+            duties.given_up = True
         thread: Any = thread_of(conn)
         if not thread.is_alive():  # whoever opened it was called away before that, or it has ended
             self._ended.set()
