@@ -62,6 +62,7 @@ class Cursor:
     """Runs everything, with no rows for an answer; fails when the other end is closed."""
 
     description = None
+    name = None
 
     def __enter__(self) -> Self:
         return self
