@@ -96,7 +96,7 @@ REFUSALS: dict[str, tuple[str, Any, str]] = {
     "two styles": ("a = %s AND b = :b", (1, 2), "use one of the two"),
     "an open string": ("a = %s AND b = 'x", (1,), "never closed; it begins at character 16"),
     "a list where none can be": ("a = %s", ([1, 2],), "a list can only stand right after IN"),
-    "a dict as a value": ("a = %s", ({"a": 1},), "value number 1 is a dict"),
+    "a dict as a value": ("a = %s", ({"a": 1},), r"value number 1 is a dict.* as of json\.dumps"),
     "no list after IN": ("a IN %s", (5,), "stands right after IN"),
     "a list within a list": ("a IN %s", ([1, [2]],), "mixes single values and rows"),
     "rows of two lengths": ("(a, b) IN %s", ([(1, 2), (3,)],), "rows of different lengths"),
@@ -129,3 +129,21 @@ def test_many_rows_are_checked_without_being_copied() -> None:
         template.bind_rows([(1, 2), (3,)])
     with pytest.raises(Misbound, match="one row of many"):
         template.bind_rows([(1, [2])])
+    with pytest.raises(Misbound, match=r"value b is a dict.* as of json\.dumps"):
+        named.bind_rows([{"b": {}, "a": 1}])
+
+
+def test_what_a_driver_would_describe_instead_of_binding_is_refused() -> None:
+    """A memoryview goes to drivers that bind its bytes; those of the MySQL family would write its repr."""
+    view = memoryview(b"x")
+    describing = Marks(takes_views=False)
+    assert ("a = ?", (view,)) == bind("a = %s", (view,), Marks("?"))
+    with pytest.raises(Misbound, match=r"value number 1 is a memoryview.* give bytes"):
+        bind("a = %s", (view,), describing)
+    for marks in (Marks(), describing):
+        template = Template("INSERT INTO t VALUES (%s)", Dialect.MYSQL, marks)
+        if marks.takes_views:
+            assert [(view,)] == template.bind_rows([(view,)])
+        else:
+            with pytest.raises(Misbound, match="memoryview"):
+                template.bind_rows([(view,)])

@@ -179,6 +179,15 @@ def test_writes_are_written_for_each_dialect() -> None:
     assert f"{insert} AS `new row` ON DUPLICATE KEY UPDATE `n`=`new row`.`n`" == upsert_text(
         MYSQL, "t", columns, key, update
     )
+    for table, quoted in (
+        ("new row", "`new row`"),
+        ("s.New Row", "`s`.`New Row`"),
+        (("s", "NEW ROW"), "`s`.`NEW ROW`"),
+    ):
+        assert (
+            f"INSERT INTO {quoted} (`id`, `n`) VALUES (%s, %s) AS `newer row` "
+            "ON DUPLICATE KEY UPDATE `n`=`newer row`.`n`"
+        ) == upsert_text(MYSQL, table, columns, key, update)
     for dialect in (MARIADB, OLD_MYSQL):
         assert f"{insert} ON DUPLICATE KEY UPDATE `n`=VALUES(`n`)" == upsert_text(dialect, "t", columns, key, update)
     assert f"{insert} ON DUPLICATE KEY UPDATE `id`=`t`.`id`" == upsert_text(MYSQL, "t", columns, key, ())

@@ -96,6 +96,16 @@ class TestBooks:
             books.probed(still_open)
             assert (False, still_open) == (books.doubtful, books.stands)
 
+    def test_an_error_that_nobody_knows_is_a_doubt(self) -> None:
+        """The server is asked where it can be; the errors that are known to undo a statement alone need no question."""
+        for kind, doubtful in ((m.StatementFailed, True), (m.DuplicateKey, False), (m.InvalidStatement, False)):
+            books = Books(Telling(None))
+            books.failed(statement("UPDATE t SET x = 1", Telling(None)), True, failure(kind))
+            assert (doubtful, True, True) == (books.doubtful, books.stands, books.repeatable)
+        silent = Books(Silent())
+        silent.failed(statement("UPDATE t SET x = 1", Silent()), None, failure(m.StatementFailed))
+        assert (False, True) == (silent.doubtful, silent.stands)
+
     def test_doubt_that_cannot_be_settled_ends_it(self) -> None:
         """A driver that cannot tell is taken for the worst case."""
         dialect = Silent()

@@ -19,6 +19,7 @@ from . import batches, errors, transactions
 from .conversing import Conversation, Deadline, StreamLeft
 from .hand import Hand, Limited, Take, let_go, take_rows
 from .knowledge import ASK_PACKET_MAX
+from .statements import Statement
 from .transactions import Books
 from .watchdog import GRACE_S
 
@@ -129,10 +130,18 @@ class OpenTransaction:
         try:
             taken = yield from hand.run(statement, params, take, deadline, commits=False, read_only=books.read_only)
         except BaseException as error:
-            books.failed(statement, hand.conn, error)
+            self.note_failure(statement, error)
             raise
         books.answered(statement, hand.conn)
         return taken
+
+    def note_failure(self, statement: Statement, error: BaseException) -> None:
+        """Have the books take in that a statement was not done."""
+        hand = self.hand
+        self.books.failed(statement, hand.conn, error)
+        is_of_program = isinstance(error, Exception) and not isinstance(error, errors.StatementFailed)
+        if is_of_program and hand.knowledge.driver.in_flight(hand.conn):
+            self.books.spoil("an error that is not the database's came up in the middle of a reply", error)
 
     def run_chunk(self, sql: str, chunk: list[Any], deadline: Deadline | None) -> Conversation[int]:
         """Run a statement for each of many rows."""
@@ -145,7 +154,7 @@ class OpenTransaction:
             with Limited(hand, statement, statement.driver_text, deadline, commits=False, read_only=books.read_only):
                 count = yield from batches.run(hand.dialect, hand.conn, statement.driver_text, values, bytes_max)
         except BaseException as error:
-            books.failed(statement, hand.conn, error)
+            self.note_failure(statement, error)
             raise
         books.answered(statement, hand.conn)
         return count
@@ -170,7 +179,7 @@ class OpenTransaction:
         except StreamLeft:
             raise
         except BaseException as error:
-            books.failed(statement, hand.conn, error)
+            self.note_failure(statement, error)
             raise
         finally:
             books.streaming = False

@@ -139,6 +139,7 @@ class MySQLFamily(Dialect):
 
     def __init__(self, conn: Any, paramstyle: str = "format") -> None:
         super().__init__(conn, paramstyle)
+        self.marks = self.marks._replace(takes_views=False)
         info = str(self.server_info(conn) or "")
         self.brand = "mariadb" if "mariadb" in info.lower() else "mysql"
         self.version = version_of(info.removeprefix("5.5.5-"))  # what MariaDB before 11 says first, for old clients
@@ -215,31 +216,26 @@ class PyMySQL(MySQLFamily):
 
 
 class Asyncmy(PyMySQL):
-    """asyncmy: as PyMySQL, by which it was made."""
+    """asyncmy: as PyMySQL, by which it was made; but its cursors ask for warnings, one command more, and log them."""
 
     cursors: ClassVar[str] = "asyncmy.cursors"
 
     def __init__(self, conn: Any, paramstyle: str = "format") -> None:
         MySQLFamily.__init__(self, conn, paramstyle)
         module: Any = importlib.import_module(self.cursors)
-        self._stream_cursor: Any = module.SSCursor
-        self.cursor = module.Cursor  # type: ignore[method-assign]
+        self._stream_cursor: Any = module.SSCursor  # which does not ask: of rows yet to come nothing is known
+        self.cursor = quiet(module.Cursor)  # type: ignore[method-assign]
 
 
 class Aiomysql(Asyncmy):
-    """aiomysql: as PyMySQL, but that its cursors ask for warnings, one command more, and tell Python's filters."""
+    """aiomysql: the same again."""
 
     cursors: ClassVar[str] = "aiomysql.cursors"
-
-    def __init__(self, conn: Any, paramstyle: str = "format") -> None:
-        super().__init__(conn, paramstyle)
-        self._stream_cursor = quiet(self._stream_cursor)
-        self.cursor = quiet(self.cursor)  # type: ignore[method-assign]
 
 
 @functools.cache
 def quiet(kind: type[Any]) -> type[Any]:
-    """Return the class of aiomysql's cursors that do not ask for warnings."""
+    """Return the class of a driver's cursors that do not ask for warnings."""
 
     async def ask_nothing(*_: Any) -> None:
         return
@@ -272,7 +268,7 @@ class MySQLConnector(MySQLFamily):
 
     def __init__(self, conn: Any, paramstyle: str = "pyformat") -> None:
         super().__init__(conn, paramstyle)
-        self.marks = Marks("%s", doubles_percent=False)
+        self.marks = self.marks._replace(doubles_percent=False)
 
     def cursor(self, conn: Any) -> Any:
         return conn.cursor(buffered=True, dictionary=False)

@@ -76,7 +76,10 @@ class InvalidValue(StatementFailed):
 
 
 class Deadlock(StatementFailed):
-    """The database has undone the whole transaction to end a deadlock; running it again is safe."""
+    """The database has undone the whole transaction, because of another one: a deadlock, or a row changed meanwhile.
+
+    Running it again is safe.
+    """
 
 
 class LockTimeout(StatementFailed):

@@ -169,6 +169,8 @@ class Books:
         elif isinstance(error, e.LockTimeout) or not statement.transactional:
             self.repeatable = self.repeatable and statement.transactional
             self.doubt(f"{type(error).__name__} may have ended it", error)
+        elif e.plain(type(error)) is e.StatementFailed and self._dialect.probe is not None:
+            self.doubt("an error that is not known here may have ended it", error)
 
     def doubt(self, why: str, cause: BaseException) -> None:
         """Have the server asked whether it still stands; where it cannot be asked, it does not."""

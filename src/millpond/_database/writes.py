@@ -36,6 +36,12 @@ def names_new_row(dialect: Dialect) -> bool:
     return dialect.brand == "mysql" and dialect.version >= ROW_ALIAS_SINCE
 
 
+def new_row_of(table: Table) -> str:
+    """Return a name for the row that was to be inserted, other than the table's."""
+    last = table.rpartition(".")[2] if isinstance(table, str) else table[-1]
+    return "new row" if last.lower() != "new row" else "newer row"
+
+
 @functools.lru_cache(maxsize=512)
 def insert_text(dialect: Dialect, table: Table, columns: Names, rows: int = 1) -> str:
     """Return the INSERT of one row, or of several, with these columns."""
@@ -60,8 +66,9 @@ def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, upda
         same = dialect.quoted((key or columns)[0])
         return f"{insert} ON DUPLICATE KEY UPDATE {same}={table_name(dialect, table)}.{same}"
     if names_new_row(dialect):
-        changes = ", ".join([f"{name}=`new row`.{name}" for name in names])
-        return f"{insert} AS `new row` ON DUPLICATE KEY UPDATE {changes}"
+        alias = dialect.quoted(new_row_of(table))
+        changes = ", ".join([f"{name}={alias}.{name}" for name in names])
+        return f"{insert} AS {alias} ON DUPLICATE KEY UPDATE {changes}"
     changes = ", ".join([f"{name}=VALUES({name})" for name in names])
     return f"{insert} ON DUPLICATE KEY UPDATE {changes}"
 

@@ -31,7 +31,7 @@ LISTS: Final[tuple[type[Any], ...]] = (
     *(list, tuple, set, frozenset, range),
     *(collections.deque, type(_EMPTY.keys()), type(_EMPTY.values())),
 )
-NOT_VALUES: Final[frozenset[type[Any]]] = frozenset((*LISTS, dict, type(_EMPTY.items())))
+NOT_VALUES: Final[frozenset[type[Any]]] = frozenset((*LISTS, dict, type(_EMPTY.items()), memoryview))
 SEQUENCES: Final[frozenset[type[Any]]] = frozenset({tuple, list})
 POSITIONAL: Final = frozenset({t.FORMAT, t.QMARK})
 # Before a parenthesis these are no function's name, so that what follows is a row of columns.
@@ -53,6 +53,7 @@ class Marks(NamedTuple):
         nothing: a query without rows, one column of it left open as ``{}``; what an empty list becomes.
         rows: what goes before rows in an IN list, such as ``VALUES ``.
         no_values: what stands for no values at all.
+        takes_views: whether a memoryview is bound as the bytes that it shows; some drivers write its repr instead.
     """
 
     place: str = "%s"
@@ -60,6 +61,7 @@ class Marks(NamedTuple):
     nothing: str = "SELECT {} FROM DUAL WHERE FALSE"
     rows: str = ""
     no_values: Sequence[Any] | None = None
+    takes_views: bool = True
 
 
 class Template:
@@ -177,8 +179,12 @@ class Template:
             if are_sequences and NOT_VALUES.isdisjoint(map(type, itertools.chain.from_iterable(chunk))):
                 return chunk
         rows = [self.values(params) for params in chunk]
-        if self._bare or not NOT_VALUES.isdisjoint(map(type, itertools.chain.from_iterable(rows))):
+        kinds = NOT_VALUES.intersection(map(type, itertools.chain.from_iterable(rows)))
+        if self._bare or not kinds.isdisjoint(LISTS):
             raise Misbound("a list cannot be a value of one row of many")
+        if kinds:
+            for index, value in itertools.chain.from_iterable(map(enumerate, rows)):
+                self._refuse(index, value)
         return rows
 
     # ---- lists
@@ -189,23 +195,30 @@ class Template:
                 marks = self._list(index, cast("Collection[Any]", value), bound)
                 text.append(f"({marks})" if place.in_list == "bare" else marks)
             else:
-                self._refuse_list(index, value)
+                self._refuse(index, value)
                 text.append(self.marks.place)
                 bound.append(value)
             text.append(self._pieces[index + 1])
         return "".join(text), tuple(bound)
 
-    def _refuse_list(self, index: int, value: Any) -> None:
-        place = self._places[index]
-        which = place.name or f"number {index + 1}"
-        if type(value) in NOT_VALUES:
+    def _refuse(self, index: int, value: Any) -> None:
+        """Refuse what is no value for one place.
+
+        Raises:
+            Misbound: so it is.
+        """
+        place, kind = self._places[index], type(value)
+        which = f"value {place.name or f'number {index + 1}'} is a {kind.__name__}"
+        if kind is memoryview and not self.marks.takes_views:
             raise Misbound(
-                f"value {which} is a {type(value).__name__}: a list can only stand right after IN, as in: id IN %s"
+                f"{which}, which this driver would write as the text that describes it: give bytes(...) of it"
             )
+        if kind is dict:
+            raise Misbound(f"{which}, which is no value for a place: for a JSON column give text, as of json.dumps")
+        if kind in NOT_VALUES and kind is not memoryview:
+            raise Misbound(f"{which}: a list can only stand right after IN, as in: id IN %s")
         if place.in_list == "bare":
-            raise Misbound(
-                f"value {which} stands right after IN, where a list has to be, and is a {type(value).__name__}"
-            )
+            raise Misbound(f"{which}, and stands right after IN, where a list has to be")
 
     def _list(self, index: int, value: Collection[Any], bound: list[Any]) -> str:
         """Return the marks for a list, and add its elements to what is bound."""

@@ -113,9 +113,19 @@ class ListeningResult:
 
 
 class Telling:
-    """A connection whose reader of OK packets returns what it has read; aiomysql's own returns True."""
+    """A connection whose reader of OK packets returns what it has read; aiomysql's own returns True.
+
+    It also writes bytes by itself: what aiomysql 0.3 takes for that from PyMySQL is no function any more in PyMySQL 1.2,
+    and a bytearray would be written as its repr.
+    """
 
     server_status: int
+
+    def escape(self, obj: Any) -> Any:
+        """Return a value as a literal."""
+        if isinstance(obj, (bytes, bytearray)):
+            return f"_binary X'{obj.hex()}'"
+        return super().escape(obj)  # type: ignore[misc]  # aiomysql's own
 
     async def _read_ok_packet(self) -> Any:
         connection: Any = importlib.import_module("aiomysql.connection")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import millpond
 from millpond import AsyncDatabase
-from millpond.testing import ScratchServer
+from millpond.testing import FaultProxy, ScratchServer
 from tests.aio.database_contract import CONTRACT, TABLE, items
 from tests.live.database.test_deadlines import LONG
 
@@ -100,6 +101,39 @@ def test_a_link_that_is_lost_before_commit_loses_the_transaction(server: Scratch
             )
 
     asyncio.run(main())
+
+
+def test_bytes_are_bound_as_bytes(server: ScratchServer, driver: str) -> None:
+    """Whatever is in them; aiomysql 0.3 finds no function for that in PyMySQL 1.2, so it is given one."""
+
+    async def main() -> None:
+        async with items(database(server, driver)) as db:
+            found = "SELECT ? AS v"
+            assert (b"\x00\xff'\\%s",) == await db.select_row(found, [b"\x00\xff'\\%s"])
+            if driver == "aiomysql":  # asyncmy takes no bytearray, and says so
+                assert (b"a'b",) == await db.select_row(found, [bytearray(b"a'b")])
+            with pytest.raises(millpond.InvalidParameters, match="memoryview"):
+                await db.select_row(found, [memoryview(b"x")])
+
+    asyncio.run(main())
+
+
+def test_warnings_of_a_server_are_neither_asked_for_nor_printed(
+    server: ScratchServer, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A statement is one command; the drivers' cursors would ask once more, and write to the log."""
+
+    async def main() -> None:
+        with FaultProxy(server.port, counting="mysql") as proxy:
+            async with database(server, driver, connect_args={"port": proxy.port}) as db:
+                await db.execute("DROP TABLE IF EXISTS never_was")
+                await db.select_value("SELECT CAST('x' AS SIGNED)")
+                sent = [command.text for command in proxy.commands]
+            assert "DROP TABLE IF EXISTS never_was" in sent
+            assert [] == [text for text in sent if "WARNINGS" in text]
+
+    asyncio.run(main())
+    assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def kill(server: ScratchServer, number: int) -> None:

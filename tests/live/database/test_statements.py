@@ -92,6 +92,16 @@ def test_names_are_quoted(db: Database) -> None:
     assert [(1, "x"), (2, "%s"), (3, "%s")] == db.select_rows(f"SELECT * FROM `sel``ect 100{sign}` ORDER BY 1")
 
 
+def test_no_name_of_a_table_is_in_the_way_of_an_upsert(db: Database) -> None:
+    """MySQL wants a name for the row that was to be inserted, which must not be the table's."""
+    for table in ("new row", "newer row", "values"):
+        db.execute(f"CREATE TABLE `{table}` (id INT PRIMARY KEY, `{table}` VARCHAR(10))")
+        for value in ("one", "two"):
+            db.upsert(table, {"id": 1, table: value}, key="id")
+        db.upsert(table, [{"id": n, table: "three"} for n in (1, 2)], key="id")
+        assert [(1, "three"), (2, "three")] == db.select_rows(f"SELECT * FROM `{table}` ORDER BY 1")
+
+
 def test_an_insert_tells_the_id_that_it_got(db: Database) -> None:
     """The id of an AUTO_INCREMENT column comes back."""
     db.execute("CREATE TABLE counted (id INT AUTO_INCREMENT PRIMARY KEY, x INT)")

@@ -103,6 +103,35 @@ def test_a_stream_left_open_in_a_transaction_does_not_outlive_it(digits: Databas
     assert time.monotonic() - began_at < ENOUGH_S
 
 
+def test_a_stream_left_open_in_an_inner_block_is_not_read_to_its_end(digits: Database) -> None:
+    """The transaction is lost, and the server is told to stop: ten million rows would take minutes."""
+    with pytest.raises(millpond.TransactionLost, match="could not be taken back"), digits.transaction():
+        digits.insert("accounts", {"id": 1, "owner": "one"})
+        with pytest.raises(ZeroDivisionError), digits.transaction():
+            left_open = digits.stream(ENDLESS)
+            next(left_open)
+            raise ZeroDivisionError
+        left_open.close()
+    assert 0 == digits.select_value("SELECT COUNT(*) FROM accounts")
+    assert 0 == digits.pool.stats().leased
+
+
+def test_what_rows_are_made_by_cannot_end_a_stream(digits: Database) -> None:
+    """A StopIteration that leaves it is an error, not the end of the rows."""
+    names = iter(["first"])
+
+    def named(i: int) -> tuple[int, str]:
+        return i, next(names)
+
+    with (
+        pytest.raises(RuntimeError, match="StopIteration"),
+        digits.stream("SELECT i FROM digits ORDER BY i", into=named) as found,
+    ):
+        assert (0, "first") == next(found)
+        next(found)
+    assert 0 == digits.pool.stats().leased
+
+
 def test_a_stream_that_takes_too_long_is_ended(digits: Database) -> None:
     """A time-out holds for the whole of a stream, whichever way it is kept."""
     began = digits.stream("SELECT a.i, SLEEP(0.2) FROM digits a, digits b, digits c, digits d, digits e", timeout=0.5)

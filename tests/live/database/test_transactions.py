@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import millpond
 from millpond.database import Database
 from millpond.testing import ScratchServer
+
+from .conftest import DRIVER
 
 WAIT_S = 20.0
 
@@ -186,6 +189,34 @@ def test_a_deadlock_that_is_swallowed_is_not_lost(two: Database) -> None:
     assert [millpond.TransactionLost] == [type(error) for error in losers]
     assert isinstance(losers[0].__cause__, millpond.Deadlock)
     assert {1: 11, 2: 11} == balances(two)
+
+
+def test_a_row_that_has_changed_since_it_was_read_ends_a_transaction(mariadb: ScratchServer, fresh_schema: Any) -> None:
+    """MariaDB's snapshot isolation undoes all of it, and says so in no status word: nothing half is committed."""
+    url = mariadb.url(DRIVER, tls=False).replace(f"/{mariadb.database}?", f"/{fresh_schema(mariadb)}?")
+    with Database(url, max_size=2, on_connect="SET SESSION innodb_snapshot_isolation = ON") as db:
+        db.execute("CREATE TABLE accounts (id INT PRIMARY KEY, balance INT) ENGINE=InnoDB")
+        db.insert_many("accounts", [{"id": n, "balance": 10} for n in (1, 2)])
+        runs: list[int] = []
+
+        def overtaken() -> None:
+            runs.append(1)
+            add(db, 2, 1)
+            balances(db)
+            if len(runs) == 1:
+                other = threading.Thread(target=add, args=(db, 1, 5))
+                other.start()
+                other.join(WAIT_S)
+            add(db, 1, 1)
+
+        with pytest.raises(millpond.TransactionLost), db.transaction():
+            with pytest.raises(millpond.Deadlock):
+                overtaken()
+            add(db, 1, 1000)
+        assert {1: 15, 2: 10} == balances(db)
+        runs.clear()
+        db.run_transaction(overtaken)
+        assert ({1: 21, 2: 11}, 2) == (balances(db), len(runs))
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "mysql"])
