@@ -213,3 +213,49 @@ class TestCredentials:
         last = sim.caller(at=6.0, hold=1.0)
         sim.run(10.0)
         assert 6.05 == pytest.approx(last.granted_at)
+
+    def test_who_asks_in_the_pause_gets_a_dial_of_its_own(self) -> None:
+        """While a connection is out that may come back, a caller waits, and its dial is made when the pause is over."""
+        refused, accepted = FailedDial(0.001, Fault.CREDENTIALS), 0.05
+        sim = Simulator(max_size=3, idle=1, dial=[refused, accepted, accepted], known_dial=0.05)
+        sim.caller(at=0.0, hold=LONG)
+        sim.caller(at=1.0, hold=LONG, timeout=30.0)
+        sim.run(1.5)
+        (first,) = sim.dials
+        late = sim.caller(at=1.5, hold=LONG, timeout=30.0)
+        sim.run(20.0)
+        assert [first, pytest.approx(first + 1.001)] == sim.dials[:2]
+        assert ["holding", "holding"] == [caller.outcome for caller in (*sim.callers[1:2], late)]
+
+    def test_who_asked_before_waits_for_what_is_out(self) -> None:
+        """Nobody has asked since the refusal: nothing is dialled, and what comes back is handed over."""
+        sim = Simulator(max_size=3, idle=1, dial=FailedDial(0.001, Fault.CREDENTIALS), known_dial=0.05)
+        sim.caller(at=0.0, hold=40.0)
+        waiting = sim.caller(at=1.0, hold=LONG, timeout=60.0)
+        sim.run(50.0)
+        assert 1 == len(sim.dials)
+        assert 40.0 == waiting.granted_at
+
+    def test_a_crowd_makes_one_dial_a_second(self) -> None:
+        """However many wait: dials are made one by one until one is accepted, and never twice within a second."""
+        sim = Simulator(max_size=20, idle=1, dial=down_until(8.0, Fault.CREDENTIALS), known_dial=0.05)  # type: ignore[arg-type]  # a script
+        sim.caller(at=0.0, hold=LONG)
+        for number in range(100):
+            sim.caller(at=1.0 + 0.09 * number, hold=0.01, timeout=60.0)
+        sim.run(20.0)
+        tries = [at for at in sim.dials if at < 8.0]
+        assert 6 <= len(tries) <= 7
+        assert all(later - sooner >= 1.0 for sooner, later in pairwise(tries))
+        assert {"returned"} == {caller.outcome for caller in sim.callers[1:]}
+
+    @pytest.mark.parametrize("after", [0.001, math.inf])
+    def test_the_pause_holds_whatever_else_goes_wrong(self, after: float) -> None:
+        """A server that is unreachable after it refused credentials, or hangs, is tried once a second at most."""
+        script = lambda number, now: FailedDial(*((0.001, Fault.CREDENTIALS) if now < 2.0 else (after, Fault.REFUSED)))  # noqa: E731  it is a script
+        sim = Simulator(max_size=20, idle=1, dial=script, known_dial=0.05)
+        sim.caller(at=0.0, hold=LONG)
+        for number in range(100):
+            sim.caller(at=1.0 + 0.09 * number, timeout=8.0)
+        sim.run(30.0)
+        assert len(sim.dials) > 5
+        assert all(later - sooner >= 1.0 for sooner, later in pairwise(sim.dials))

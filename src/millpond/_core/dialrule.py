@@ -32,7 +32,7 @@ FIRST_BACKOFF_S = 0.01
 PROBE_EVERY_S = 0.2  # the longest pause between probes at first ...
 PATIENT_AFTER_S = 10.0  # ... and after so long an outage it may grow
 PROBE_SELDOM_S = 2.0
-REFUSED_PAUSE_S = 1.0  # after refused credentials: no dial at all until a new caller asks, and this has passed
+REFUSED_PAUSE_S = 1.0  # after refused credentials: at least so long between two dials, each of which a caller asked for
 TOLERANCE_S = 1e-9  # instants are sums of floats
 
 
@@ -41,7 +41,7 @@ class DialRule:
 
     __slots__ = (
         "backoff_s", "barred", "eager", "failures", "fastest_s", "formed_at", "hold_s", "jitter",
-        "last_return_at", "outage_at", "paid_s", "recent", "retry_at",
+        "last_return_at", "outage_at", "paid_s", "recent", "retry_at", "wary",
     )  # fmt: skip
 
     def __init__(self, jitter: Callable[[], float], *, eager: bool = False) -> None:
@@ -57,15 +57,15 @@ class DialRule:
         self.backoff_s = 0.0
         self.retry_at = RETIRED
         self.outage_at = FOREVER  # when the present row of failures began
-        self.barred = False  # credentials were refused: only a new caller may cause the next dial
+        self.wary = False  # credentials were refused, and none have been accepted since
+        self.barred = False  # ... and nobody has asked for a connection since: there is to be no dial at all
 
     # ------------------------------------------------------------------ what happened
     def asked(self, now: float, waiting: int) -> None:
         """A caller has queued, as number *waiting*."""
         if waiting == 1:
             self.formed_at = now
-        if self.barred and now >= self.retry_at - TOLERANCE_S:
-            self.barred = False
+        self.barred = False
 
     def returned(self, now: float, held_s: float) -> None:
         """A connection came back while somebody waited."""
@@ -75,8 +75,10 @@ class DialRule:
     def served(self, waited_s: float) -> None:
         self.paid_s += waited_s
 
-    def begun(self) -> None:
+    def begun(self, now: float) -> None:
         self.paid_s = 0.0
+        if self.wary:
+            self.retry_at = now + REFUSED_PAUSE_S
 
     def succeeded(self, took_s: float) -> None:
         self.recent.append(took_s)
@@ -85,7 +87,7 @@ class DialRule:
         self.backoff_s = 0.0
         self.retry_at = RETIRED
         self.outage_at = FOREVER
-        self.barred = False
+        self.wary = self.barred = False
 
     def failed(self, now: float) -> None:
         if not self.failures:
@@ -101,7 +103,7 @@ class DialRule:
 
     def refused(self, now: float) -> None:
         """Credentials were refused: trying again by ourselves could lock the account."""
-        self.barred = True
+        self.wary = self.barred = True
         self.retry_at = now + REFUSED_PAUSE_S
 
     # ------------------------------------------------------------------ what follows
@@ -119,10 +121,10 @@ class DialRule:
     def down(self) -> bool:
         return self.failures >= FAILURES
 
-    def may_dial(self, now: float, pending: int) -> bool:
-        if self.barred:
+    def may_dial(self, now: float, *, waiting: int, pending: int) -> bool:
+        if self.wary and (self.barred or not waiting):
             return False
-        if not self.down:
+        if not self.down and not self.wary:
             return True
         return now >= self.retry_at - TOLERANCE_S and not pending
 

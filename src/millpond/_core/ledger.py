@@ -509,7 +509,7 @@ class Ledger:
 
     def fail_hopeless(self, now: float) -> None:
         """Tell everybody at once: the driver's own word on credentials, else a time-out that says what is wrong."""
-        if self.rule.barred and self.last_error is not None:
+        if self.last_fault is Fault.CREDENTIALS and self.last_error is not None:
             self.fail_all(self.last_error)
         while self.tickets:
             ticket = next(iter(self.tickets))
@@ -559,7 +559,7 @@ class Ledger:
     def may_dial(self, now: float) -> bool:
         in_flight = len(self.dialing) + len(self.abandoned)
         may = self.room > 0 and not self.closed and in_flight < self.limits.max_dialing
-        return may and self.rule.may_dial(now, len(self.young))
+        return may and self.rule.may_dial(now, waiting=len(self.tickets), pending=len(self.young))
 
     def dial(self, now: float) -> None:
         """Reserve room and ask the shell for a dialer."""
@@ -567,7 +567,7 @@ class Ledger:
         self.dialing[slot.number] = now
         self.young[slot.number] = now
         self.unanswered[slot.number] = slot
-        self.rule.begun()
+        self.rule.begun(now)
         if self.tickets:
             slot.asker = next(reversed(self.tickets)).waiter
         self.outbox.append((Notice.DIAL, slot))
@@ -613,7 +613,8 @@ class Ledger:
         self.forget_late(now)
         if self.busy or self.young:
             return False
-        return self.rule.barred or (self.rule.failures > 0 and now >= self.outage_ends_at)
+        refused = self.rule.wary and self.last_fault is Fault.CREDENTIALS
+        return refused or (self.rule.failures > 0 and now >= self.outage_ends_at)
 
     def dial_begins(self, slot: Slot) -> Slot | None:
         """Return what a dialer is to go on with: nothing if another one has begun, or the dial was given up."""

@@ -66,6 +66,7 @@ SITUATIONS = (
     "a dial was refused: transient",
     "a dial failed before any had succeeded",
     "callers were told at once during a long outage",
+    "a caller asked in the pause after refused credentials",
     "a replacement was dialled before the end of a lifetime",
     # notices
     "a notice was delivered twice",

@@ -55,7 +55,7 @@ def settle_down(world: World) -> None:
             continue
         if world.now > in_vain_after and world.talks:
             # Unless drivers that do not answer have the connections, or credentials were refused: no more can be asked.
-            in_vain = world.served_after == FOREVER or world.ledger.rule.barred
+            in_vain = world.served_after == FOREVER or world.barred
             must(in_vain, "somebody waits, and nothing stands in the way")
             world.answer(0, "cancel")
             continue

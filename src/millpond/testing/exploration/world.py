@@ -220,6 +220,8 @@ class World:
         self.drops = 0  # times that something was dropped that held a slot, or might have
         self.settling_down = False  # nothing goes wrong any more: everybody must be served now
         self.served_after = FOREVER  # who may still wait at this instant must not time out
+        self.barred = False  # credentials were refused, and nobody has queued since: no dial is due to anybody
+        self.queued = 0  # callers that have been in the queue
         self.notices = {notice: notice.name for notice in core.states.Notice}
         self.faults = {fault.value: fault for fault in core.states.Fault}
         self.ledger = watched(core)(limits, self.ports(core, jitter, defers=defers))
@@ -345,7 +347,7 @@ class World:
             self.saw("callers were told at once during a long outage" if early else "a caller's wait timed out")
             must(not early or self.limits.fail_after_s < FOREVER, "a caller was told that time is up before it was")
             # After refused credentials only a new caller causes a dial: who came before may wait in vain.
-            in_vain = self.served_after == FOREVER or self.ledger.rule.barred
+            in_vain = self.served_after == FOREVER or self.barred
             must(in_vain or talk.deadline < self.served_after, "a caller who could have been served was not")
 
     def lend(self, slot: Any) -> None:
@@ -364,6 +366,8 @@ class World:
         """Somebody asks for a connection, on the slow path; perhaps without waiting for what others hold."""
         self.saw("a caller asked after close", self.ledger.closed)
         self.saw("a caller asked who does not queue", not queues)
+        in_pause = self.barred and self.now < self.ledger.rule.retry_at and self.ledger.busy
+        self.saw("a caller asked in the pause after refused credentials", in_pause)
         until = self.now + timeout
         talk = Talk("checkout", self.conversations.checkout(self.ledger, until, slot, queues=queues), until)
         talk.queues = queues
@@ -599,6 +603,7 @@ class World:
         if talk.subject.state is self.states.GONE:
             self.saw("a dial failed after it had been given up")
             return
+        self.barred = self.barred or fault is Fault.CREDENTIALS
         if fault.value in ("server full", "credentials", "gone", "refused", "transient"):
             self.saw(f"a dial was refused: {fault.value}")
         self.saw("a dial failed before any had succeeded", not self.ledger.succeeded)
@@ -760,6 +765,9 @@ class World:
             crossing = crossing or held.stage == "look"
             in_hand += held.stage == "idle" and held.slot.state is idle and held.slot.number in self.ledger.slots
         self.ledger.audit(in_hand=in_hand, crossing=crossing, silent=self.silent)
+        if self.queued != self.ledger.counts["waits"]:
+            self.queued = self.ledger.counts["waits"]
+            self.barred = False
         self.check_connections()
 
     def check_connections(self) -> None:
