@@ -96,7 +96,7 @@ class Tls:
         conn.ctx = self.context
         conn.client_flag |= self.flag
         if hasattr(conn, "_ssl_required"):
-            conn._ssl_required = self.required  # noqa: SLF001  PyMySQL 1.2; see the module's rules
+            conn._ssl_required = self.required  # PyMySQL 1.2
 
     def keep(self, conn: Any) -> None:
         """Keep what lets the next connection shake hands in less time."""
@@ -128,7 +128,7 @@ def open_socket(conn: Any, until: float) -> socket.socket:
             sock.close()
             raise
         conn.host_info = "Localhost via UNIX socket"
-        conn._secure = True  # noqa: SLF001  as PyMySQL does: a password may be sent through it in the clear
+        conn._secure = True  # as PyMySQL does: a password may be sent through it in the clear
         return sock
     source = (conn.bind_address, 0) if conn.bind_address is not None else None
     failure: OSError = OSError("no address")
@@ -173,7 +173,7 @@ def shake_hands(conn: Any, sock: socket.socket, until: float, before_credentials
             before_credentials()
             return authenticate()
 
-        conn._request_authentication = check_first  # noqa: SLF001  on this one object, until it is connected
+        conn._request_authentication = check_first  # on this one object, until it is connected
     try:
         with within(conn, until):
             conn.connect(sock)
@@ -194,9 +194,9 @@ class within:  # noqa: N801  reads as a word: with within(conn, until)
     def __enter__(self) -> None:
         conn = self._conn
         try:
-            read_packet = conn._read_packet  # noqa: SLF001  see the module's rules
-            self._read_s = conn._read_timeout  # noqa: SLF001
-            self._write_s = conn._write_timeout  # noqa: SLF001
+            read_packet = conn._read_packet
+            self._read_s = conn._read_timeout
+            self._write_s = conn._write_timeout
         except AttributeError:
             return  # this version cannot be told
         self._allow()
@@ -206,20 +206,20 @@ class within:  # noqa: N801  reads as a word: with within(conn, until)
             self._allow()
             return read_packet(*args, **kwargs)
 
-        conn._read_packet = read_in_time  # noqa: SLF001  on this one object, until __exit__
+        conn._read_packet = read_in_time  # on this one object, until __exit__
 
     def _allow(self) -> None:
         left_s = remaining(self._until)
         conn = self._conn
-        conn._read_timeout = left_s if self._read_s is None else min(left_s, self._read_s)  # noqa: SLF001
-        conn._write_timeout = left_s if self._write_s is None else min(left_s, self._write_s)  # noqa: SLF001
+        conn._read_timeout = left_s if self._read_s is None else min(left_s, self._read_s)
+        conn._write_timeout = left_s if self._write_s is None else min(left_s, self._write_s)
 
     def __exit__(self, *_: object) -> None:
         if not self._bounded:
             return
         conn = self._conn
         conn.__dict__.pop("_read_packet", None)
-        conn._read_timeout, conn._write_timeout = self._read_s, self._write_s  # noqa: SLF001
+        conn._read_timeout, conn._write_timeout = self._read_s, self._write_s
 
 
 class patient:  # noqa: N801  reads as a word: with patient(conn)
@@ -231,11 +231,11 @@ class patient:  # noqa: N801  reads as a word: with patient(conn)
         self._conn: Any = conn
 
     def __enter__(self) -> None:
-        self._read_s = self._conn._read_timeout  # noqa: SLF001  see the module's rules
-        self._conn._read_timeout = ANSWER_S if self._read_s is None else min(ANSWER_S, self._read_s)  # noqa: SLF001
+        self._read_s = self._conn._read_timeout
+        self._conn._read_timeout = ANSWER_S if self._read_s is None else min(ANSWER_S, self._read_s)
 
     def __exit__(self, *_: object) -> None:
-        self._conn._read_timeout = self._read_s  # noqa: SLF001  as above
+        self._conn._read_timeout = self._read_s
 
 
 # -- TLS -------------------------------------------------------------------------------------------------------------

@@ -160,15 +160,15 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def _dial_pure(self, kind: Any, arguments: dict[str, Any], until: float) -> Any:
         conn: Any = kind()
-        conn._millpond = Session()  # noqa: SLF001  one body with its session module
-        conn._millpond_admit = self._admit if self._requires_tls else None  # noqa: SLF001
+        conn._millpond = Session()
+        conn._millpond_admit = self._admit if self._requires_tls else None
         sockets: list[Any] = []
 
         def prepare(sock: Any) -> None:
             sockets.append(sock)
             sock.build_ssl_context = functools.partial(self._shared_context, sock.build_ssl_context)
 
-        conn._millpond_prepare = prepare  # noqa: SLF001
+        conn._millpond_prepare = prepare
         if not has_flag(arguments["client_flags"], EXPIRED_PASSWORDS):  # there an answer decides what comes next
             vars(conn)["_millpond_collected"] = []
         try:
@@ -180,10 +180,10 @@ class MySQLConnectorDriver(WatchedDriver):
         if guard.fired:
             conn.close()
             raise TimeoutError("timed out")
-        conn._connection_timeout = None  # noqa: SLF001  it was for the dial, and would bound each statement of a reconnect
-        conn.__dict__["_millpond_left_to_say"] = conn._millpond_collected or []  # noqa: SLF001
-        conn._millpond_collected = None  # noqa: SLF001
-        conn._millpond_prepare = None  # noqa: SLF001  it keeps the first socket alive
+        conn._connection_timeout = None  # it was for the dial, and would bound each statement of a reconnect
+        conn.__dict__["_millpond_left_to_say"] = conn._millpond_collected or []
+        conn._millpond_collected = None
+        conn._millpond_prepare = None  # it keeps the first socket alive
         return conn
 
     def _shared_context(self, build: Any, *args: Any, **kwargs: Any) -> Any:
@@ -193,7 +193,7 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def _admit(self, conn: Any) -> None:
         """Send no credentials to a server without TLS, where that is required."""
-        if not conn._client_flags & CLIENT_SSL:  # noqa: SLF001  cleared where the server offers none
+        if not conn._client_flags & CLIENT_SSL:  # cleared where the server offers none
             text = "TLS is required, and this server has none; ssl=preferred would go on without"
             kind: Any = self.family("InterfaceError") or ConnectionError
             raise kind(msg=text, errno=TLS_FAILED)
@@ -212,7 +212,7 @@ class MySQLConnectorDriver(WatchedDriver):
         """Run statements of our own past what listens."""
         if self.session(conn) is None:
             return ask_publicly(conn, statements)
-        texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))  # noqa: SLF001
+        texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))
         if isinstance(conn, ListeningC):
             return session_module.ask_c(conn, texts)
         if self._compresses(conn):
@@ -226,8 +226,8 @@ class MySQLConnectorDriver(WatchedDriver):
     def status_of(self, conn: Any) -> int:
         """Return the status word of the last reply."""
         session = self.session(conn)
-        if isinstance(conn, ListeningC) and conn._cmysql is not None:  # noqa: SLF001
-            return int(conn._cmysql.st_server_status())  # noqa: SLF001
+        if isinstance(conn, ListeningC) and conn._cmysql is not None:
+            return int(conn._cmysql.st_server_status())
         return IN_TRANSACTION if session is None else session.status
 
     def version_of(self, conn: Any) -> str:
@@ -247,7 +247,7 @@ class MySQLConnectorDriver(WatchedDriver):
             session_module.reset_pure(conn)
             return True
         if isinstance(conn, ListeningC):
-            return bool(conn._cmysql.reset_connection())  # noqa: SLF001  one body with its session module
+            return bool(conn._cmysql.reset_connection())
         return bool(conn.cmd_reset_connection())
 
     def is_unread(self, conn: Any) -> bool:
@@ -294,7 +294,7 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def is_closed(self, conn: Any) -> bool:
         """Say whether its borrower has closed it."""
-        return isinstance(conn, (ListeningC, ListeningPure)) and not conn._is_open()  # noqa: SLF001
+        return isinstance(conn, (ListeningC, ListeningPure)) and not conn._is_open()
 
     def classify(self, error: BaseException) -> Fault:
         """Sort an exception; those without a number are about how the driver was called, unless they name the link."""
