@@ -106,6 +106,34 @@ def test_a_cursor_that_reads_from_its_connection_is_cut_off(pool: PooledDB) -> N
         cursor.fetchone()
 
 
+@pytest.mark.parametrize(
+    "maker", [steady_db.connect, lambda *given, **named: PersistentDB(*given, **named).connection()]
+)
+def test_a_cursor_that_is_read_from_keeps_a_worn_connection(maker: Any, database: str) -> None:
+    """With maxusage, statements inside of a loop over rows do not end the loop; afterwards it is replaced."""
+    db = maker(sqlite3, maxusage=3, database=database, isolation_level=None)
+    db.cursor().executemany("INSERT INTO x VALUES (?)", [(number,) for number in range(10)])
+    reading, seen, first = db.cursor(), [], db._con
+    for (number,) in reading.execute("SELECT v FROM x ORDER BY v"):
+        seen.append(number)
+        db.cursor().execute("UPDATE x SET v = v + 100 WHERE v = ?", (number,))
+    assert (list(range(10)), first) == (seen, db._con)
+    reading.close()
+    assert (10,) == db.cursor().execute("SELECT count(*) FROM x WHERE v >= 100").fetchone()
+    assert first is not db._con
+    db._close()
+
+
+def test_a_loop_that_is_left_early_closes_nothing(pool: PooledDB) -> None:
+    """The rest of the rows can still be fetched, as with the driver's own cursor."""
+    with pool.connection() as db:
+        cursor = db.cursor()
+        for row in cursor.execute("SELECT 1 UNION SELECT 2 UNION SELECT 3"):
+            assert (1,) == row
+            break
+        assert [(2,), (3,)] == cursor.fetchall()
+
+
 def test_a_closed_cursor_comes_back_to_life(pool: PooledDB) -> None:
     """As in DBUtils, execute() on a closed cursor makes a new one; attributes that were set stay set."""
     with pool.connection() as db:

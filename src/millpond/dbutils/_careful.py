@@ -8,7 +8,8 @@ The rules, in the order in which they are asked before a statement, a cursor or 
 1. A transaction was lost with its link: every statement is refused until the program gives it up by ``rollback()``.
 2. The connection is closed, outside of a transaction: it is opened anew.
 3. A transaction may be open: nothing is touched.
-4. It has run its ``maxusage``: it is replaced, if another can be had; the old one is healthy and goes on if not.
+4. It has run its ``maxusage``: it is replaced, if another can be had and no other cursor may still read from it; the
+   old one is healthy and goes on if not.
 5. Its socket says that it is dead: it is replaced.  If something was left in its session that a new one would not have
    (a variable, a temporary table, a lock), that is an error instead, once: the program has to know.
 
@@ -105,7 +106,7 @@ def passes(con: SteadyDBConnection) -> bool:
 
 
 # -- before anything is sent -------------------------------------------------------------------------------------------
-def prepare(con: SteadyDBConnection, bit: int) -> None:
+def prepare(con: SteadyDBConnection, bit: int, asking: SteadyDBCursor | None = None) -> None:
     """See to it that what is sent next has a live link to go over, if that can be had without cutting anything."""
     if con._closed or con._lost is not None:
         if con._lost is not None:
@@ -118,7 +119,8 @@ def prepare(con: SteadyDBConnection, bit: int) -> None:
     if in_transaction(con):
         return
     if worn:
-        replace_worn(con)
+        if not is_read_from(con, asking):
+            replace_worn(con)
     elif is_dead(con, bit):
         replace_dead(con)
 
@@ -133,6 +135,14 @@ def is_fresh(con: SteadyDBConnection, bit: int) -> bool:
 
 def open_anew(con: SteadyDBConnection) -> None:
     con._store(con._create())
+
+
+def is_read_from(con: SteadyDBConnection, asking: SteadyDBCursor | None) -> bool:
+    """Say whether another cursor may have rows left that it would read from the connection."""
+    if con._checkout is None:
+        return False
+    others = [cursor for cursor in con._checkout.noted() if cursor is not asking and cursor._of is con._con]
+    return any(not cursor._closed and cursor._cursor.description is not None for cursor in others)
 
 
 def replace_worn(con: SteadyDBConnection) -> None:
@@ -192,7 +202,7 @@ def run(cursor: SteadyDBCursor, name: str, *args: Any, **kwargs: Any) -> Any:
         or con._pinger is not None
         or 0 < con._due <= con._usage
     ):
-        prepare(con, ON_EXECUTE)
+        prepare(con, ON_EXECUTE, cursor)
     own = cursor._cursor if cursor._of is con._con and not cursor._closed else remade(cursor)
     activity = con._activity
     was_in_transaction = in_transaction(con)

@@ -44,16 +44,20 @@ class Checkout:
         if kept and kept[-1] is reference:
             kept.pop()
 
+    def noted(self) -> list[Any]:
+        """Return the cursors that are still there."""
+        return [cursor for cursor in (reference() for reference in self._cursors) if cursor is not None]
+
     def end(self, frame: FrameType | None) -> list[Any]:
         """The connection goes back, at this place of the program; return the cursors that are to be cut off."""
         self.open = False
         if frame is not None:
             self._code, self._instruction = frame.f_code, frame.f_lasti
-        kept = self._cursors
-        if not kept:
+        if not self._cursors:
             return []  # mostly: closed cursors are taken off
+        cursors = self.noted()
         self._cursors = []
-        return [cursor for cursor in (reference() for reference in kept) if cursor is not None]
+        return cursors
 
     @property
     def ended_at(self) -> str:

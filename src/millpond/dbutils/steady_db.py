@@ -140,7 +140,7 @@ class SteadyDBConnection:
     _threadsafety: int | None = None
     _lost: BaseException | None = None  # the link was lost in a transaction that the program has not given up yet
     _lost_error = TransactionLostError  # of what it is told then, by a policy that does not know this module
-    _checkout: Checkout | None = None  # which use of a pool this is; None for a connection that no pool has
+    _checkout: Checkout | None = None  # knows the cursors of one use of a pool, or of a connection that may be worn
     _pooled = False  # a pool replaces it, between two checkouts
     _holder: Any = None  # weak reference to the pool's proxy that has it
 
@@ -183,6 +183,8 @@ class SteadyDBConnection:
         self._closeable = closeable
         self._args, self._kwargs = source.args, source.kwargs
         self._activity = Activity()
+        if self._maxusage:
+            self._checkout = Checkout()  # a pool makes one for each use instead
         self._answered_at = 0.0
         self._looked_at = 0.0  # its socket, and nothing bad was seen
         self._fetched = False  # it was handed out before
@@ -552,7 +554,14 @@ class SteadyDBCursor:
 
     def _each(self, rows: Iterator[Any]) -> Iterator[Any]:
         """Yield rows, and be there until the last of them: this may be all that keeps the cursor open."""
-        yield from rows
+        for row in rows:  # noqa: UP028  "yield from" would close the driver's cursor with a loop that was left early
+            yield row
+
+    @property
+    def stream(self) -> Callable[..., Iterator[Any]]:
+        """Run a statement and yield its rows as they arrive, with drivers that can."""
+        stream = self.__getattr__("stream")
+        return lambda *args, **kwargs: self._each(stream(*args, **kwargs))
 
     @property
     def fetchone(self) -> Callable[..., Any]:
