@@ -30,9 +30,10 @@ CHECKERS_RUN_ON = ("3.12", "3.13", "3.11", "3.10")
 WITHOUT_DBUTILS = "-without-dbutils"  # as the version of an environment
 EXTRAS = {"unit": "test", "checkers": "dev,live"}  # of pyproject.toml, for each kind of environment
 # Suites that run once more, with the oldest drivers that pyproject.toml names; of each, the files that are left out:
-# thousands of random borrowers, and of cycles with errors in between, say no more about a driver the second time.
+# thousands of random borrowers, of cycles with errors in between, and the hosts of programs say no more about a driver
+# the second time.
 OLDEST = "oldest"
-OLDEST_SUITES = {"live other_drivers": (), "live wire": ("test_random.py", "test_written_ahead.py")}
+OLDEST_SUITES = {"live other_drivers": (), "live wire": ("test_random.py", "test_written_ahead.py", "test_hosts.py")}
 
 
 @dataclass(frozen=True)

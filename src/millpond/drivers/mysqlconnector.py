@@ -194,7 +194,8 @@ class MySQLConnectorDriver(WatchedDriver):
     def _admit(self, conn: Any) -> None:
         """Send no credentials to a server without TLS, where that is required."""
         if not conn._client_flags & CLIENT_SSL:  # cleared where the server offers none
-            text = "TLS is required, and this server has none; ssl=preferred would go on without"
+            lacks = "this driver has none over unix sockets" if conn._unix_socket else "this server has none"
+            text = f"TLS is required, and {lacks}; ssl=preferred would go on without"
             kind: Any = self.family("InterfaceError") or ConnectionError
             raise kind(msg=text, errno=TLS_FAILED)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import mysql.connector
 import pytest
 
 import millpond
@@ -304,6 +305,17 @@ def test_required_tls_is_never_weaker(start_server: Callable[..., ScratchServer]
         pool.connection()
     with millpond.Pool(f"{url}?ssl=preferred", max_size=1) as pool, pool.connection() as conn:
         assert "" == cipher_of(conn)
+
+
+def test_required_tls_over_a_unix_socket_says_who_has_none(server: ScratchServer) -> None:
+    """mysql-connector-python speaks none there, whatever the server has."""
+    given = server.connect_args(socket=True)
+    where = f"{given['user']}:{given['password']}@localhost/{given['database']}?unix_socket={given['unix_socket']}"
+    with (
+        millpond.Pool(f"mysql+mysqlconnector://{where}&ssl=required", max_size=1) as pool,
+        pytest.raises(mysql.connector.Error, match="this driver has none over unix sockets"),
+    ):
+        pool.connection()
 
 
 def test_credentials_are_asked_anew_at_each_dial(road: Road) -> None:
