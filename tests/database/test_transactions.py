@@ -150,6 +150,7 @@ class Mine:
 
     def __init__(self) -> None:
         self.owner = myself()
+        self.is_over = False
 
 
 class TestJoining:

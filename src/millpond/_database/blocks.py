@@ -37,15 +37,17 @@ class OpenTransaction:
 
     Attributes:
         owner: the thread and task that began it.
+        is_over: its block was left.
         abandoned: streams of tasks that were dropped before their end, by a ``break`` for instance; whatever comes next
             on the connection closes them first.  A task of the garbage collector's would do so at the same time.
     """
 
-    __slots__ = ("abandoned", "books", "hand", "owner")
+    __slots__ = ("abandoned", "books", "hand", "is_over", "owner")
 
     def __init__(self, hand: Hand, books: Books) -> None:
         self.hand = hand
         self.books = books
+        self.is_over = False
         self.owner = transactions.myself()
         self.abandoned: list[Any] = []
 
@@ -249,6 +251,7 @@ class OpenTransaction:
     def give_back(self, error: BaseException | None) -> Conversation[None]:
         """Give the connection back, or give it up."""
         lease = self.hand.lease
+        self.is_over = True
         self.books.end("its block was left")
         if self.books.spoilt:
             lease.discard()
@@ -285,6 +288,13 @@ class Block:
         self._timeout = timeout
         self._open: OpenTransaction | None = None
         self._savepoint = ""
+
+    def __del__(self) -> None:
+        """See to it that nobody goes on in a transaction whose block is not there: Ctrl-C before its first line."""
+        opened: OpenTransaction | None = getattr(self, "_open", None)
+        if opened is not None and not self._savepoint and not opened.is_over:
+            opened.is_over = True
+            del opened.hand  # the lease is dropped, and found by the pool
 
     @property
     def is_repeatable(self) -> bool:

@@ -27,6 +27,7 @@ def held(conversation: Conversation[T]) -> T:
             return found
         except BaseException as error:
             if has_ended(conversation):
+                answer = None  # or an error that was thrown in, and its traceback, would hold each other
                 raise
             answer, step = error, conversation.throw  # Ctrl-C just between two steps: it has to be told
 
@@ -47,6 +48,7 @@ def rows_of(conversation: Conversation[None]) -> Iterator[Any]:
             answer, step = StreamLeft(), conversation.throw
         except BaseException as error:
             if has_ended(conversation):
+                answer = None  # or an error that was thrown in, and its traceback, would hold each other
                 raise
             answer, step = error, conversation.throw
 

@@ -53,9 +53,10 @@ def myself() -> tuple[Any, ...]:
 
 
 class Owned(Protocol):
-    """What can be joined: it knows whose it is."""
+    """What can be joined: it knows whose it is, and whether its block was left."""
 
     owner: tuple[Any, ...]
+    is_over: bool
 
 
 OwnedT = TypeVar("OwnedT", bound=Owned)
@@ -70,9 +71,12 @@ class Joining(Generic[OwnedT]):
         self.hint: Callable[[], OwnedT | None] = self._open.get
 
     def current(self) -> OwnedT | None:
-        """Return the transaction that the caller is in; None if it is in none, or in one of somebody else's."""
+        """Return the transaction that the caller is in; None if it is in none, or in one of somebody else's.
+
+        One whose block was left stays behind in a context where that was done in another one, or not at all.
+        """
         found = self._open.get()
-        return None if found is None or found.owner != myself() else found
+        return None if found is None or found.is_over or found.owner != myself() else found
 
     def enter(self, transaction: OwnedT) -> None:
         """Let what this caller does from now on take part."""

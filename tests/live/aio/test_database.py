@@ -103,6 +103,66 @@ def test_a_link_that_is_lost_before_commit_loses_the_transaction(server: Scratch
     asyncio.run(main())
 
 
+def test_a_lost_answer_to_what_commits_is_of_unknown_outcome(server: ScratchServer, driver: str) -> None:
+    """COMMIT, or a write by itself: it was done, nobody can know, and it is not done again; a read is just lost."""
+
+    async def main() -> None:
+        with FaultProxy(server.port) as proxy:
+            async with (
+                items(database(server, driver)) as near,
+                database(server, driver, connect_args={"port": proxy.port}) as far,
+            ):
+                runs: list[int] = []
+
+                async def write(name: str) -> None:
+                    runs.append(1)
+                    await far.execute(f"UPDATE {TABLE} SET name = ? WHERE id = 1", [name])
+
+                async def write_and_lose() -> None:
+                    await write("committed")
+                    proxy.to_client.cut_after = 0
+
+                await far.select_value("SELECT 1")
+                with pytest.raises(millpond.OutcomeUnknown):
+                    await far.run_transaction(write_and_lose)
+                for statement, kind in ((write("by itself"), millpond.OutcomeUnknown), (None, millpond.ServerGone)):
+                    proxy.heal()
+                    await far.select_value("SELECT 1")
+                    proxy.to_client.cut_after = 0
+                    with pytest.raises(kind):
+                        await (statement or far.select_value(f"SELECT COUNT(*) FROM {TABLE}"))
+                proxy.heal()
+                assert [1, 1] == runs
+                assert "by itself" == await near.select_value(f"SELECT name FROM {TABLE} WHERE id = 1")
+
+    asyncio.run(main())
+
+
+def test_a_deadline_is_kept_when_nothing_is_heard_any_more(mariadb: ScratchServer, driver: str) -> None:
+    """On a network that swallows everything the link is cut, and the transaction with it is undone."""
+
+    async def main() -> None:
+        with FaultProxy(mariadb.port) as proxy:
+            async with (
+                items(database(mariadb, driver)) as near,
+                database(mariadb, driver, connect_args={"port": proxy.port}) as far,
+            ):
+                await far.select_value("SELECT 1")
+                began_at = time.monotonic()
+                with pytest.raises(millpond.StatementTimeout):
+                    async with far.transaction():
+                        await far.execute(f"DELETE FROM {TABLE}")
+                        proxy.black_hole = True
+                        await far.select_value(f"SELECT COUNT(*) FROM {TABLE}", timeout=0.2)
+                assert time.monotonic() - began_at < 15.0
+                proxy.reset()
+                proxy.heal()
+                assert 3 == await far.select_value(f"SELECT COUNT(*) FROM {TABLE}")
+                assert 3 == await near.select_value(f"SELECT COUNT(*) FROM {TABLE}")
+
+    asyncio.run(main())
+
+
 def test_bytes_are_bound_as_bytes(server: ScratchServer, driver: str) -> None:
     """Whatever is in them; aiomysql 0.3 finds no function for that in PyMySQL 1.2, so it is given one."""
 
