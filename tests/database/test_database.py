@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import sqlite3
 import threading
@@ -311,6 +312,22 @@ def test_a_transaction_of_one_database_is_not_one_of_another(tmp_path: Path) -> 
             two.insert("t", {"x": 1})
             raise KeyError
         assert [0, 1] == [db.select_value("SELECT COUNT(*) FROM t") for db in (one, two)]
+
+
+def test_a_block_that_is_left_in_another_context_or_dropped_leaves_nobody_in_it(db: Database) -> None:
+    """A generator's finalizer may run elsewhere: what comes next is by itself, and not refused for ever."""
+    left = db.transaction()
+    left.__enter__()
+    db.execute("UPDATE accounts SET balance = 11 WHERE id = 1")
+    contextvars.copy_context().run(left.__exit__, None, None, None)
+    assert 11 == db.select_value("SELECT balance FROM accounts WHERE id = 1")
+    dropped = db.transaction()
+    dropped.__enter__()
+    db.execute("UPDATE accounts SET balance = 12 WHERE id = 1")
+    del dropped
+    with pytest.warns(m.LeaseDropped):
+        assert 11 == db.select_value("SELECT balance FROM accounts WHERE id = 1")
+    assert 0 == db.pool.stats().leased
 
 
 def test_streams_give_their_connection_back(db: Database) -> None:
