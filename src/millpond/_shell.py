@@ -150,6 +150,7 @@ class Shell(abc.ABC, Generic[C]):
                 closed=pool_closed,
                 queue_full=diagnosis.queue_full,
                 holder_names=holder_names,
+                check_survives=self._check_survives,
                 observing=self._observer is not None,
             ),
         )
@@ -378,6 +379,10 @@ class Shell(abc.ABC, Generic[C]):
         where = f" (taken at {site})" if site else ""
         text = f"{self.name}: a connection{where} came back with writes that were not committed; they are rolled back"
         warn(text, UncommittedWork, site)
+
+    def _check_survives(self, slot: Slot) -> bool:
+        """Say whether a check that was broken off has left a connection as it was."""
+        return self._driver.in_flight(slot.conn) is False
 
     def _report_unchecked(self, error: Exception) -> None:
         """A check that raises says what one that answers False says: this connection is of no use."""

@@ -66,7 +66,16 @@ async def be_checked(stage: Stage) -> None:
     async with stage.pool.connection():
         pass
     stage.driver.dead.update(stage.driver.opened)
-    await asyncio.sleep(20.0)
+    await asyncio.sleep(2.0)
+    await use(stage)
+
+
+async def be_checked_and_well(stage: Stage) -> None:
+    """Take a connection that was idle for so long that it is checked first, while another waits behind."""
+    async with stage.pool.connection():
+        pass
+    await asyncio.sleep(2.0)
+    stage.beside(use(stage))
     await use(stage)
 
 
@@ -113,7 +122,8 @@ SCENARIOS: dict[Scenario, dict[str, Any]] = {
     use_by_hand: {},
     use_twice: {"max_size": 1},
     wait_in_line: {"max_size": 1},
-    be_checked: {"max_size": 1, "check_after": 10.0},
+    be_checked: {"max_size": 1, "check_after": 1.0},
+    be_checked_and_well: {"max_size": 1, "check_after": 1.0},
     see_it_through: {"min_idle": 1},
     use_a_pool_of_its_own: {},
     close_over_a_holder: {"max_size": 1},
@@ -180,6 +190,80 @@ def test_an_unrelated_cancellation_costs_no_connection() -> None:
 def test_a_connection_in_the_middle_of_a_statement_is_never_used_again() -> None:
     """It is closed, and the next caller gets another one."""
     assert (1, 2, 0) == cancelled_in_block(lambda conn: conn.work(seconds=10.0))
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["then another comes", "another waits already"])
+def test_a_cancelled_check_costs_no_connection(waiting: bool) -> None:
+    """It goes on by itself, and whoever comes next has its answer: nothing is asked twice, nobody connects anew."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        loop = asyncio.get_running_loop()
+        async with pool_of(driver, max_size=1, check_after=1.0) as pool:
+            stage = Stage(pool, driver)
+            await use(stage)
+            await asyncio.sleep(2.0)
+            tasks = [loop.create_task(use(stage)) for _ in range(1 + waiting)]
+            await asyncio.sleep(driver.step_s / 2)
+            assert 1 == driver.checks
+            tasks[0].cancel()
+            await asyncio.wait(tasks[:1])
+            assert tasks[0].cancelled()
+            await asyncio.gather(*tasks[1:], use(stage))
+            assert (1, 1) == (driver.checks, len(driver.opened))
+            await asyncio.sleep(2.0)
+            for _ in range(3):  # one after another is called away
+                task = loop.create_task(use(stage))
+                await asyncio.sleep(driver.step_s / 4)
+                task.cancel()
+                await asyncio.wait((task,))
+            await asyncio.sleep(1.0)
+            async with pool.connection():
+                assert (2, 1, {}) == (driver.checks, len(driver.opened), pool.stats().retired)
+
+    run(main)
+
+
+def test_a_check_whose_own_task_is_cancelled_is_no_cancellation_of_its_caller() -> None:
+    """Whoever cancels every task of the loop has cancelled checks and readings too: callers get another connection."""
+
+    async def main(defers: bool) -> None:
+        driver = ToldDriver(defers=defers)
+        loop = asyncio.get_running_loop()
+        async with pool_of(driver, max_size=1, check_after=1.0) as pool:
+            async with pool.connection() as conn:
+                await conn.work(dirties=defers)
+            await asyncio.sleep(0.0 if defers else 2.0)
+            task = loop.create_task(use(Stage(pool, driver)))
+            await asyncio.sleep(driver.step_s / 2)
+            assert 1 == driver.checks + driver.collects
+            for other in asyncio.all_tasks() - {task, asyncio.current_task()}:
+                other.cancel()
+            await task
+            assert 2 == len(driver.opened)
+
+    run(lambda: main(defers=False))
+    run(lambda: main(defers=True))
+
+
+def test_a_reading_that_fails_is_no_error_of_its_caller() -> None:
+    """The answer to a reset that cannot be read, or never comes, costs the connection; the caller gets another."""
+
+    class Unreadable(ToldDriver):
+        async def collect(self, conn: Connection, until: float) -> bool | None:
+            if conn.number == 1:
+                raise OSError("nothing can be read")
+            await asyncio.sleep(1000.0)
+            return True
+
+    async def main() -> None:
+        driver = Unreadable(defers=True)
+        async with pool_of(driver, max_size=1) as pool:
+            for number in (1, 2, 3):
+                async with pool.connection() as conn:
+                    assert number == await conn.work(dirties=True)
+
+    run(main)
 
 
 def test_a_return_that_is_cancelled_is_completed() -> None:

@@ -79,6 +79,24 @@ PLANTS = (
         "        elif self.is_over",
     ),
     Plant(
+        "a check that was broken off costs the connection",
+        "ledger",
+        "        slot.best_before = RETIRED\n        self.untended.append(slot)\n        self.match(now)\n        self.tend(now)\n",
+        "        self.discard(slot, Reason.DEAD)\n",
+    ),
+    Plant(
+        "a check that was broken off is left to nobody who waits",
+        "ledger",
+        "        self.untended.append(slot)\n        self.match(now)\n        self.tend(now)\n",
+        "        self.untended.append(slot)\n        self.tend(now)\n",
+    ),
+    Plant(
+        "a connection whose check was broken off is handed out unproved",
+        "ledger",
+        "        self.untended.append(slot)\n        self.match(now)\n        self.tend(now)\n",
+        "        self.shelve(slot, now)\n",
+    ),
+    Plant(
         "who was served something dead goes to the end of the queue",
         "ledger",
         "        self.take_place(ticket)\n        self.arm(now + HOUSEKEEPING_S)\n        self.match(now)\n",

@@ -144,8 +144,11 @@ def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, S
         alive = yield CHECK, slot, min(until, now + ledger.limits.check_timeout_s)
     except GeneratorExit:
         raise
-    except BaseException:
+    except Exception:
         ledger.discard(slot, Reason.DEAD)
+        raise
+    except BaseException:
+        ledger.check_later(slot)  # that somebody was called away says nothing of the connection
         raise
     now = ledger.clock()
     if alive and slot.state is not GONE and not ledger.is_over(slot, now):

@@ -215,6 +215,20 @@ class Ledger:
         self.arm(now + COLLECT_S)
         self.match(now)
 
+    def check_later(self, slot: Slot) -> None:
+        """Leave a connection to be checked by whoever comes next: the caller it was checked for was called away."""
+        now = self.clock()
+        if slot.state is GONE or self.is_over(slot, now):
+            self.discard(slot, slot.reason)
+            return
+        if not self.ports.check_survives(slot):
+            self.discard(slot, Reason.DEAD)
+            return
+        slot.best_before = RETIRED
+        self.untended.append(slot)
+        self.match(now)
+        self.tend(now)
+
     def take(self, slot: Slot, now: float) -> bool:
         """Decide about an idle slot that was just popped; False if it was given up instead."""
         if self.is_over(slot, now):

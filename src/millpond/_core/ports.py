@@ -14,6 +14,12 @@ from .states import FOREVER, Fault
 
 if TYPE_CHECKING:
     from .ledger import Ledger
+    from .states import Slot
+
+
+def never(_: Slot) -> bool:
+    """Say no."""
+    return False
 
 
 class Limits(Protocol):
@@ -67,6 +73,7 @@ class Ports:
         quiet_s: a connection that came back longer ago than this is looked at before it is handed out: a poll, which
             asks the server nothing.
         unread_survives: reading the answer to a reset that was sent can be broken off, and tried again later.
+        check_survives: says of a slot whose check has just been broken off whether it can be checked again, or goes on.
         defers: a reset can be sent at return and its answer read later.
         holder_names: who is who, by the numbers that the shell notes in ``Slot.thread_id``.
         observing: somebody wants to be told of every event, not only of those that call for a report.
@@ -85,6 +92,7 @@ class Ports:
     quiet_s: float = FOREVER
     defers: bool = False
     unread_survives: bool = False
+    check_survives: Callable[[Slot], bool] = never
 
 
 def replica(error: BaseException) -> BaseException:

@@ -138,6 +138,7 @@ class Slot:
         "asker",
         "best_before",
         "busy_s",
+        "check",
         "code",
         "conn",
         "cursors",
@@ -167,6 +168,7 @@ class Slot:
         self.best_before = RETIRED  # until then it is handed out without a check
         self.returned_at = opened_at
         self.leased_at = opened_at
+        self.check: Any = None  # the shell's own: of a check that goes on although its caller was called away
         self.renewed = False  # a replacement for it has been dialled
         self.uses = 0
         self.busy_s = 0.0

@@ -33,6 +33,7 @@ SITUATIONS = (
     "a caller gave up while the dial that it had asked for was in flight",
     "a caller was called away after it had been granted a connection",
     "a caller was dropped after it had been granted a connection",
+    "a check that was broken off was left to whoever comes next",
     "a caller's wait timed out",
     "a caller was turned away: the queue is full",
     "a caller was told that the pool is closed",

@@ -243,7 +243,12 @@ class World:
             observing=True,
             quiet_s=QUIET_S if self.polls else FOREVER,
             defers=defers,
+            check_survives=self.survives,
         )
+
+    def survives(self, slot: Any) -> bool:
+        """Say whether a check that was broken off leaves a connection of use: every other one."""
+        return bool(slot.conn.number % 2)
 
     def nudge(self) -> None:
         """Ask for a tick soon, as a finalizer does."""
@@ -508,7 +513,7 @@ class World:
         talk = self.talks.pop(index)
         self.seen.answers[talk.kind, talk.verb, how] += 1
         self.saw_end(talk, how)
-        granted = self.granted_to(talk)
+        verb, granted = talk.verb, self.granted_to(talk)
         if how == "never":
             self.hung.append(talk)
         elif how == "drop":
@@ -524,12 +529,15 @@ class World:
             if how == "late":
                 self.now = max(self.now, talk.until + OVERDUE_S)
             self.send(talk, how)
-        if granted is not None and how in ("cancel", "error"):
+        if granted is not None and (how == "cancel" or (how == "error" and verb == "park")):
             self.check_passed_on(granted)
+            self.saw("a check that was broken off was left to whoever comes next", verb == "check")
 
     def granted_to(self, talk: Talk) -> Conn | None:
-        """Return the connection that a parked caller was granted, if it is as good as any."""
+        """Return the connection that a caller was granted, or is having checked, if it is as good as any."""
         slot = getattr(talk.subject, "slot", None) if talk.verb == "park" else None
+        if (talk.kind, talk.verb) == ("checkout", "check") and self.survives(talk.subject):
+            slot = talk.subject
         if slot is None or slot.state in (self.states.GONE, self.states.COLLECTING):
             return None
         if self.ledger.closed or self.now >= slot.expires_at:
@@ -542,6 +550,9 @@ class World:
         closing = any(subject is conn for _, subject in self.ledger.outbox)
         lost = any(getattr(found, "conn", None) is conn for found in self.ledger.lost.found)
         must(not closing and not lost, "a caller was called away, and the connection is lost that it had been granted")
+        must(
+            conn.number in {slot.conn.number for slot in self.slots() if slot.conn is not None}, f"nobody has {conn!r}"
+        )
 
     def send(self, talk: Talk, how: str) -> None:
         """Give a conversation its answer."""
