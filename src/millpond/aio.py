@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import random
 import sys
 import time
@@ -24,14 +23,15 @@ import types
 import warnings
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aio_crew import TaskCrew
+from ._aio_here import asker
+from ._aio_waiting import Sleepers, Waiter
 from ._core import conversations
-from ._core.states import FOREVER, Notice, Reason, Slot, Verb
+from ._core.states import FOREVER, LEASED, Notice, Reason, Slot, Verb
 from ._shell import PARTING_S, C, Shell, register
 from .aio_lease import NOTHING, Asked, AsyncLease, awaited
 from .drivers.aio import AsyncDriver, resolve
@@ -62,117 +62,6 @@ class Clockwork:
 
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
-
-
-class Sleepers:
-    """One timer for all who are parked: nearly all are woken before their time, and come with ascending deadlines.
-
-    A timer of its own for each costs a hand-over from task to task 2 us.
-    """
-
-    __slots__ = ("_asleep", "_clock", "_last_at", "_loop", "_rings_at", "_timer")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._loop: AbstractEventLoop | None = None
-        self._asleep: OrderedDict[Waiter, float] = OrderedDict()  # by their deadlines
-        self._last_at = FOREVER
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = FOREVER
-
-    def bind(self, loop: AbstractEventLoop) -> None:
-        """Learn whose timers these are."""
-        self._loop = loop
-
-    def park(self, parked: Any, until: float) -> Awaitable[None]:
-        """Return what ends when a ticket or watcher is woken, or the time has come."""
-        loop = self._loop
-        assert loop is not None, "bug: nobody can park before there is a loop"
-        waiter: Waiter = parked.waiter
-        now = self._clock()
-        if waiter.woken or until <= now:
-            waiter.woken = False
-            return NOTHING
-        waiter.future = future = loop.create_future()
-        if until < FOREVER:
-            asleep = self._asleep
-            if asleep and until < self._last_at:
-                waiter.timer = self._ring_in(until - now, waiter.wake)
-            else:
-                asleep[waiter] = self._last_at = until
-                if until < self._rings_at:
-                    self._arm(until, now)
-        return future
-
-    def new_waiter(self) -> Waiter:
-        """Make what a task can be parked by."""
-        return Waiter(self._asleep)
-
-    def rest(self) -> None:
-        """Let the timer be: nobody is parked, nor will be."""
-        if self._timer is not None and not self._asleep:
-            self._timer.cancel()
-            self._timer, self._rings_at = None, FOREVER
-
-    def _ring_in(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        assert self._loop is not None, "bug: see above"
-        return self._loop.call_later(seconds, callback, context=contextvars.Context())  # keeps nobody's alive
-
-    def _arm(self, at: float, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._rings_at = self._ring_in(at - now, self._ring), at
-
-    def _ring(self) -> None:
-        """Wake those whose time has come."""
-        self._timer, self._rings_at = None, FOREVER
-        while self._asleep:
-            waiter, until = next(iter(self._asleep.items()))
-            now = self._clock()
-            if now < until:
-                self._arm(until, now)
-                return
-            waiter.wake()
-
-
-class Waiter:
-    """One task that is parked, or is about to be, and the context it asked in."""
-
-    __slots__ = ("_asleep", "context", "future", "timer", "woken")
-
-    def __init__(self, asleep: OrderedDict[Waiter, float]) -> None:
-        self._asleep = asleep  # where it is while it is parked
-        self.context = contextvars.copy_context()
-        self.future: asyncio.Future[None] | None = None  # while it is parked
-        self.timer: asyncio.TimerHandle | None = None  # its own, if the one for all does not do
-        self.woken = False  # before it was parked
-
-    def wake(self) -> None:
-        """Wake the task, or keep it from falling asleep; waking it twice is harmless."""
-        future = self.future
-        if future is None:
-            self.woken = True
-            return
-        self.future = None
-        self._asleep.pop(self, None)
-        if self.timer is not None:
-            self._drop_timer()
-        if not future.done():  # it was not cancelled
-            try:
-                future.set_result(None)
-            except RuntimeError:  # its loop is closed
-                return
-
-    def rise(self) -> None:
-        """Its task was called away."""
-        self.future = None
-        self._asleep.pop(self, None)
-        self._drop_timer()
-
-    def _drop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class Remainder:
@@ -276,6 +165,7 @@ class AsyncPool(Shell[C]):
         if hasattr(self, "_crew"):
             self._crew.forget()
         self._loop: AbstractEventLoop | None = None
+        self._here = _get_running_loop  # the same, as soon as there is a loop, for less: see _aio_here.py
         self._myself: weakref.ref[Any] = weakref.ref(self)
         self._crew = TaskCrew()
         self._timer: asyncio.TimerHandle | None = None
@@ -284,7 +174,7 @@ class AsyncPool(Shell[C]):
         self._lay_ledger(
             clock=self._clock,
             jitter=self._clockwork.jitter,
-            new_waiter=self._sleepers.new_waiter,
+            new_waiter=Waiter,
             nudge=self._nudge,
             holder_names=self._task_names,
             with_gil=True,  # one loop, one thread: nothing happens between two lines of ours
@@ -397,6 +287,7 @@ class AsyncPool(Shell[C]):
             if _get_running_loop() is not None:
                 return
         self._loop = asyncio.get_running_loop()
+        self._here = asker(self._loop)
         self._sleepers.bind(self._loop)
         self._crew.bind(self._loop, weakref.WeakMethod(self._end_with_loop))
         self._decide(lambda: self._ledger.look(self._clock()))
@@ -434,16 +325,42 @@ class AsyncPool(Shell[C]):
             self._decide(self._ledger.take_all)
 
     # ------------------------------------------------------------------ the slow path
-    def _checkout(self, timeout: float | None, popped: Slot | None) -> Generator[Any, Any, Slot]:
+    def _checkout(self, conversation: Generator[Request, Any, Slot]) -> Generator[Any, Any, Slot]:
         try:
-            return (yield from self._hold(self._asking(timeout, popped)))
+            return (yield from self._hold(conversation))
         except Error as error:
             raise self._refusal(error) from error.__cause__
 
-    def _hand_over(self, slot: Slot) -> None:
-        """Give a connection that is as good as new to whoever waits."""
-        self._ledger.take_back(slot)
-        self._deliver()
+    def _queue(self, timeout: float | None) -> Generator[Any, Any, Slot]:
+        """Wait behind others.
+
+        Most callers are handed something of which nothing is left to be proved: no conversation is held for them.
+        """
+        ledger = self._ledger
+        now = self._clock()
+        until = now + (self._limits.timeout_s if timeout is None else timeout)
+        try:
+            ticket = ledger.enqueue(now, now)
+        except Error as error:
+            raise self._refusal(error) from error.__cause__
+        if self._outbox:
+            self._deliver()
+        if ticket.slot is None and ticket.error is None and until > now:
+            try:
+                yield from self._sleepers.sleep(ticket.waiter, until, now)
+            except GeneratorExit:  # see _hold
+                ledger.lost.take(ticket)
+                raise
+            except BaseException:
+                ticket.waiter.rise()
+                self._decide(ledger.recover_parked, ticket)
+                raise
+        slot = ticket.slot
+        if slot is None or slot.state is not LEASED:
+            return (yield from self._checkout(conversations.checkout(ledger, until, ticket=ticket)))
+        ledger.pick_up(ticket)
+        slot.leased_at = self._clock()
+        return slot
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
         if exc_type is GeneratorExit:  # dropped, perhaps by the garbage collector in the middle of a step
@@ -527,37 +444,20 @@ class AsyncPool(Shell[C]):
     # ------------------------------------------------------------------ verbs
     async def _open(self, slot: Slot, until: float) -> C:
         slot.asker = None  # it keeps a context alive
-        try:
-            conn: C = await self._bounded(lambda: self._driver.open(until), until, late=self._part_late)
-        except CutShort as error:  # that says nothing of the server
-            raise asyncio.CancelledError from error
+        conn: C = await self._bounded(lambda: self._driver.open(until), until, late=self._part_late)
         if type(conn) is not self._kind:
             self._meet(conn)
         return conn
 
     async def _check(self, slot: Slot, until: float) -> bool:
-        check, began_until = slot.check or (None, until)  # begun for somebody who was called away
-        slot.check = None
-        if check is None:
-            answered = self._is_answered(slot)
-            if answered is not None:
-                return answered
-            check = self._crew.spawn(lambda: self._driver.is_alive(slot.conn, until))
-            check.add_done_callback(heard)  # it may end unasked
-        until = min(until, began_until)
+        answered = self._is_answered(slot)
+        if answered is not None:
+            return answered
         try:
-            await asyncio.wait((check,), timeout=max(0.0, until - self._clock()))
-        except asyncio.CancelledError:
-            slot.check = check, until
-            raise
-        if not check.done():
-            check.cancel()
+            alive: bool = await self._bounded(lambda: self._driver.is_alive(slot.conn, until), until)
+        except Exception:  # noqa: BLE001  whatever it is, this connection has not answered
             return False
-        return not check.cancelled() and check.exception() is None and check.result()
-
-    def _check_survives(self, slot: Slot) -> bool:
-        """Say whether a check goes on by itself; whoever comes next has its answer."""
-        return slot.check is not None or super()._check_survives(slot)
+        return alive
 
     async def _reset(self, slot: Slot, until: float) -> bool:
         clean: bool = await self._bounded(lambda: self._driver.reset(slot.conn, until), until)
@@ -565,11 +465,7 @@ class AsyncPool(Shell[C]):
 
     async def _collect(self, slot: Slot, until: float) -> bool | None:
         patience = max(until, self._clock()) + self._limits.check_timeout_s
-        try:
-            clean: bool | None = await self._bounded(lambda: self._driver.collect(slot.conn, until), patience)
-        except Exception as error:  # noqa: BLE001  the caller gets another connection, and no error of this one
-            self._report_unchecked(error)
-            return False
+        clean: bool | None = await self._bounded(lambda: self._driver.collect(slot.conn, until), patience)
         return clean
 
     async def _bounded(
@@ -582,20 +478,17 @@ class AsyncPool(Shell[C]):
 
         Raises:
             TimeoutError: it was not done by *until*.
-            CutShort: it was cancelled, and whoever waits for it was not.
         """
         task = self._crew.spawn(work)
         try:
             await asyncio.wait((task,), timeout=max(0.0, until - self._clock()))
+            if task.done():
+                return task.result()
         except asyncio.CancelledError:
             give_up(task, late)
             raise
-        if not task.done():
-            give_up(task, late)
-            raise TimeoutError("the driver was not done in time")
-        if task.cancelled():
-            raise CutShort("the driver's call was cancelled")
-        return task.result()
+        give_up(task, late)
+        raise TimeoutError("the driver was not done in time")
 
     def _part_late(self, dial: asyncio.Task[C]) -> None:
         """Close a connection that nobody waits for any more."""
@@ -723,10 +616,6 @@ class AsyncPool(Shell[C]):
         self._decide(self._ledger.take_all)
         self._rest()
         await self._crew.join(self._clock, self._clock() + PARTING_S, LAST_S)
-
-
-class CutShort(TimeoutError):
-    """A program that cancels all tasks has cancelled one of the pool's."""
 
 
 def give_up(task: asyncio.Task[T], late: Callable[[asyncio.Task[T]], None] | None) -> None:

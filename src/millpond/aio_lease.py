@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from asyncio import _get_running_loop, current_task
+from asyncio import current_task
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -78,7 +78,7 @@ class AsyncLease(Loan[C]):
             awaiting it has given the connection back all the same.
         """
         pool = self._pool
-        if _get_running_loop() is not pool._loop:
+        if pool._here() is not pool._loop:
             pool._guard()
         try:
             slot = self._slot
@@ -92,7 +92,8 @@ class AsyncLease(Loan[C]):
                 frame = _getframe(1)
                 self._instruction = frame.f_lasti
                 self._code = frame.f_code
-                pool._hand_over(slot)
+                pool._ledger.take_back(slot)
+                pool._deliver()
                 return NOTHING
             if pool._tracks:
                 slot.uses += 1
@@ -127,7 +128,7 @@ def take(self: AsyncLease[C]) -> Generator[Any, Any, AsyncLease[C]]:
     """Take a connection for a lease that has none, and return it; ``await`` and ``async with`` run this."""
     pool = self._pool
     timeout = self._timeout
-    if timeout is not None or _get_running_loop() is not pool._loop:
+    if timeout is not None or pool._here() is not pool._loop:
         self.__class__ = Untaken  # it was awaited, whatever comes of it
         pool._bind()
         timeout = timeout_of(timeout, FOREVER) if timeout is not None else None
@@ -153,18 +154,21 @@ def take(self: AsyncLease[C]) -> Generator[Any, Any, AsyncLease[C]]:
                     frame = _getframe(1)
                     slot.code = frame.f_code
                     slot.instruction = frame.f_lasti
-                    slot.thread_id = id(current_task())
+                    slot.thread_id = id(current_task(pool._loop))
                 return self
             slot.best_before = RETIRED
     self.__class__ = Untaken
-    slot = yield from pool._checkout(timeout, slot)
+    if slot is None and pool._tickets:
+        slot = yield from pool._queue(timeout)
+    else:
+        slot = yield from pool._checkout(pool._asking(timeout, slot))
     self.__class__ = pool._lease_kind
     self._slot = slot
     if pool._tracks:
         frame = _getframe(1)
         slot.code = frame.f_code
         slot.instruction = frame.f_lasti
-        slot.thread_id = id(current_task())
+        slot.thread_id = id(current_task(pool._loop))
     return self
 
 

@@ -15,13 +15,14 @@ import asyncio
 import importlib
 import struct
 import types
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from millpond._sql.templates import TYPES, Proofs
 from millpond.errors import DriverMissing, InvalidSetting
 
 from ._aio_session import CLIENT_SSL, AsyncListening, AsyncMySQLDriver, used_by_two
-from ._session import COM_QUERY
+from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, STATE_CHANGED
 from .aio import AiodbDriver
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ PARTS = frozenset(
     | {"_close_on_cancel", "_connected", "_next_seq_id", "_proto", "_read_timeout"}
 )
 LONG: Final = 8191  # bytes; the driver writes longer statements in pieces
+NOTABLE: Final = IN_TRANSACTION | MORE_RESULTS | STATE_CHANGED  # else a status word says that all is as it was
+SEQUENCES: Final = frozenset({tuple, list})
 head_of: Final = struct.Struct("<iB").pack
 current_task = asyncio.current_task
 
@@ -61,6 +64,10 @@ class AsyncmyDriver(AsyncMySQLDriver):
     looks = LOOKS
     set_aside: ClassVar[Mapping[str, Any]] = {"autocommit_mode": None, "_sql_mode": None, "_init_command": None}
     _class: ClassVar[type[Any] | None] = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._proofs: dict[Any, Proofs] = {}  # by the brand of the server
 
     @classmethod
     def import_module(cls) -> types.ModuleType:
@@ -88,6 +95,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
             assert not missing, f"this asyncmy lacks {sorted(missing)}"
             driver = connection.Connection
             members: dict[str, Any] = {"new_result": connection.MySQLResult, "send_command": driver._execute_command}  # noqa: SLF001  see above
+            members["driver_cursor"] = connection.Cursor
+            members["knowing_cursor"] = type("Cursor", (KnowingCursor, connection.Cursor), {"__slots__": ()})
             cls._class = type("Connection", (ListeningAsyncmy, connection.Connection), members)
         return cls._class
 
@@ -110,18 +119,100 @@ class AsyncmyDriver(AsyncMySQLDriver):
         """Prepared statements do not survive a reset."""
         conn._stmt_cache.clear()  # noqa: SLF001  see the module's text
 
+    async def _dial(self, conn: Any) -> None:
+        await super()._dial(conn)
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        if session.utf8 and is_plain(conn):
+            conn.proofs = self._proofs.setdefault(session.brand, Proofs(session.brand))
+
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""
-        cursor = conn.cursor(*args, **kwargs)
+        cursor = conn.plain_cursor() if self._dials and not (args or kwargs) else conn.cursor(*args, **kwargs)
         if self.tracks_cursors:
             self.note_cursor(conn, cursor, lease)
         else:
             conn._millpond_cursors.append(cursor)  # noqa: SLF001  our own
         return cursor
 
+    def _is_clean(self, conn: Any) -> bool:
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        unread: Any = conn._millpond_unread  # noqa: SLF001
+        if session.dirt or session.owed or session.status & IN_TRANSACTION or unread is not None:
+            return super()._is_clean(conn)
+        cursors: list[Any] = conn._millpond_cursors  # noqa: SLF001
+        for cursor in cursors:
+            cursor.connection = None
+        cursors.clear()
+        conn._result = None  # noqa: SLF001  see there
+        return bool(self._look_at(conn) == session.looks) and conn._transport is not None  # noqa: SLF001  so
+
     def sever(self, cursor: Any) -> None:
         """Take a cursor's connection away."""
         cursor.connection = None
+
+
+def is_plain(conn: Any) -> bool:
+    """Say whether a connection does with statements what asyncmy does if nobody has told it otherwise."""
+    usual = importlib.import_module("asyncmy.converters").conversions
+    encoders = conn._encoders  # noqa: SLF001  see the module's text
+    observed = conn._echo or conn._query_callback is not None or conn._stmt_cache_size  # noqa: SLF001  so
+    return not observed and all(encoders.get(kind) is usual.get(kind) for kind in TYPES)
+
+
+class Done:
+    """What is left to be waited for when all is done."""
+
+    __slots__ = ()
+
+    __await__: Callable[[], Any] = ().__iter__  # an iterator that ends at once
+
+
+DONE = cast("Awaitable[None]", Done())
+
+
+class KnowingCursor:
+    """asyncmy's plain cursor, which knows what its statements do: the same text with other values does the same."""
+
+    __slots__ = ()
+    connection: Any
+    rowcount: Any
+    description: Any
+    lastrowid: Any
+    _result: Any
+    _rows: Any
+    _executed: Any
+    _escape_args: Any
+    _clear_result: Any
+
+    def execute(self, query: Any, args: Any = None) -> Awaitable[Any]:
+        """Run a statement, as the driver's own cursor does; what is proved of it is not judged again."""
+        conn, last = self.connection, self._result
+        if conn is None or type(query) is not str or (last is not None and last.has_next):
+            return super().execute(query, args)  # type: ignore[misc,no-any-return]  # asyncmy's own
+        places = conn.proofs[query]
+        if args is None:
+            text, proved = query, places == 0
+        else:
+            text = query % self._escape_args(args, conn)
+            proved = places is not None and type(args) in SEQUENCES and TYPES.issuperset(map(type, args))
+        self._clear_result()
+        return conn.run(text, self, proved=proved)  # type: ignore[no-any-return]  # a connection that listens
+
+    def take_in(self, text: str, result: Any) -> None:
+        """Keep a result, as the driver's own cursor does."""
+        self._executed = text
+        self._result = result
+        self.rowcount = result.affected_rows
+        self.description = result.description
+        self.lastrowid = result.insert_id
+        self._rows = result.rows
+
+    def __aexit__(self, *exc: object) -> Awaitable[None]:
+        last = self._result
+        if last is not None and last.has_next:
+            return self.close()  # type: ignore[attr-defined,no-any-return]  # asyncmy's own
+        self.connection = None
+        return DONE
 
 
 def wakes(protocol: type[Any], loop: asyncio.AbstractEventLoop) -> bool:
@@ -151,59 +242,99 @@ class ListeningAsyncmy(AsyncListening):
     _connected: bool
     _read_timeout: float | None
     _close_on_cancel: Any
+    _cursor_cls: Any
+    _last_usage: float
+    driver_cursor: ClassVar[Any]
+    knowing_cursor: ClassVar[Any]
+    proofs: Proofs | None = None  # of statements that it need not judge again, whatever their values
     waits_itself: ClassVar[bool | None] = None  # where the driver's own reads wait; None before that was tried
 
-    async def query(self, sql: Any, unbuffered: bool = False) -> Any:
-        """Run a statement as the driver does, but in one coroutine instead of seven.
+    def plain_cursor(self) -> Any:
+        """Make a cursor of the connection's own class of cursors; for the driver's, one that knows its statements."""
+        if self.proofs is None or self._cursor_cls is not self.driver_cursor:
+            return self.cursor()  # type: ignore[attr-defined]  # asyncmy's own
+        self._last_usage = self._loop.time()
+        return self.knowing_cursor(self)
 
-        It is judged, and the last reply forgotten, while the server is at work.
+    async def query(self, sql: Any, unbuffered: bool = False) -> Any:
+        """Run a statement as the driver does."""
+        return await (super().query(sql, unbuffered) if unbuffered else self.run(sql))
+
+    async def run(self, sql: Any, cursor: Any = None, *, proved: bool = False) -> Any:
+        """Run a statement as the driver does, for a cursor perhaps, in one coroutine instead of ten.
+
+        It is judged, unless it was *proved* harmless, and the last reply forgotten, while the server is at work.
         """
         text = sql.encode(self._encoding, "surrogateescape") if type(sql) is str else self.encoded(sql)
         last = self._result
         if (
             (last is not None and (last.has_next or last.unbuffered_active))
             or self._millpond_unread is not None
-            or unbuffered
             or self._read_timeout
             or not (self.waits_itself and self._connected)
             or len(text) >= LONG
         ):
-            return await super().query(text, unbuffered)
-        session: Session = self._millpond
+            await super().query(text)
+            result = self._result
+        else:
+            session = self._millpond
+            self.claim(session)
+            session.owed += 1
+            try:
+                result = self.ask(session, text, proved=proved)
+                proto = self._proto
+                if proto.length == proto.pos and not proto.eof:
+                    proto._read_waiter = waiter = self._loop.create_future()  # noqa: SLF001  as its own reads do
+                    await waiter
+                await result.read()
+            except Exception as error:
+                self.hear_error(error)
+                raise
+            except asyncio.CancelledError:
+                self._close_on_cancel()
+                raise
+            finally:
+                session.holder = 0
+            self.take_in(result)
+        if cursor is not None:
+            cursor.take_in(sql, result)
+            if result.warning_count:
+                await cursor._show_warnings(self)  # noqa: SLF001  as the driver's own cursor does
+        return result.affected_rows
+
+    def ask(self, session: Session, text: bytes, *, proved: bool) -> Any:
+        """Send a statement, and return what its result is to be read into; the server is at work meanwhile."""
+        self._write_bytes(head_of(len(text) + 1, COM_QUERY) + text)
+        self._next_seq_id = 1
+        if proved:
+            session.text, session.limited = b"", False
+        else:
+            session.weigh(COM_QUERY, text)
+            session.sent(text)
+        self._result = None
+        return self.new_result(self)
+
+    def claim(self, session: Session) -> None:
+        """As for both drivers; the loop is known, and need not be asked for."""
         me = id(current_task(self._loop))
         if session.holder and session.holder != me:
             raise used_by_two(self)
+        if self._millpond_unread is not None:
+            self.hear_unread()
         session.holder = me
-        session.owed += 1
-        try:
-            self._write_bytes(head_of(len(text) + 1, COM_QUERY) + text)
-            self._next_seq_id = 1
-            session.weigh(COM_QUERY, text)
-            session.sent(text)
-            self._result = None
-            proto = self._proto
-            if proto.length == proto.pos and not proto.eof:
-                proto._read_waiter = waiter = self._loop.create_future()  # noqa: SLF001  what its own reads wait by
-                await waiter
-            result = self.new_result(self)
-            await result.read()
-        except Exception as error:
-            self.hear_error(error)
-            raise
-        except asyncio.CancelledError:
-            self._close_on_cancel()
-            raise
-        finally:
-            session.holder = 0
-        self._result = result
-        self._affected_rows = affected_rows = result.affected_rows
+
+    def take_in(self, result: Any) -> None:
+        """As for both drivers; of most results there is nothing to be said."""
         status = result.server_status
-        if status:
-            self.server_status = status
-            session.note(status, result.warning_count)
-        else:
-            self.hear(result)
-        return affected_rows
+        if not status or status & NOTABLE or result.warning_count or result.unbuffered_active:
+            super().take_in(result)
+            return
+        self._result = result
+        self._affected_rows = result.affected_rows
+        session = self._millpond
+        self.server_status = session.status = status
+        session.owed -= 1
+        session.wrote = False
 
     @property
     def link(self) -> Any:

@@ -10,10 +10,16 @@ import pytest
 
 from millpond import AsyncPool
 from millpond.testing import ScratchServer
-from tests.live.wire.test_nothing_left import MAY_FAIL, ROUTINES, SPOILT, UNDONE, VARIABLES
+from tests.live.wire.dirt import MAY_FAIL, ROUTINES, SPOILT, VARIABLES
 from tests.live.wire.ways import TABLE
 
 from .servers import DRIVERS, answer, arguments_of, ask, pool_on, root
+
+UNDONE = (
+    "DROP FUNCTION IF EXISTS wire_function",
+    "DROP PROCEDURE IF EXISTS wire_procedure",
+    "DROP PROCEDURE IF EXISTS wire_failing",
+)
 
 
 @pytest.fixture

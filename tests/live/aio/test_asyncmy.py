@@ -1,0 +1,145 @@
+"""A statement over asyncmy, which the adapter waits for itself: whatever is in its way, it does as the driver does."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from typing import Any
+
+import asyncmy
+import asyncmy.connection
+import pytest
+
+from millpond.drivers.asyncmy import LONG, AsyncmyDriver, wakes
+from millpond.testing import ScratchServer
+from tests.aio.test_counts import Counter
+
+from .servers import ask, pool_on, root, sessions
+from .test_drivers import eventually
+
+FRAMES = 22  # of ours, in a checkout, a cursor, a statement, a row and the return
+COUNTED = 20  # such uses
+
+
+def test_a_statement_of_any_length_is_answered(server: ScratchServer) -> None:
+    """Those that the driver writes in pieces, and what follows them."""
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1) as pool, pool.connection() as conn:
+            for length in (1, LONG - 20, LONG, 3 * LONG, 1):
+                assert (("x" * length,),) == await ask(conn, "SELECT %s", ("x" * length,))
+
+    asyncio.run(main())
+
+
+def test_results_that_were_not_fetched_are_in_nobodys_way(server: ScratchServer) -> None:
+    """Of two results one is left unread; the next statement gets its own."""
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1) as pool:
+            async with pool.connection() as conn:
+                cursor = conn.cursor()
+                await cursor.execute("SELECT 1; SELECT 2")
+                assert ((3,),) == await ask(conn, "SELECT 3")
+            async with pool.connection() as conn:
+                assert ((4,),) == await ask(conn, "SELECT 4")
+
+    asyncio.run(main())
+
+
+def test_rows_that_are_read_one_by_one_come_between_others(server: ScratchServer) -> None:
+    """An unbuffered result that was read to its end is followed by statements of both kinds."""
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1) as pool, pool.connection() as conn:
+            for number in range(3):
+                async with conn.cursor(asyncmy.cursors.SSCursor) as cursor:
+                    await cursor.execute("SELECT %s UNION ALL SELECT 7", (number,))
+                    assert [(number,), (7,)] == list(await cursor.fetchall())
+                assert ((number,),) == await ask(conn, "SELECT %s", (number,))
+
+    asyncio.run(main())
+
+
+def test_a_session_that_is_killed_in_a_statement_is_told_as_the_driver_tells_it(server: ScratchServer) -> None:
+    """Its task hears of it, nobody gets its connection, and the pool goes on."""
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1) as pool:
+            async with pool.connection() as conn:
+                waiting = asyncio.get_running_loop().create_task(ask(conn, "SELECT SLEEP(60)"))
+                await asyncio.sleep(0)
+                with root(server) as other, other.cursor() as cursor:
+                    cursor.execute(f"KILL {conn.thread_id()}")
+                with pytest.raises(asyncmy.errors.OperationalError):
+                    await asyncio.wait_for(waiting, 30.0)
+            assert {"dead": 1} == pool.stats().retired
+            async with pool.connection() as conn:
+                assert ((7,),) == await ask(conn, "SELECT 7")
+
+    asyncio.run(main())
+
+
+def test_the_drivers_own_time_limit_is_kept(mariadb: ScratchServer) -> None:
+    """With ``read_timeout`` the driver does the waiting; the connection is not used again."""
+
+    async def main() -> None:
+        async with pool_on(mariadb, "asyncmy", max_size=1, connect_args={"read_timeout": 1.5}) as pool:
+            async with pool.connection() as conn:
+                with pytest.raises(asyncmy.errors.OperationalError):
+                    await ask(conn, "SELECT SLEEP(3)")
+            async with pool.connection() as conn:
+                assert ((7,),) == await ask(conn, "SELECT 7")
+            assert 2 == pool.stats().opened
+        await eventually(lambda: sessions(mariadb), [])  # the first runs to its end, for nobody
+
+    asyncio.run(main())
+
+
+class Deaf(asyncmy.connection._MySQLProtocol):  # type: ignore[name-defined,misc]  # compiled, and private
+    """The protocol of a version that wakes its readers in another way."""
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Wake nobody that the adapter knows of."""
+        self._read_waiter, waiter = None, self._read_waiter
+        super().buffer_updated(nbytes)
+        self._read_waiter = waiter
+
+
+def test_an_asyncmy_that_waits_in_another_way_is_left_to_it(server: ScratchServer) -> None:
+    """That is tried before the first statement, so that none waits for ever."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert wakes(Deaf.__base__, loop)
+        assert not wakes(Deaf, loop)
+        adapter = AsyncmyDriver()
+        kind: Any = types.new_class("Connection", (adapter.connection_class(),))
+        async with pool_on(server, "asyncmy", max_size=1) as pool, pool.connection() as conn:
+            assert conn.driver_connection.waits_itself
+            conn.driver_connection.__class__ = kind
+            kind.waits_itself = False
+            assert ((7,),) == await ask(conn, "SELECT 7")
+
+    asyncio.run(main())
+
+
+def test_a_statement_takes_no_more_of_our_frames_than_it_did(mariadb: ScratchServer) -> None:
+    """All that a pooled statement costs beside what the driver does, counted."""
+
+    async def use(pool: Any) -> None:
+        async with pool.connection() as conn, conn.cursor() as cursor:
+            await cursor.execute("SELECT %s, 'some text', 3.5", (7,))
+            assert 7 == (await cursor.fetchone())[0]
+
+    async def main() -> None:
+        async with pool_on(mariadb, "asyncmy", max_size=1) as pool:
+            for _ in range(COUNTED):
+                await use(pool)
+            counter = Counter()
+            with counter:
+                for _ in range(COUNTED):
+                    await use(pool)
+            assert counter.frames / COUNTED <= FRAMES
+
+    asyncio.run(main())
