@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncDatabase", "AsyncStream", "AsyncTransaction"]
 
 T = TypeVar("T")
-DictRow = dict[str, Any]
+Plain = TypeVar("Plain", dict[str, Any], list[Any])  # without this, ``into=dict`` would have keys of any type
 
 
 class AsyncDatabase:
@@ -82,7 +82,7 @@ class AsyncDatabase:
         params: Params | None = None,
         *,
         into: None = None,
-        required: Literal[False] = False,
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
     ) -> Row | None: ...
@@ -92,22 +92,22 @@ class AsyncDatabase:
         sql: str,
         params: Params | None = None,
         *,
-        into: type[DictRow],
+        into: type[Plain],
         required: Literal[True],
         first: bool = False,
         timeout: float | None = None,
-    ) -> DictRow: ...
+    ) -> Plain: ...
     @overload
     async def select_row(
         self,
         sql: str,
         params: Params | None = None,
         *,
-        into: type[DictRow],
-        required: Literal[False] = False,
+        into: type[Plain],
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
-    ) -> DictRow | None: ...
+    ) -> Plain | None: ...
     @overload
     async def select_row(
         self,
@@ -126,7 +126,7 @@ class AsyncDatabase:
         params: Params | None = None,
         *,
         into: Callable[..., T],
-        required: Literal[False] = False,
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
     ) -> T | None: ...
@@ -169,8 +169,8 @@ class AsyncDatabase:
     ) -> list[Row]: ...
     @overload
     async def select_rows(
-        self, sql: str, params: Params | None = None, *, into: type[DictRow], timeout: float | None = None
-    ) -> list[DictRow]: ...
+        self, sql: str, params: Params | None = None, *, into: type[Plain], timeout: float | None = None
+    ) -> list[Plain]: ...
     @overload
     async def select_rows(
         self, sql: str, params: Params | None = None, *, into: Callable[..., T], timeout: float | None = None
@@ -214,7 +214,7 @@ class AsyncDatabase:
         params: Params | None = None,
         *,
         into: Callable[[Any], T],
-        required: Literal[False] = False,
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
     ) -> T | None: ...
@@ -267,8 +267,8 @@ class AsyncDatabase:
     ) -> AsyncStream[Row]: ...
     @overload
     def stream(
-        self, sql: str, params: Params | None = None, *, into: type[DictRow], timeout: float | None = None
-    ) -> AsyncStream[DictRow]: ...
+        self, sql: str, params: Params | None = None, *, into: type[Plain], timeout: float | None = None
+    ) -> AsyncStream[Plain]: ...
     @overload
     def stream(
         self, sql: str, params: Params | None = None, *, into: Callable[..., T], timeout: float | None = None

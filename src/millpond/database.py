@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Database", "Done", "NamedRow", "Params", "Row", "Stream", "Transaction"]
 
 T = TypeVar("T")
-DictRow = dict[str, Any]
+Plain = TypeVar("Plain", dict[str, Any], list[Any])  # without this, ``into=dict`` would have keys of any type
 
 
 class Database:
@@ -92,7 +92,7 @@ class Database:
         params: Params | None = None,
         *,
         into: None = None,
-        required: Literal[False] = False,
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
     ) -> Row | None: ...
@@ -102,22 +102,22 @@ class Database:
         sql: str,
         params: Params | None = None,
         *,
-        into: type[DictRow],
+        into: type[Plain],
         required: Literal[True],
         first: bool = False,
         timeout: float | None = None,
-    ) -> DictRow: ...
+    ) -> Plain: ...
     @overload
     def select_row(
         self,
         sql: str,
         params: Params | None = None,
         *,
-        into: type[DictRow],
-        required: Literal[False] = False,
+        into: type[Plain],
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
-    ) -> DictRow | None: ...
+    ) -> Plain | None: ...
     @overload
     def select_row(
         self,
@@ -136,7 +136,7 @@ class Database:
         params: Params | None = None,
         *,
         into: Callable[..., T],
-        required: Literal[False] = False,
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
     ) -> T | None: ...
@@ -202,8 +202,8 @@ class Database:
     ) -> list[Row]: ...
     @overload
     def select_rows(
-        self, sql: str, params: Params | None = None, *, into: type[DictRow], timeout: float | None = None
-    ) -> list[DictRow]: ...
+        self, sql: str, params: Params | None = None, *, into: type[Plain], timeout: float | None = None
+    ) -> list[Plain]: ...
     @overload
     def select_rows(
         self, sql: str, params: Params | None = None, *, into: Callable[..., T], timeout: float | None = None
@@ -250,7 +250,7 @@ class Database:
         params: Params | None = None,
         *,
         into: Callable[[Any], T],
-        required: Literal[False] = False,
+        required: bool = False,
         first: bool = False,
         timeout: float | None = None,
     ) -> T | None: ...
@@ -311,8 +311,8 @@ class Database:
     ) -> Stream[Row]: ...
     @overload
     def stream(
-        self, sql: str, params: Params | None = None, *, into: type[DictRow], timeout: float | None = None
-    ) -> Stream[DictRow]: ...
+        self, sql: str, params: Params | None = None, *, into: type[Plain], timeout: float | None = None
+    ) -> Stream[Plain]: ...
     @overload
     def stream(
         self, sql: str, params: Params | None = None, *, into: Callable[..., T], timeout: float | None = None

@@ -53,6 +53,14 @@ async def rows(db: AsyncDatabase) -> None:
         assert_type(user, User)
 
 
+async def rows_that_may_be_required(db: AsyncDatabase, required: bool) -> None:
+    """What is not known before it is run may be None."""
+    assert_type(await db.select_row("SELECT 1", required=required), Row | None)
+    assert_type(await db.select_row("SELECT 1", into=dict, required=required), dict[str, Any] | None)
+    assert_type(await db.select_row("SELECT 1", into=list, required=True), list[Any])
+    assert_type(await db.select_value("SELECT 1", into=int, required=required), int | None)
+
+
 async def transactions(db: AsyncDatabase) -> None:
     """What the function returns is what comes back."""
 

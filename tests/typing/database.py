@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from millpond import Database, Done, NamedRow, Stream, Transaction
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from typing_extensions import assert_type
 
     Row = tuple[Any, ...]
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,8 +45,23 @@ def rows(db: Database) -> None:
     assert_type(db.select_row("SELECT 1", into=Pair, first=True), Pair | None)
     assert_type(db.select_row("SELECT 1", {"id": 1}, into=dict), dict[str, Any] | None)
     assert_type(db.select_row("SELECT 1", into=dict, required=True), dict[str, Any])
+    assert_type(db.select_row("SELECT 1", into=list, required=True), list[Any])
     assert_type(db.select_row("SELECT 1", into=label), str | None)
     assert_type(db.select_row("SELECT 1", into=NamedRow, required=True), NamedRow)
+
+
+def rows_that_may_be_required(db: Database, required: bool) -> None:
+    """What is not known before it is run may be None."""
+    assert_type(db.select_row("SELECT 1", required=required), Row | None)
+    assert_type(db.select_row("SELECT 1", into=dict, required=required), dict[str, Any] | None)
+    assert_type(db.select_row("SELECT 1", into=User, required=required), User | None)
+    assert_type(db.select_value("SELECT 1", into=int, required=required), int | None)
+
+
+def rows_of_a_kind(db: Database, kind: type[T], make: Callable[..., T]) -> tuple[T | None, T, list[T]]:
+    """A function can pass on what it is given."""
+    required = db.select_row("SELECT 1", into=make, required=True)
+    return db.select_row("SELECT 1", into=kind), required, db.select_rows("SELECT 1", into=kind)
 
 
 def many_rows(db: Database) -> None:
@@ -51,6 +69,7 @@ def many_rows(db: Database) -> None:
     assert_type(db.select_rows("SELECT 1"), list[Row])
     assert_type(db.select_rows("SELECT 1", into=User), list[User])
     assert_type(db.select_rows("SELECT 1", into=dict), list[dict[str, Any]])
+    assert_type(db.select_rows("SELECT 1", into=list), list[list[Any]])
     assert_type(db.stream("SELECT 1"), Stream[Row])
     assert_type(db.stream("SELECT 1", into=Pair), Stream[Pair])
     for user in db.stream("SELECT 1", into=User):
