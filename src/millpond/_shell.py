@@ -285,14 +285,14 @@ class Shell(abc.ABC, Generic[C]):
     def _next_left(self) -> Slot | None:
         """Return the next slot that was given back while that could not be done; None if there is none."""
         while self._left:
-            slot = self._reclaimed(self._left.popleft())
+            slot = self._reclaimed(self._left.popleft(), left=True)
             if slot is not None:
                 return slot
         return None
 
-    def _reclaimed(self, slot: Slot) -> Slot | None:
+    def _reclaimed(self, slot: Slot, *, left: bool) -> Slot | None:
         found: list[Slot | None] = []
-        self._decide(lambda: found.append(self._ledger.reclaim(slot)))
+        self._decide(lambda: found.append(self._ledger.reclaim(slot, left=left)))
         return found[0]
 
     def _discard(self, slot: Slot) -> None:

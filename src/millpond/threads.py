@@ -360,7 +360,7 @@ class Pool(Shell[C]):
 
     def _give_back_now(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         if self._ledger.was_garbage(slot):  # its holder's finalizer gives it back, and its own may be about to run
-            found = self._reclaimed(slot)
+            found = self._reclaimed(slot, left=False)
             if found is None:
                 return
             slot = found

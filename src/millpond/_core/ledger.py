@@ -20,7 +20,7 @@ import itertools
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from .dialrule import TOLERANCE_S, DialRule
 from .ports import Limits, Ports, replica
@@ -81,6 +81,8 @@ class Ledger:
         self.young: OrderedDict[int, float] = OrderedDict()  # those of them that are not late
         self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
         self.abandoned: weakref.WeakSet[Slot] = weakref.WeakSet()  # of dials given up whose driver call is still out
+        self.undead: dict[int, Slot] = {}  # finalized and alive: copies of such slots, for when they die after all
+        self.missing: set[int] = set()  # slots of which the last census has found no trace
         self.disowned: weakref.WeakSet[Slot] = weakref.WeakSet()  # cut, and still with their holders
         self.upkeep: list[tuple[float, int]] = []  # heap: when to look at which slot; one entry a slot
         self.uncounted: deque[int] = deque()  # slots that this census has still to look at
@@ -322,6 +324,8 @@ class Ledger:
         self.strike_off(slot.number)
 
     def strike_off(self, number: int) -> None:
+        self.bring_back(number)
+        self.missing.discard(number)
         self.slots.pop(number, None)
         self.dialing.pop(number, None)
         self.young.pop(number, None)
@@ -337,11 +341,10 @@ class Ledger:
         """Take in what nobody holds any more; bounded, the rest follows with the next step."""
         found = self.lost.found
         for _ in range(min(len(found), ROUND) if found else 0):
-            lost = found.popleft()
-            if isinstance(lost, Slot):
-                self.recover_one(lost, now)
+            if isinstance(found[0], Slot):
+                self.recover_slot(now)
             else:
-                self.recover_parked(lost)
+                self.recover_parked(cast("Ticket | Watcher", found.popleft()))
 
     def recover_parked(self, parked: Ticket | Watcher) -> None:
         """Whoever was parked there will not come back."""
@@ -357,10 +360,13 @@ class Ledger:
         if slot is not None:
             self.put_back(slot, self.clock())
 
-    def reclaim(self, slot: Slot) -> Slot | None:
+    def reclaim(self, slot: Slot, *, left: bool) -> Slot | None:
         """Return a new body for a slot that finalizers may have seen, or may see yet; None if it is nobody's by now.
 
         A generator that the garbage collector closes gives back what is garbage with it.
+
+        Args:
+            left: it was put aside by whoever the collector has closed; if it was finalized as well, it was dropped.
         """
         while self.lost.found:
             self.recover(self.clock())
@@ -369,44 +375,78 @@ class Ledger:
             return None
         heir = slot.heir()
         self.slots[heir.number] = weakref.ref(heir)
+        if self.bring_back(heir.number) and left:
+            self.bury(heir, self.clock())
+            return None
         return heir
+
+    def bring_back(self, number: int) -> bool:
+        """Forget that a slot was finalized; False if it was not."""
+        twin = self.undead.pop(number, None)
+        if twin is None:
+            return False
+        twin.lay_down()
+        return True
 
     def was_garbage(self, slot: Slot) -> bool:
         """Say whether the garbage collector has had this slot in hand: it clears references before it finalizes."""
         reference = self.slots.get(slot.number)
         return reference is not None and reference() is None
 
-    def recover_one(self, lost: Slot, now: float) -> None:
-        if lost.state is GONE:  # reclaimed, or cut, meanwhile
-            self.close_disowned(lost)
-            return
-        # The finalizer of whatever held the lease may have given it back before the slot's own was run.
-        for shelf, state in ((self.idle, IDLE), (self.settling, SETTLING)):
-            if lost.state is state and lost in shelf:
-                shelf.remove(lost)
-        slot = lost.heir()
-        if slot.number not in self.slots:
-            state, slot.state = slot.state, GONE
-            if state is LEASED:  # the collector clears references first and finalizes then: it was counted in between
-                self.counts["dropped"] += 1
-                self.report("dropped", slot=slot, held_s=now - slot.leased_at)
+    def recover_slot(self, now: float) -> None:
+        """Take in the next slot that was finalized.
+
+        It need not be nobody's: the collector finalizes what is garbage in any order, so whatever held the lease may
+        have given it back first, and somebody else have taken it since.  It is lost when nothing else holds it.
+        """
+        slot = cast("Slot", self.lost.found.popleft())  # nobody else may hold it in here
+        if slot.state is GONE:  # reclaimed, or cut, meanwhile
             self.close_disowned(slot)
             return
-        self.slots[slot.number] = weakref.ref(slot)
-        self.counts["lost"] += 1
-        state, slot.reason = slot.state, Reason.UNCLEAN
-        if state is LEASED:
+        number, twin = slot.number, slot.twin()
+        for shelf in (self.idle, self.settling, self.untended):
+            if slot in shelf:
+                self.withdraw(slot, shelf)
+        in_books = number in self.slots
+        reference = weakref.ref(slot)
+        del slot
+        if reference() is None:
+            self.bury(twin, now)
+        elif in_books:
+            self.slots[number] = reference
+            self.undead[number] = twin
+            self.arm(now + HOUSEKEEPING_S)
+        else:
+            twin.lay_down()
+
+    def bury(self, slot: Slot, now: float) -> None:
+        """Nobody holds a connection any more: give it up."""
+        if slot.state is LEASED:
             self.counts["dropped"] += 1
             slot.uses += 1
             slot.busy_s += now - slot.leased_at
             self.report("dropped", slot=slot, held_s=now - slot.leased_at)
+        if slot.number not in self.slots:  # counted out between its death and its finalizer
+            slot.state = GONE
+            self.close_disowned(slot)
+            return
+        self.slots[slot.number] = weakref.ref(slot)
+        self.counts["lost"] += 1
+        slot.reason = Reason.UNCLEAN
         # Nobody can say what its last holder left in it, and a finalizer cannot wait for a reset: it is given up.
         self.discard(slot, Reason.UNCLEAN)
+
+    def bury_undead(self, now: float) -> None:
+        for number, twin in list(self.undead.items()):
+            if self.slots[number]() is None:
+                del self.undead[number]
+                self.bury(twin, now)
 
     def count_slots(self, now: float) -> None:
         """Free the room of slots that died without a word; so many a tick, all of them in turn.
 
-        That takes a signal handler that raises in a finalizer, where Python drops what is raised.
+        That takes a signal handler that raises in a finalizer, where Python drops what is raised.  One is counted out
+        when it was missing twice: the collector clears references before it finalizes, and may be at that just now.
         """
         if self.lost.found:  # one that died in a cycle has lost its references as well, and is in there
             return
@@ -415,7 +455,12 @@ class Ledger:
         for _ in range(min(len(self.uncounted), CENSUS)):
             number = self.uncounted.popleft()
             reference = self.slots.get(number)
-            if reference is None or reference() is not None:
+            if reference is None or reference() is not None or number in self.undead:
+                self.missing.discard(number)
+                continue
+            if number not in self.missing:
+                self.missing.add(number)
+                self.arm(now + HOUSEKEEPING_S)
                 continue
             self.counts["lost"] += 1
             self.retired[Reason.UNCLEAN] += number not in self.dialing
@@ -782,6 +827,7 @@ class Ledger:
         now = self.clock()
         self.alarm_at = FOREVER
         self.recover(now)
+        self.bury_undead(now)
         self.count_slots(now)
         for reference in list(itertools.islice(self.granted, ROUND)):
             ticket = reference()
@@ -807,7 +853,8 @@ class Ledger:
         """See to it that whatever is left to do is looked at in time."""
         if not self.slots:
             self.upkeep.clear()
-        in_progress = self.tickets or self.granted or self.watchers or self.dialing or self.settling or self.untended
+        waited_for = self.tickets or self.granted or self.watchers or self.dialing
+        in_progress = waited_for or self.settling or self.untended or self.undead or self.missing
         keeps_idle = self.limits.min_idle and self.room > 0 and not self.closed and not self.callers_dial
         if in_progress or keeps_idle:  # a checkout outside of any step may have taken one of ``min_idle``
             self.arm(now + HOUSEKEEPING_S)
@@ -901,10 +948,10 @@ class Ledger:
             self.counts["renewed"] += 1
             self.dial(now)
 
-    def withdraw(self, slot: Slot) -> bool:
+    def withdraw(self, slot: Slot, shelf: deque[Slot] | None = None) -> bool:
         """Take a certain slot out of idle; False if a shell was quicker.  O(idle), in C, ROUND times a tick at most."""
         try:
-            self.idle.remove(slot)
+            (self.idle if shelf is None else shelf).remove(slot)
         except ValueError:
             return False
         return True
@@ -1053,7 +1100,7 @@ class Ledger:
         """
         lost = {slot.number for slot in self.lost.found if isinstance(slot, Slot)}
         held = [slot for slot in self.live() if slot.number not in lost]
-        dead = self.slots.keys() - lost - {slot.number for slot in held}
+        dead = self.slots.keys() - lost - self.undead.keys() - {slot.number for slot in held}
         assert len(dead) <= silent, "bug: a slot is dead"
         states = Counter([slot.state for slot in held])
         assert GONE not in states, "bug: a slot in the books is gone"

@@ -185,11 +185,20 @@ class Slot:
 
     def heir(self) -> Slot:
         """Return a new slot with all that this one had: an object is finalized only once, so it needs a new body."""
-        heir = Slot(self.number, self.lost, self.opened_at)
-        for name in _INHERITED:
-            setattr(heir, name, getattr(self, name))
-        self.state, self.conn = GONE, None
+        heir = self.twin()
+        self.lay_down()
         return heir
+
+    def twin(self) -> Slot:
+        """Return a copy, to be laid down unless this one dies."""
+        twin = Slot(self.number, self.lost, self.opened_at)
+        for name in _INHERITED:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
+    def lay_down(self) -> None:
+        """Be nobody's and nothing's from now on."""
+        self.state, self.conn = GONE, None
 
     def __repr__(self) -> str:
         return f"<slot {self.number} {self.state.value}>"
