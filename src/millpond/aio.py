@@ -162,7 +162,7 @@ class AsyncPool(Shell[C]):
 
     def _begin(self) -> None:
         """Make everything that must not be shared with a forked child."""
-        if hasattr(self, "_crew"):
+        if hasattr(self, "_crew"):  # not by its __dict__: CPython 3.12 reads attributes slower ever after
             self._crew.forget()
         self._loop: AbstractEventLoop | None = None
         self._here = _get_running_loop  # the same, as soon as there is a loop, for less: see _aio_here.py
@@ -444,20 +444,37 @@ class AsyncPool(Shell[C]):
     # ------------------------------------------------------------------ verbs
     async def _open(self, slot: Slot, until: float) -> C:
         slot.asker = None  # it keeps a context alive
-        conn: C = await self._bounded(lambda: self._driver.open(until), until, late=self._part_late)
+        try:
+            conn: C = await self._bounded(lambda: self._driver.open(until), until, late=self._part_late)
+        except CutShort as error:  # that says nothing of the server
+            raise asyncio.CancelledError from error
         if type(conn) is not self._kind:
             self._meet(conn)
         return conn
 
     async def _check(self, slot: Slot, until: float) -> bool:
-        answered = self._is_answered(slot)
-        if answered is not None:
-            return answered
+        check, began_until = slot.check or (None, until)  # begun for somebody who was called away
+        slot.check = None
+        if check is None:
+            answered = self._is_answered(slot)
+            if answered is not None:
+                return answered
+            check = self._crew.spawn(lambda: self._driver.is_alive(slot.conn, until))
+            check.add_done_callback(heard)  # it may end unasked
+        until = min(until, began_until)
         try:
-            alive: bool = await self._bounded(lambda: self._driver.is_alive(slot.conn, until), until)
-        except Exception:  # noqa: BLE001  whatever it is, this connection has not answered
+            await asyncio.wait((check,), timeout=max(0.0, until - self._clock()))
+        except asyncio.CancelledError:
+            slot.check = check, until
+            raise
+        if not check.done():
+            check.cancel()
             return False
-        return alive
+        return not check.cancelled() and check.exception() is None and check.result()
+
+    def _check_survives(self, slot: Slot) -> bool:
+        """Say whether a check goes on by itself; whoever comes next has its answer."""
+        return slot.check is not None or super()._check_survives(slot)
 
     async def _reset(self, slot: Slot, until: float) -> bool:
         clean: bool = await self._bounded(lambda: self._driver.reset(slot.conn, until), until)
@@ -465,7 +482,11 @@ class AsyncPool(Shell[C]):
 
     async def _collect(self, slot: Slot, until: float) -> bool | None:
         patience = max(until, self._clock()) + self._limits.check_timeout_s
-        clean: bool | None = await self._bounded(lambda: self._driver.collect(slot.conn, until), patience)
+        try:
+            clean: bool | None = await self._bounded(lambda: self._driver.collect(slot.conn, until), patience)
+        except Exception as error:  # noqa: BLE001  the caller gets another connection, and no error of this one
+            self._report_unchecked(error)
+            return False
         return clean
 
     async def _bounded(
@@ -478,17 +499,20 @@ class AsyncPool(Shell[C]):
 
         Raises:
             TimeoutError: it was not done by *until*.
+            CutShort: it was cancelled, and whoever waits for it was not.
         """
         task = self._crew.spawn(work)
         try:
             await asyncio.wait((task,), timeout=max(0.0, until - self._clock()))
-            if task.done():
-                return task.result()
         except asyncio.CancelledError:
             give_up(task, late)
             raise
-        give_up(task, late)
-        raise TimeoutError("the driver was not done in time")
+        if not task.done():
+            give_up(task, late)
+            raise TimeoutError("the driver was not done in time")
+        if task.cancelled():
+            raise CutShort("the driver's call was cancelled")
+        return task.result()
 
     def _part_late(self, dial: asyncio.Task[C]) -> None:
         """Close a connection that nobody waits for any more."""
@@ -616,6 +640,10 @@ class AsyncPool(Shell[C]):
         self._decide(self._ledger.take_all)
         self._rest()
         await self._crew.join(self._clock, self._clock() + PARTING_S, LAST_S)
+
+
+class CutShort(TimeoutError):
+    """A program that cancels all tasks has cancelled one of the pool's."""
 
 
 def give_up(task: asyncio.Task[T], late: Callable[[asyncio.Task[T]], None] | None) -> None:
