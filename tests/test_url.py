@@ -139,7 +139,7 @@ def test_a_malformed_url_does_not_show_its_password(text: str) -> None:
     assert "hunter2" not in "".join(traceback.format_exception_only(type(caught.value), caught.value))
     assert "hunter2" not in f"{caught.value!r} {caught.value.args} {caught.value.__dict__}"
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_a_parsed_url_does_not_show_its_password() -> None:

@@ -99,6 +99,8 @@ class Shell(abc.ABC, Generic[C]):
         self._limits = Limits.of(**numbers)
         if observer is not None and not callable(observer):
             raise InvalidSetting("observer", observer, "a callable that takes an event, or None")
+        if not isinstance(track_use, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # from users
+            raise InvalidSetting("track_use", track_use, "True or False")
         if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # from users
             raise InvalidSetting("name", name, "text, or None for a number")
         self._driver = self._resolve(

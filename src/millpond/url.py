@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from .errors import InvalidSetting
 
@@ -107,26 +107,23 @@ class URL:
         if not separator or not re.fullmatch(r"[a-z][a-z0-9.\-]*(\+[a-z][a-z0-9._\-]*)?", prefix.lower()):
             raise InvalidSetting("url", "...", SHAPE, "this is no database URL")
         shown = f"{prefix}://..."
-        try:
-            parts = urlsplit(text)
-            user, password, host, port = parts.username, parts.password, parts.hostname, parts.port
-        except ValueError:
-            # Not chained: the standard library's message quotes the part, which may be the password.
-            raise InvalidSetting("url", shown, SHAPE, f"host or port cannot be read; {QUOTING}") from None
+        parts = taken_apart(text)
+        if parts is None:
+            raise InvalidSetting("url", shown, SHAPE, f"host or port cannot be read; {QUOTING}")
         if parts.fragment or "#" in text:
             raise InvalidSetting("url", shown, SHAPE, f"a URL of a database has no part behind #; {QUOTING}")
         if "@" in parts.path + parts.query and scheme != "sqlite":
             # Most likely a password with / or ? in it, the rest of which would be taken for a database's name.
             raise InvalidSetting("url", shown, SHAPE, f"there is an @ behind the host; {QUOTING}")
-        if port == 0:
+        if parts.port == 0:
             raise InvalidSetting("url", shown, "a port from 1 to 65535", "the port is 0")
         return cls(
             scheme=scheme,
             driver=driver or None,
-            user=decoded(user),
-            password=decoded(password),
-            host=decoded(host) or None,
-            port=port,
+            user=decoded(parts.username),
+            password=decoded(parts.password),
+            host=decoded(parts.hostname) or None,
+            port=parts.port,
             database=unquote(parts.path[1:]),
             options=options_of(parts.query, shown),
         )
@@ -161,6 +158,20 @@ class URL:
         return f"{self.scheme}{driver}://{user}{secret}{at}{host}{port}/{path}{'?' if query else ''}{query}"
 
     __repr__ = __str__
+
+
+def taken_apart(text: str) -> SplitResult | None:
+    """Return the parts of a URL; None if they cannot be read.
+
+    The standard library's error quotes what it cannot read, which may be the password: it is in no error of ours, not
+    even as its context.
+    """
+    try:
+        parts = urlsplit(text)
+        _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return parts
 
 
 def decoded(text: str | None) -> str | None:

@@ -154,6 +154,7 @@ SETTINGS = [
     pytest.param({"on_connect": 3}, "on_connect", "a statement, a list of statements", id="on_connect is a number"),
     pytest.param({"on_connect": [f"SET @x = '{SECRET}'", ""]}, "on_connect", "something else", id="an empty statement"),
     pytest.param({"observer": 3}, "observer", "a callable that takes an event", id="observer"),
+    pytest.param({"track_use": "no"}, "track_use", "True or False", id="track_use"),
     pytest.param({"name": 3}, "name", "text, or None", id="name"),
     pytest.param({"max_size": 0}, "max_size", "1 or more", id="max_size 0"),
     pytest.param({"max_size": -1}, "max_size", "1 or more", id="max_size below 0"),
