@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from millpond.drivers._model_session import Abilities, quoted, set_role, split, together
+from millpond.drivers._model_session import Abilities, in_one, quoted, set_role, split, together
+from millpond.drivers._mysqlclient_session import quiet
 from millpond.drivers.mysqlclient import MySQLClientDriver
 from millpond.errors import InvalidSetting
 from millpond.url import URL
@@ -87,3 +88,41 @@ def test_servers_are_asked_what_they_know(version: str, roles: bool, tracking: b
     abilities = Abilities(version)
     assert (roles, tracking, isolation) == (abilities.roles, abilities.tracking, abilities.isolation)
     assert roles == ("CURRENT_ROLE()" in abilities.question)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("SET NAMES utf8mb4", "SET autocommit = 1"), ["SET NAMES utf8mb4, autocommit = 1"]),
+        (
+            ("SET NAMES 'utf8mb4' COLLATE 'utf8mb4_bin'", "SET @@session.autocommit = ON", "SET autocommit = 1, a = 2"),
+            ["SET NAMES 'utf8mb4' COLLATE 'utf8mb4_bin', @@session.autocommit = ON, autocommit = 1, a = 2"],
+        ),
+        (
+            ("SET NAMES utf8mb4", "SET SESSION sql_mode='ANSI'", "SET autocommit = 1"),
+            ["SET NAMES utf8mb4", "SET SESSION sql_mode='ANSI'", "SET autocommit = 1"],
+        ),
+        (("SET NAMES utf8mb4; DROP TABLE t",), ["SET NAMES utf8mb4; DROP TABLE t"]),
+        ((), []),
+    ],
+)
+def test_what_drivers_send_for_a_new_session_is_one_set(said: tuple[str, ...], expected: list[str]) -> None:
+    """Simple SETs beside each other become one statement; anything else stays as it is."""
+    assert expected == in_one(said)
+
+
+class OtherLibrary:
+    """A class behind connections that is built otherwise."""
+
+    __slots__ = ("room",)
+
+
+def test_a_driver_that_is_built_otherwise_sends_as_it_does() -> None:
+    """Where a quiet connection could not become one of the driver's own, there is none."""
+
+    class Other(OtherLibrary):
+        """A driver's connection."""
+
+        __slots__ = ()
+
+    assert [None, None] == [quiet(Other, OtherLibrary), quiet(OtherLibrary, Other)]

@@ -161,7 +161,14 @@ def test_a_statement_that_was_too_long_says_nothing_of_other_links() -> None:
 
 @pytest.mark.parametrize(
     ("number", "length", "expected"),
-    [(2006, 1000, 1153), (2013, 5000, 1153), (2055, 1000, 1153), (2006, 999, 2006), (1062, 5000, 1062)],
+    [
+        (2006, 1000, 1153),
+        (2013, 5000, 1153),
+        (2055, 1000, 1153),
+        (2026, 1000, 1153),
+        (2006, 999, 2006),
+        (1062, 5000, 1062),
+    ],
 )
 def test_a_link_that_broke_under_a_statement_is_explained(number: int, length: int, expected: int) -> None:
     """If it was longer than the server takes, that is what its sender is told; the driver's word is the cause."""
@@ -173,5 +180,6 @@ def test_a_link_that_broke_under_a_statement_is_explained(number: int, length: i
 
 def test_an_explanation_is_made_as_the_driver_makes_its_errors() -> None:
     """mysql-connector-python's have their number elsewhere."""
-    told = explained(mysql.connector.errors.OperationalError("gone", errno=2055), 2000, 1000)
+    told = explained(mysql.connector.errors.InterfaceError("gone", errno=2013), 2000, 1000)
     assert (1153, True) == (number_of(told), "max_allowed_packet" in str(told))
+    assert isinstance(told, mysql.connector.errors.OperationalError)  # whatever it was before

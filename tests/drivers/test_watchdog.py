@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from millpond.drivers._watchdog import Watchdog, duplicate, has_news, keep_alive, unpatched_poll, wait_for_news
+from millpond.drivers._watchdog import Watchdog, duplicate, has_news, unpatched_poll, wait_for_news
 
 PATIENCE_S = 10.0
 
@@ -147,7 +147,8 @@ def test_news_are_seen_without_reading_them(pair: tuple[socket.socket, socket.so
 def test_keepalive_is_set() -> None:
     """A peer that is gone is noticed by the system, where it can be told to."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
-        keep_alive(ours.fileno(), 60.0)
+        with Watchdog().guard(ours.fileno(), time.monotonic() + PATIENCE_S) as guard:
+            guard.keep_alive(60.0)
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert 60_000 == ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

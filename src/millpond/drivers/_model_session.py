@@ -9,6 +9,7 @@ have it.  Every statement means the same under every sql_mode.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -23,6 +24,13 @@ ASK_SPARED: Final = (
     " WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN', 'CONNECTION ADMIN')"
 )
 _COMMENTS: Final = re.compile(r"--|#|/\*|;|delimiter", re.IGNORECASE)
+
+
+# What drivers send once they are connected, and we: names, numbers and plain strings only.
+_SIMPLE_SET: Final = re.compile(
+    r"SET (NAMES '?\w+'?(?: COLLATE '?\w+'?)?(?:, .+)?"
+    r"|(?:@@session\.)?(?:autocommit|time_zone|session_track_state_change) = [\w':+-]+(?:, .+)?)"
+)
 
 
 class Facts:
@@ -84,6 +92,12 @@ def limit_of(conn: Any) -> float:
     return float("inf") if facts is None else facts.packet_max
 
 
+@functools.lru_cache(maxsize=64)
+def abilities_of(version: str) -> Abilities:
+    """Return what a server of a version knows."""
+    return Abilities(version)
+
+
 # -- text ------------------------------------------------------------------------------------------------------------
 def as_text(value: Any) -> str:
     """Return what a server told as text, however the driver hands it over."""
@@ -122,6 +136,19 @@ def split(statements: str) -> list[str]:
             began_at = end
     found.append(statements[began_at:])
     return [text.strip() for text in found if text.strip()]
+
+
+@functools.lru_cache(maxsize=64)
+def in_one(statements: tuple[str, ...]) -> list[str]:
+    """Join the drivers' own SETs for a new session to one, as far as they stand beside each other and are simple."""
+    joined: list[str] = []
+    for statement in statements:
+        simple = _SIMPLE_SET.fullmatch(statement)
+        if simple and joined and _SIMPLE_SET.fullmatch(joined[-1]):
+            joined[-1] += f", {simple[1]}"
+        else:
+            joined.append(statement)
+    return joined
 
 
 def together(statements: Sequence[str], *, allowed: bool) -> list[str]:

@@ -64,11 +64,11 @@ class Native:
         address: int = self._pointer(conn._get_native_connection(), CAPSULE)  # noqa: SLF001  see the module's rules
         return address
 
-    def reader(self, conn: Any, what: int) -> Callable[[], int] | None:
+    def reader(self, address: int, what: int) -> Callable[[], int] | None:
         """Return a function that reads a number of a connection; None if this library does not tell it."""
         if self._info is None:
             return None
-        info, address, cell = self._info, self.pointer(conn), ctypes.c_int(-1)
+        info, cell = self._info, ctypes.c_int(-1)
         reference = ctypes.byref(cell)
         if info(address, what, reference) != 0:
             return None
@@ -314,8 +314,10 @@ def begin(conn: Any, native: Native | None) -> Session | None:
     except TypeError:  # another layout
         return None
     session = Session()
-    status = None if native is None else native.reader(conn, SERVER_STATUS)
-    socket = None if native is None else native.reader(conn, SOCKET)
+    status = socket = None
+    if native is not None:
+        address = native.pointer(conn)
+        status, socket = native.reader(address, SERVER_STATUS), native.reader(address, SOCKET)
     conn.__dict__.update(
         _millpond=session,
         _millpond_status=status or functools.partial(worst_case, conn.get_autocommit),
@@ -326,6 +328,41 @@ def begin(conn: Any, native: Native | None) -> Session | None:
         _millpond_result=None,
     )
     return session
+
+
+def quiet(kind: Any, library: Any) -> type[Any] | None:
+    """Return a class of connections that do not send what *kind*'s send once they are connected, but keep it.
+
+    Args:
+        kind: ``MySQLdb.connections.Connection``.
+        library: the class behind it, ``MySQLdb._mysql.connection``: what it sends to set a session up goes through that
+            class's ``set_character_set`` and ``query``, each waited for.
+
+    Returns:
+        The class, or None where it would not do: the two are built otherwise.
+    """
+
+    class Quiet(library):  # type: ignore[misc]  # a class at run time
+        """Keeps what would be sent in ``_millpond_left_to_say``."""
+
+        def set_character_set(self, charset: str) -> None:
+            """The library has named it in its greeting; the statement sees to the rest."""
+            self.__dict__.setdefault("_millpond_left_to_say", []).append(f"SET NAMES {charset}")
+
+        def query(self, query: Any) -> None:
+            """Keep a statement."""
+            text = query if isinstance(query, str) else bytes(query).decode()
+            self.__dict__.setdefault("_millpond_left_to_say", []).append(text)
+
+        def store_result(self) -> None:
+            """Nothing was sent."""
+
+    try:
+        made: Any = type(kind.__name__, (kind, Quiet), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    except TypeError:  # the one does not descend from the other
+        return None
+    same_layout = (made.__basicsize__, made.__dictoffset__) == (kind.__basicsize__, kind.__dictoffset__)
+    return made if same_layout else None
 
 
 def worst_case(get_autocommit: Callable[[], bool]) -> int:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
+import sys
 import threading
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ COM_PING: Final = 0x0E
 
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
 TOO_LONG: Final = 1153  # ER_NET_PACKET_TOO_LARGE: more than max_allowed_packet
-UNTOLD: Final = frozenset({2006, 2013, 2055})  # of a client that could not write all of it, and so has not read that
+UNTOLD: Final = frozenset({2006, 2013, 2026, 2055})  # of a client whose link broke, and that has not read why
 
 CONTROL_LENGTH_MAX: Final = 128  # longer texts are not kept: they are no BEGIN, COMMIT or ROLLBACK
 
@@ -237,7 +238,7 @@ def explained(error: BaseException, length: int, limit: float) -> BaseException:
         f"Got a packet bigger than 'max_allowed_packet' bytes: the statement has {length:,}, the server takes "
         f"{limit:,.0f}; it has closed the connection, and has not run the statement"
     )
-    kind: Any = type(error)
+    kind: Any = getattr(sys.modules[type(error).__module__], "OperationalError", type(error))
     told: BaseException = kind(msg=text, errno=TOO_LONG) if hasattr(error, "errno") else kind(TOO_LONG, text)
     told.__cause__ = error
     return told

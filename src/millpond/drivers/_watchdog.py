@@ -136,6 +136,11 @@ class Guard:
         self._dog.leave(self)
         self.let_go()
 
+    def keep_alive(self, user_timeout_s: float) -> None:
+        """Have the system notice that the peer is gone, where it has sockets for that."""
+        if self._twin is not None:
+            keep_alive(self._twin, user_timeout_s)
+
     def fire(self) -> None:
         """Shut the socket down, if this is still wanted; the watchdog's lock is held."""
         if not self.watched:
@@ -193,18 +198,14 @@ def wait_for_news(fd: int, until: float, new_poll: Callable[[], Any]) -> bool:
     return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
 
 
-def keep_alive(fd: int, user_timeout_s: float) -> None:
+def keep_alive(twin: socket.socket, user_timeout_s: float) -> None:
     """Have the system notice a peer that is gone: by probes while idle, and by what is not confirmed in time."""
-    twin = duplicate(fd)
-    if twin is None:
+    if twin.family == getattr(socket, "AF_UNIX", None):
         return
-    with twin:
-        if twin.family == getattr(socket, "AF_UNIX", None):
-            return
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_s * 1000))
+    twin.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # mysql-connector-python leaves it as it is
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_s * 1000))
 
 
 def unpatched_poll() -> Callable[[], Any] | None:

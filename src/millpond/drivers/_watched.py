@@ -32,15 +32,17 @@ from ._model_session import (
     SQL_MODE_AT,
     Abilities,
     Facts,
+    abilities_of,
     as_text,
     identifier,
+    in_one,
     is_on,
     quoted,
     set_role,
     split,
 )
 from ._session import IN_TRANSACTION, UTF8, Session, Way
-from ._watchdog import Guard, duplicate, has_news, keep_alive, shut, unpatched_poll, wait_for_news, watchdog
+from ._watchdog import Guard, duplicate, has_news, shut, unpatched_poll, wait_for_news, watchdog
 from .dbapi import DbapiDriver, OnConnect, Reset
 
 logger = logging.getLogger("millpond")
@@ -152,8 +154,9 @@ class WatchedDriver(DbapiDriver):
     def set_up(self, conn: Any, until: float) -> None:
         """Have a new connection watched and its session set up, in one wait where the driver allows it."""
         session = self.watch(conn)
-        with self.bounded(conn, until):
-            abilities = Abilities(self.version_of(conn))
+        with self.bounded(conn, until) as guard:
+            guard.keep_alive(USER_TIMEOUT_S)
+            abilities = abilities_of(self.version_of(conn))
             facts = self._facts if self._dials else None
             if facts is None or time.monotonic() - facts.read_at > FACTS_S:
                 facts = None
@@ -170,11 +173,8 @@ class WatchedDriver(DbapiDriver):
             self.is_clean = None  # cannot tell: every return is cleaned
         else:
             self._begin(conn, session, abilities, facts)
-        fd = self.fileno(conn)
-        if fd is None:
+        if self.fileno(conn) is None:
             self.is_readable = None  # nothing to poll: a check is a ping
-        else:
-            keep_alive(fd, USER_TIMEOUT_S)
 
     def _furnish(
         self, conn: Any, session: Session | None, abilities: Abilities, facts: Facts | None, more: Sequence[str]
@@ -183,7 +183,7 @@ class WatchedDriver(DbapiDriver):
         tracking = session is not None and abilities.tracking and self._tracking_works
         number = next(_numbers)
         asked = [] if facts is not None else [f"{abilities.question}, {number}"]
-        statements = [*self.left_to_say(conn), *self.setting(tracking=tracking), *asked, *more]
+        statements = [*in_one((*self.left_to_say(conn), *self.setting(tracking=tracking))), *asked, *more]
         try:
             replies = self.ask(conn, statements) if statements else []
         except Exception as error:

@@ -28,7 +28,7 @@ from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser
 
 from ._model_session import together
-from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, worst_case
+from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, quiet, worst_case
 from ._session import IN_TRANSACTION, MORE_RESULTS, Session, Way
 from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, RESET_S, WatchedDriver
 from .dbapi import OnConnect, Reset
@@ -91,8 +91,11 @@ class MySQLClientDriver(WatchedDriver):
         super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
         # The driver sets it by a statement of its own; here it goes with ours.
         self._autocommit: Any = self._connect_args.get("autocommit", False) if self._dials else None
+        self._kind: Any = None
         if self._dials:
             self._connect_args["autocommit"] = None
+            self._kind = importlib.import_module("MySQLdb.connections").Connection
+            self._connect = quiet(self._kind, self._raw) or self._connect
 
     def own_settings(self) -> list[str]:
         """Return what is to be set besides."""
@@ -141,6 +144,7 @@ class MySQLClientDriver(WatchedDriver):
         limit_s = arguments.pop("connect_timeout", None) or float("inf")
         arguments["connect_timeout"] = max(1, int(min(limit_s, until - time.monotonic())))
         conn = super().dial(arguments, until)
+        conn.__class__ = self._kind  # from here on it sends what it is told to
         if (mode == "REQUIRED" or arguments.get("ssl") is True) and not conn.server_capabilities & CLIENT_SSL:
             conn.close()  # nothing tells before: MariaDB's library goes on without
             kind: Any = self.family("OperationalError") or ConnectionError
@@ -153,6 +157,11 @@ class MySQLClientDriver(WatchedDriver):
         return str(importlib.import_module("MySQLdb._mysql").get_client_info()).startswith("3.")
 
     # -- how it is asked
+    def left_to_say(self, conn: Any) -> list[str]:
+        """Return what the driver was kept from sending while it connected."""
+        kept: list[str] = conn.__dict__.pop("_millpond_left_to_say", [])
+        return kept
+
     def watch(self, conn: Any) -> Session | None:
         """Make a connection listen."""
         if self._native is None:
