@@ -266,6 +266,39 @@ def test_any_other_driver_is_plain_dbapi() -> None:
     )
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_mysqlclient_is_believed_where_its_library_tells(tells: bool) -> None:
+    """Its adapter reads the status word where that can be had; else nothing is known, and there is nothing to ask."""
+
+    class Module:
+        paramstyle = "format"
+
+    class Driver:
+        name = "mysqlclient"
+        module = Module
+
+        def tells(self, conn: Server) -> bool:
+            return tells
+
+        def status_of(self, conn: Server) -> int:
+            assert tells, "a word that is not the server's"
+            assert conn.server_status is not None
+            return conn.server_status
+
+    conn = Server("10.11.19-MariaDB", status=0x0001)
+    dialect = dialect_of(Driver(), conn)
+    assert ((True, Rules.MYSQL, "DO 0") if tells else (None, None, None)) == (
+        dialect.in_transaction(conn),
+        dialect.rules(conn),
+        dialect.probe,
+    )
+    conn.server_status = 0x0200
+    assert ((False, Rules.MYSQL_NO_BACKSLASH_ESCAPES) if tells else (None, None)) == (
+        dialect.in_transaction(conn),
+        dialect.rules(conn),
+    )
+
+
 def test_several_statements_in_one_text_are_taken_for_the_worst() -> None:
     """Together they are of no known kind, a control word in any place is refused, and bodies are no such texts."""
     several = statement("SELECT 1; UPDATE t SET a = 1")

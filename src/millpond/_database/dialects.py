@@ -66,6 +66,9 @@ class Dialect:
             raise InvalidSetting("driver", type(conn).__module__, allowed, f"its paramstyle is {paramstyle}")
         self.marks = MARKS[paramstyle]
 
+    def adopt(self, driver: Any, conn: Any) -> None:
+        """Take in what an adapter knows of its connections beyond what they show."""
+
     # -- texts
     def rules(self, conn: Any) -> Rules | None:
         """Return by which rules the connection's server cuts a text; None if it depends, and cannot be told."""
@@ -244,7 +247,20 @@ def quiet(kind: type[Any]) -> type[Any]:
 
 
 class MySQLClient(MySQLFamily):
-    """mysqlclient: it tells no status."""
+    """mysqlclient: its adapter reads the status word out of the C library, where that is MariaDB's."""
+
+    def adopt(self, driver: Any, conn: Any) -> None:
+        self._driver = driver
+        if driver.tells(conn):
+            self.probe = "DO 0"  # type: ignore[misc]  # not known before there is a connection
+
+    def status(self, conn: Any) -> int | None:
+        status: int | None = self._driver.status_of(conn) if self._driver.tells(conn) else None
+        return status
+
+    def in_transaction(self, conn: Any) -> bool | None:
+        status = self.status(conn)
+        return None if status is None else bool(status & IN_TRANSACTION)
 
     def cursor(self, conn: Any) -> Any:
         from MySQLdb.cursors import Cursor  # type: ignore[import-untyped,unused-ignore]
@@ -370,7 +386,9 @@ KINDS: Final[Mapping[str, Callable[[Any, str], Dialect]]] = {
 def dialect_of(driver: Any, conn: Any) -> Dialect:
     """Return the dialect of a connection, by the name of the adapter that opened it."""
     style: str = getattr(driver.module, "paramstyle", "format")
-    return KINDS.get(driver.name, Dialect)(conn, style)
+    dialect = KINDS.get(driver.name, Dialect)(conn, style)
+    dialect.adopt(driver, conn)
+    return dialect
 
 
 @functools.cache

@@ -188,7 +188,7 @@ class Books:
     def probed(self, conn: Any) -> None:
         """Take in that the server has answered the probe."""
         self.doubtful = False
-        if self._dialect.in_transaction(conn) is False:
+        if not self._dialect.in_transaction(conn):  # or not told any more
             self.end("the server has ended it", self._cause)
 
     def spoil(self, why: str, cause: BaseException | None = None) -> None:
