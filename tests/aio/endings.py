@@ -3,7 +3,7 @@
 Each play has a pool of its own, brings it into a phase by tasks of its own, and ends its loop there.  Nobody may
 complain, neither asyncio nor Python nor the driver; every connection must have been closed, and its goodbye waited for.
 
-By itself: ``python -X dev -W error -m tests.aio.endings``; it prints how many plays there were, and those that failed.
+By itself: ``python -X dev -W error -m tests.aio.endings [URL]``, on SQLite or the server of a URL; prints what failed.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Play:
 
     pool: AsyncPool[Any]
     driver: AsyncDriver[Any]
+    ending: str = ""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
@@ -82,15 +83,30 @@ class Play:
         """Run a short statement."""
         if isinstance(self.driver, Told):
             await conn.work(seconds=0.001, dirties=dirties)
-        else:
+        elif self.driver.name == "aiosqlite":
             await conn.execute("CREATE TEMP TABLE t(a)" if dirties else "SELECT 1")
+        else:
+            await ask(conn, "SET @mark = 1" if dirties else "SELECT 1")
 
     async def run_long(self, conn: Any) -> None:
         """Run a statement that does not end."""
         if isinstance(self.driver, Told):
             await conn.work(seconds=LONG_S)
-        else:
+        elif self.driver.name == "aiosqlite":
             await conn.execute(LONG)
+        else:
+            await ask(conn, self.long_on_server)
+
+    @property
+    def long_on_server(self) -> str:
+        """A statement that takes a minute, and tells a server's administrator what it was for."""
+        return f"SELECT SLEEP(60), '{self.ending}'"
+
+
+async def ask(conn: Any, statement: str) -> None:
+    """Run a statement on a server."""
+    async with conn.cursor() as cursor:
+        await cursor.execute(statement)
 
 
 Phase = Callable[[Play], Coroutine[Any, Any, None]]
@@ -229,11 +245,12 @@ async def transact(play: Play) -> None:
         await execute(play)
         return
     db = AsyncDatabase(play.pool)
+    if play.driver.name == "aiosqlite":  # a server has one
+        await db.execute("CREATE TABLE IF NOT EXISTS t(a INTEGER)")
     async with db.transaction():
-        await db.execute("CREATE TABLE IF NOT EXISTS t(a)")
         await db.execute("INSERT INTO t VALUES (1)")
         play.beside(play.say())
-        async for _ in db.stream(LONG):
+        async for _ in db.stream(LONG if play.driver.name == "aiosqlite" else play.long_on_server):
             pass
 
 
@@ -251,7 +268,12 @@ class Failed(Exception):
 async def beside(play: Play, phase: Phase) -> None:
     """Have the phase in a task of its own, and go on when it has been reached."""
     play.beside(phase(play))
-    await asyncio.wait_for(play.reached.wait(), 10.0)
+    reached = asyncio.get_running_loop().create_task(play.reached.wait())
+    await asyncio.wait((play.tasks[0], reached), timeout=10.0, return_when=asyncio.FIRST_COMPLETED)
+    if not reached.done():
+        reached.cancel()
+        play.tasks[0].result()
+        raise AssertionError("the phase was not reached")
 
 
 def returns(play: Play, phase: Phase) -> None:
@@ -359,7 +381,7 @@ def play_all(make: Callable[[], AsyncDriver[Any]], phases: Sequence[Phase]) -> l
 def play_one(driver: AsyncDriver[Any], phase: Phase, ending: Callable[[Play, Phase], None]) -> str:
     """Play one, and return what went wrong."""
     settings: dict[str, Any] = {"check_after": 0.0} if phase is check else {}
-    play = Play(AsyncPool(driver, max_size=2, **settings), driver)
+    play = Play(AsyncPool(driver, max_size=2, **settings), driver, ending.__name__)
     ending(play, phase)
     problem = what_is_left(driver, awaited=ending is not is_closed)
     play.tasks.clear()
@@ -386,16 +408,19 @@ def what_runs() -> str:
     return f"threads are left: {threads}" if any(thread.is_alive() for thread in threads) else ""
 
 
-def main() -> int:
-    """Play with both drivers."""
+def main(arguments: Sequence[str]) -> int:
+    """Play with drivers in this process, or with a server's."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a callback was slow is no news here
     gc.freeze()  # what is there now need not be looked at after every play
     with tempfile.TemporaryDirectory() as directory:
-        failures = [
-            *play_all(Told, PHASES),
-            *play_all(lambda: Told(defers=True), (reset, leave_dirty)),
-            *play_all(lambda: sqlite(directory), PHASES),
-        ]
+        if arguments:
+            failures = play_all(lambda: resolve(arguments[0]), PHASES)
+        else:
+            failures = [
+                *play_all(Told, PHASES),
+                *play_all(lambda: Told(defers=True), (reset, leave_dirty)),
+                *play_all(lambda: sqlite(directory), PHASES),
+            ]
     for failure in failures:
         print(failure)  # noqa: T201  it is what it is for
     print(f"{len(failures)} failed")  # noqa: T201
@@ -403,4 +428,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

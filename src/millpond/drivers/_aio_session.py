@@ -32,6 +32,7 @@ from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, Steps
 from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session, Way, packet
 from .aio import AiodbDriver, Remaining, answer_of
 from .dbapi import OnConnect, Reset, shut_down
+from .faults import number_of
 
 T = TypeVar("T")
 COM_QUIT: Final = packet(0x01)
@@ -42,6 +43,7 @@ FAREWELL_S: Final = 0.5
 KILL_S: Final = 10.0  # the side connection, and each order to end a statement
 KILLS_MAX: Final = 1000  # statements waiting to be ended; more than that is an outage, and they end by themselves
 CONNECTING: Final = "connecting"
+TOLD_HERE: Final = range(2000, 3000)  # errors that no server sends: drivers have made them themselves
 current_task = asyncio.current_task
 CLIENT_SSL: Final = 1 << 11
 TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
@@ -74,6 +76,7 @@ class AsyncListening(_Base):
     _millpond_poll: Any = None
     _millpond_unread: Any = None  # a result whose end was not seen yet: an unbuffered one
     _millpond_tls_required = False
+    _millpond_cut = False  # its link was broken here, under whoever waited for a reply
     _millpond_cursors: list[Any]  # lent since it was last given back
     collation: str | None = None
     encoding: Any
@@ -229,7 +232,8 @@ class AsyncListening(_Base):
 
     def hear_error(self, error: Exception) -> None:
         """Take in an error; an ERR packet ends a reply, anything else leaves it where it was."""
-        self._millpond.failed(error, answered=is_of_driver(error) and self.link is not None)
+        answered = is_of_driver(error) and self.link is not None and number_of(error) not in TOLD_HERE
+        self._millpond.failed(error, answered=answered)
 
     # -- sending ahead ---------------------------------------------------------------------------------------------
     def write_all(self, commands: Sequence[bytes]) -> None:
@@ -627,7 +631,9 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         session: Session | None = getattr(conn, "_millpond", None)
         if session is not None:
             self._plan.given_up(session)
-        runs = session is not None and session.owed > 0 and session.dirt != CONNECTING and not session.lost
+        runs = session is not None and session.owed > 0 and session.dirt != CONNECTING
+        if session is not None and session.lost:  # the server has ended it, or is out of reach; but for a link cut here
+            runs = runs and conn._millpond_cut  # noqa: SLF001  our own
         thread_id = conn.thread_id() if runs else 0
         link = conn.link if session is not None else None
         wait_gone = conn.wait_gone if link is not None else None
@@ -717,7 +723,9 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
         return "" if self._plan.facts is None else self._plan.facts.way.value
 
     def cut(self, conn: Any) -> bool:
-        """Shut the socket down under whoever reads from it."""
+        """Shut the socket down under whoever reads from it; what runs is ended when the connection is closed."""
+        if isinstance(conn, AsyncListening):
+            conn._millpond_cut = True  # noqa: SLF001  our own
         fd = self.fileno(conn)
         return fd is not None and shut_down(fd)
 
