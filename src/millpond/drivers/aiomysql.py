@@ -115,7 +115,7 @@ class ListeningResult:
 class Telling:
     """A connection whose reader of OK packets returns what it has read; aiomysql's own returns True.
 
-    It also writes bytes by itself: what aiomysql 0.3 takes for that from PyMySQL is no function in PyMySQL 1.2 any more,
+    It also writes bytes by itself: what aiomysql 0.3 takes for that from PyMySQL is no function in PyMySQL 1.2,
     and a bytearray would be written as its repr.
     """
 
