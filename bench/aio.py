@@ -1,7 +1,11 @@
-"""The asynchronous pool beside asyncmy's own and aiomysql's, in one process, in turns, on a real MariaDB.
+"""The asynchronous pool beside asyncmy's own and aiomysql's, in one process, in turns, on a real server.
 
 Three figures: an uncontended checkout and return (no I/O), 2,000 pooled queries over 5 and 20 connections, and the
-shares of 20 tasks on 2 connections.  ``python bench/aio.py waiting`` measures 100,000 waiting tasks instead.
+shares of 20 tasks on 2 connections.  ``python bench/aio.py`` takes MariaDB, ``... mysql`` MySQL, and ``... waiting``
+measures 100,000 waiting tasks instead.  A ratio is the median of the ratios of all turns, each within itself.
+
+Beside them stands the least that first come, first served can cost: a deque of futures over asyncmy's own connections,
+ten lines that prove nothing, keep no books and lose a connection with each cancellation.
 
 Budgets: a pair at most 1.0 times asyncmy's and 1/10 of aiomysql's; the queries at least as fast as asyncmy's; shares
 within 2 %.
@@ -12,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import operator
 import resource
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,6 +37,56 @@ TURNS, PAIRS, QUERIES = 15, 2000, 2000
 
 class NullConnection:
     """A connection to nowhere."""
+
+
+class Least:
+    """Connections in a deque, and futures in another: whoever came first gets what comes back."""
+
+    def __init__(self) -> None:
+        self.free: deque[Any] = deque()
+        self.waiting: deque[asyncio.Future[Any]] = deque()
+
+    async def open(self, size: int, arguments: dict[str, Any]) -> None:
+        """Open so many."""
+        self.free.extend([await asyncmy.connect(**arguments) for _ in range(size)])
+
+    def connection(self) -> Taken:
+        """Take one for a block."""
+        return Taken(self)
+
+    def close(self) -> None:
+        """Close all."""
+        for conn in self.free:
+            conn.close()
+
+    async def wait_closed(self) -> None:
+        """Do what the others do."""
+
+
+class Taken:
+    """One use of such a connection."""
+
+    __slots__ = ("conn", "pool")
+
+    def __init__(self, pool: Least) -> None:
+        self.pool = pool
+
+    async def __aenter__(self) -> Any:
+        pool = self.pool
+        if pool.free and not pool.waiting:
+            self.conn = pool.free.pop()
+        else:
+            place = asyncio.get_running_loop().create_future()
+            pool.waiting.append(place)
+            self.conn = await place
+        return self.conn
+
+    async def __aexit__(self, *exc: object) -> None:
+        pool = self.pool
+        if pool.waiting:
+            pool.waiting.popleft().set_result(self.conn)
+        else:
+            pool.free.append(self.conn)
 
 
 class NullDriver(AsyncDriver[NullConnection]):
@@ -125,21 +180,27 @@ async def shares(take: Callable[[], Any], seconds: float) -> tuple[int, int, int
     return min(counts.values()), max(counts.values()), sum(counts.values())
 
 
-async def in_turns(subjects: dict[str, Callable[[], Awaitable[float]]], turns: int = TURNS) -> dict[str, float]:
-    """Measure each in turn, again and again; return medians."""
+async def in_turns(subjects: dict[str, Callable[[], Awaitable[float]]], turns: int = TURNS) -> dict[str, list[float]]:
+    """Measure each in turn, again and again."""
     seen: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(turns):
         for name, measure in subjects.items():
             seen[name].append(await measure())
-    return {name: statistics.median(values) for name, values in seen.items()}
+    return seen
 
 
-def tell(title: str, unit: str, times: dict[str, float]) -> None:
-    """Print times, and each against the others."""
+def tell(
+    title: str, unit: str, times: dict[str, list[float]], peers: tuple[str, ...] = ("asyncmy", "aiomysql")
+) -> None:
+    """Print medians, and each against its peers, turn by turn."""
     print(f"{title}, {unit}")
-    for name, value in times.items():
-        against = ", ".join(f"{value / other:.2f} of {peer}" for peer, other in times.items() if peer != name)
-        print(f"  {name:20} {value:8.2f}   {against}")
+    for name, values in times.items():
+        against = ", ".join(
+            f"{statistics.median(map(operator.truediv, values, times[peer])):.3f} of {peer}"
+            for peer in peers
+            if peer != name
+        )
+        print(f"  {name:20} {statistics.median(values):8.2f}   {against}")
 
 
 def arguments_on(server: ScratchServer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -177,11 +238,14 @@ async def compare_queries(server: ScratchServer, size: int) -> None:
     new_peer = await asyncmy.create_pool(minsize=size, maxsize=size, **arguments)
     old_peer = await aiomysql.create_pool(minsize=size, maxsize=size, **renamed)
     takers = {"millpond, asyncmy": new.connection, "asyncmy": new_peer.acquire}
+    least = Least()
+    await least.open(size, arguments)
+    takers["least that is fair"] = least.connection
     takers |= {"millpond, aiomysql": old.connection, "aiomysql": old_peer.acquire}
     for tasks in (size, 4 * size):
         subjects = {name: functools.partial(queries, take, tasks) for name, take in takers.items()}
-        tell(f"{QUERIES} queries by {tasks} tasks over {size} connections", "ms", await in_turns(subjects, 7))
-    await let_go(new_peer, old_peer, new, old)
+        tell(f"{QUERIES} queries by {tasks} tasks over {size} connections", "ms", await in_turns(subjects))
+    await let_go(new_peer, old_peer, new, old, least)
 
 
 async def compare_shares(server: ScratchServer) -> None:
@@ -244,7 +308,8 @@ def main() -> None:
         for count in (10_000, 30_000, 100_000):
             asyncio.run(waiting(count))
         return
-    with ScratchServer("mariadb") as server:
+    with ScratchServer("mysql" if sys.argv[1:] == ["mysql"] else "mariadb") as server:
+        print(server)
         asyncio.run(beside_peers(server))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import types
 from typing import Any
 
 import asyncmy
 import asyncmy.connection
+import asyncmy.converters
 import pytest
 
 from millpond.drivers.asyncmy import LONG, AsyncmyDriver, wakes
@@ -94,6 +96,80 @@ def test_the_drivers_own_time_limit_is_kept(mariadb: ScratchServer) -> None:
         await eventually(lambda: sessions(mariadb), [])  # the first runs to its end, for nobody
 
     asyncio.run(main())
+
+
+LEAVING: dict[str, tuple[str, Any, str]] = {
+    "a lock": ("SELECT GET_LOCK(%s, 0)", ("left",), "SELECT IS_USED_LOCK('left')"),
+    "a variable": ("SELECT @left := %s", ("left",), "SELECT @left"),
+    "a lock, by a value that is no literal": ("SELECT GET_LOCK %s", (("left", 0),), "SELECT IS_USED_LOCK('left')"),
+}
+
+
+@pytest.mark.parametrize("kind", LEAVING)
+def test_what_a_statement_leaves_is_seen_each_time(server: ScratchServer, kind: str) -> None:
+    """Also when the same text was sent before, with values of which nothing is left."""
+    statement, values, trace = LEAVING[kind]
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1) as pool:
+            for harmless in (True, True, False, False):
+                async with pool.connection() as conn:
+                    await answer_to(conn, statement, ("left",) * statement.count("%s") if harmless else values)
+                async with pool.connection() as conn:
+                    assert ((None,),) == await ask(conn, trace)
+
+    asyncio.run(main())
+
+
+async def answer_to(conn: Any, statement: str, values: tuple[Any, ...]) -> None:
+    """Run a statement; whether the server likes it does not matter."""
+    with contextlib.suppress(asyncmy.errors.MySQLError):
+        await ask(conn, statement, values)
+
+
+def test_values_that_a_program_writes_itself_are_judged_each_time(mariadb: ScratchServer) -> None:
+    """Nobody knows what its converters make of them."""
+    writing = {**asyncmy.converters.conversions, int: lambda value, _: f"GET_LOCK('left', {value})"}
+
+    async def main() -> None:
+        async with pool_on(mariadb, "asyncmy", max_size=1, connect_args={"conv": writing}) as pool:
+            for _ in range(4):
+                async with pool.connection() as conn:
+                    assert ((1,),) == await ask(conn, "SELECT %s", (0,))
+                async with pool.connection() as conn:
+                    assert ((None,),) == await ask(conn, "SELECT IS_USED_LOCK('left')")
+
+    asyncio.run(main())
+
+
+def test_who_watches_statements_by_the_driver_sees_them_all(mariadb: ScratchServer) -> None:
+    """``query_callback`` is asyncmy's own."""
+    seen: list[str] = []
+
+    async def main() -> None:
+        watching = {"query_callback": lambda _cursor, statement, _ms: seen.append(statement)}
+        async with pool_on(mariadb, "asyncmy", max_size=1, connect_args=watching) as pool:
+            for number in range(3):
+                async with pool.connection() as conn:
+                    assert ((number,),) == await ask(conn, "SELECT %s", (number,))
+
+    asyncio.run(main())
+    assert [f"SELECT {number}" for number in range(3)] == seen
+
+
+def test_a_statement_that_warns_says_so(mariadb: ScratchServer, caplog: pytest.LogCaptureFixture) -> None:
+    """As asyncmy does, by its logger; and the warnings do not stay for the next borrower."""
+
+    async def main() -> None:
+        async with pool_on(mariadb, "asyncmy", max_size=1) as pool:
+            for _ in range(3):
+                async with pool.connection() as conn:
+                    assert ((1,),) == await ask(conn, "SELECT %s = 1", ("1x",))
+                async with pool.connection() as conn:
+                    assert () == await ask(conn, "SHOW WARNINGS")
+
+    asyncio.run(main())
+    assert 3 == sum("1x" in record.getMessage() for record in caplog.records)
 
 
 class Deaf(asyncmy.connection._MySQLProtocol):  # type: ignore[name-defined,misc]  # compiled, and private
