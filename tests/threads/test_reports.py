@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import millpond
-from millpond.observer import Event
+from millpond.observer import Event, OpenFailed
 from millpond.testing.fake_driver import FakeDriver
 
 from .doubles import BadPassword, FamilyDriver, GatedDriver, NullDriver, ServerFull, ServerGone, queue_up, until
@@ -211,17 +211,20 @@ def test_an_observer_hears_of_everything_once() -> None:
     driver = FamilyDriver()
     pool = millpond.Pool(driver, max_size=1, observer=events.append, name="observed")
     lease = pool.connection()
-    refused(pool)
+    refusals = [refused(pool)]
     lease.close()
     pool.connection()  # dropped
     until(lambda: pool.stats().dropped, "the dropped lease")
     driver.failing = ServerGone("down")
-    refused(pool)
+    while driver.attempts == 1:  # a dialer of a busy machine may begin after its asker's time is up
+        refusals.append(refused(pool))
+    # A dial that is still under way when the pool closes is given up, which is no failure of the server's.
+    until(lambda: driver.attempts - 1 == sum(isinstance(event, OpenFailed) for event in events), "word of each dial")
     pool.close()
     names = [type(event).__name__ for event in events]
     assert {"observed"} == {event.pool for event in events}
-    assert (1, 2, 1, 1) == tuple(names.count(name) for name in ("Opened", "TimedOut", "Dropped", "Retired"))
-    assert driver.attempts - 1 == names.count("OpenFailed")
+    assert (1, 1, 1) == tuple(names.count(name) for name in ("Opened", "Dropped", "Retired"))
+    assert len(refusals) == names.count("TimedOut")
 
 
 def test_an_observer_that_raises_is_logged_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
