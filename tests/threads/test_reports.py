@@ -105,6 +105,7 @@ def test_an_outage_says_so_and_has_the_driver_s_error_as_its_cause(
     pool = millpond.Pool(driver, max_size=2)
     held = pool.connection()
     driver.failing = kind("the driver's own words")
+    until(lambda: pool.stats().open_failures or refused(pool) is None, "a dial that failed")
     error = refused(pool)
     assert reason == error.reason
     assert isinstance(error.__cause__, kind)
