@@ -287,11 +287,11 @@ class TestPasswords:
             return pymysql.connect(**arguments)
 
         where = {"host": "127.0.0.1", "port": 1, "user": "u", "password": SECRET}
-        with millpond.Pool(connect, connect_args=where, max_size=1) as pool:
+        with millpond.Pool(connect, connect_args=where, max_size=1, fail_after=0.0) as pool:  # told at once, not late
             with pool.connection() as conn:
                 conn.driver_connection.close()
             with pytest.raises(millpond.PoolTimeout, match="server unreachable") as late:
-                pool.connection(timeout=0.3)
+                pool.connection()
         assert isinstance(late.value.__cause__, pymysql.err.OperationalError)
         assert SECRET not in told_by(late.value)
         assert SECRET not in caplog.text

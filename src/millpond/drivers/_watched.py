@@ -3,7 +3,7 @@
 Why: both drivers do their own I/O, a statement at a time, and tell the server's status word if they are asked the right
 way.  What follows from it is the same for both: which session is clean, when a ROLLBACK is enough, what a reset forgets
 and in which order it is given back.  How each is asked is in its own module, behind the few methods of
-:class:`WatchedDriver` that raise NotImplementedError.
+:class:`WatchedDriver` that are abstract.
 
 Rules:
 - Clean is proved or it is dirt (see ``_session.py``).  A connection that cannot be watched is reset at every return;
@@ -18,6 +18,7 @@ It must not know how a driver sends anything.
 
 from __future__ import annotations
 
+import abc
 import itertools
 import logging
 import time
@@ -90,61 +91,61 @@ class WatchedDriver(DbapiDriver):
                 self.send_reset = self._send_reset
 
     # -- how this driver is asked, in its own module -----------------------------------------------------------------
+    @abc.abstractmethod
     def watch(self, conn: Any) -> Session | None:
         """Make a connection be watched; None if it cannot be."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
         """Run statements of our own, in one wait where it can be, and return the rows of each reply."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def status_of(self, conn: Any) -> int:
         """Return the status word of the last reply; what is not told is assumed to be open and dirty."""
-        raise NotImplementedError
 
     def tells(self, conn: Any) -> bool:
         """Say whether the status word is the server's, and not an assumption."""
         return True
 
+    @abc.abstractmethod
     def version_of(self, conn: Any) -> str:
         """Return what the server called itself when it greeted."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def thread_of(self, conn: Any) -> int:
         """Return the number of the connection, as the server that greeted told it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def reset_link(self, conn: Any) -> bool:
         """Reset the session by the driver's own means; False if there are none."""
-        raise NotImplementedError
 
     def link_reset(self) -> str:
         """Return what :meth:`reset_link` does, for people."""
         return Way.RESET.value
 
+    @abc.abstractmethod
     def drain(self, conn: Any) -> bool:
         """Read to its end what is left of a reply and is short; False if more is left."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def is_unread(self, conn: Any) -> bool:
         """Say whether a part of a reply is left, without I/O."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def look_at(self, conn: Any) -> Any:
         """Return the driver object's own settings, which a borrower can change without a word to the server."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def look_as(self, conn: Any, looks: Any) -> None:
         """Give the driver object the settings that it had when it was new."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def descriptor(self, conn: Any) -> int | None:
         """Return the descriptor of a connection that nobody is using now."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def is_closed(self, conn: Any) -> bool:
         """Say whether a connection without a descriptor was closed; False where that cannot be told."""
-        raise NotImplementedError
 
     def last_words(self, conn: Any) -> None:
         """Say goodbye and close."""
@@ -383,9 +384,9 @@ class WatchedDriver(DbapiDriver):
             return False
         return good and not self._is_readable(conn)
 
+    @abc.abstractmethod
     def read_answers(self, conn: Any) -> bool:
         """Read the answers to what :meth:`send_reset` sent: as good as new?"""
-        raise NotImplementedError
 
     def is_buffered(self, conn: Any) -> bool:
         """Say whether something was read from the descriptor and not handed on."""
