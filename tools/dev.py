@@ -158,8 +158,9 @@ def test(without: Sequence[str], only: Sequence[str], seed: int | None) -> int:
         if not steps:
             raise SetupFailed(f"no step's name starts with {' or '.join(only)}")
         if runner.run(_setup_steps(found, checkers)):
-            if servers and any(step.name.startswith("live") for step in steps):
-                runner.run([_server_step(checkers, servers)])
+            live = any(step.name.startswith("live") for step in steps)
+            if live and not runner.run([_server_step(checkers, servers)]):
+                steps = [_without_servers(step) if step.name.startswith("live") else step for step in steps]
             runner.run(steps)
     left_out = [*without, *(f"all but {', '.join(only)}" for _ in range(1) if only)]
     print(summary(runner.outcomes, left_out), flush=True)
@@ -185,6 +186,13 @@ def _missing(version: str, remedy: str) -> Step:
         raise SetupFailed(f"Python {version} is not on this machine. {remedy}")
 
     return Step(f"python {version}", call=fail)
+
+
+def _without_servers(step: Step) -> Step:
+    def fail() -> None:
+        raise SetupFailed("not begun: a server could not be installed, see there")
+
+    return Step(step.name, call=fail)
 
 
 def _fetch(version: str) -> Interpreter | None:
@@ -253,7 +261,8 @@ def _server_step(checkers: str, servers: Sequence[str]) -> Step:
 
 def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str], seed: int) -> list[Step]:
     """Return everything that is checked, in the order of its start."""
-    suites = [*live_suites(sorted(ROOT.glob("tests/live/**/test_*.py"))), *SUITES]
+    live = live_suites(sorted(ROOT.glob("tests/live/**/test_*.py")))
+    suites = [*(suite for suite in live if set(servers_of(suite)) - set(without)), *SUITES]
     left_out = [word for kind in SERVERS if kind in without for word in ("--without", kind)]
     return [
         Step("simulation", simulation(Path(_python(checkers)), seed, SIMULATION_S), limit_s=300, last_words=r"\S"),
@@ -280,6 +289,12 @@ def oldest_suite(suite: Suite) -> Suite:
     """Return *suite* as it is run with the oldest drivers."""
     without = OLDEST_SUITES[suite.name]
     return replace(suite, on_each=True, what=tuple(file for file in suite.what if Path(file).name not in without))
+
+
+def servers_of(suite: Suite) -> tuple[str, ...]:
+    """Return the servers of which a suite needs one: a folder of that name its own, all others MariaDB or MySQL."""
+    own = suite.name.removeprefix("live ")
+    return (own,) if own in SERVERS else ("mariadb", "mysql")
 
 
 def _live_group(file: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools import system
-from tools.dev import LIVE_GROUPS, OLDEST_SUITES, SUITES, live_suites, oldest_drivers, oldest_suite
+from tools.dev import LIVE_GROUPS, OLDEST_SUITES, SUITES, live_suites, oldest_drivers, oldest_suite, servers_of
 from tools.system import ROOT, SetupFailed, install
 
 
@@ -35,6 +35,15 @@ def test_a_folder_of_live_tests_is_a_suite() -> None:
     """A folder of live tests is run by itself, also without being listed anywhere."""
     (suite,) = live_suites([ROOT / "tests/live/proxysql/test_a.py", ROOT / "tests/live/proxysql/test_b.py"])
     assert ("live proxysql", 2) == (suite.name, len(suite.what))
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"), [("live postgresql", ("postgresql",)), ("live wire", ("mariadb", "mysql"))]
+)
+def test_a_suite_is_left_out_with_the_last_of_its_servers(name: str, needed: tuple[str, ...]) -> None:
+    """A suite of which nothing could run but skips is not begun: it would be taken for one that found no test."""
+    (suite,) = (suite for suite in live_suites(live_files()) if suite.name == name)
+    assert needed == servers_of(suite)
 
 
 def test_every_folder_of_tests_is_in_a_suite() -> None:
