@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from ._core.states import IDLE
 from .errors import ConnectionReturned
@@ -28,13 +29,42 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._core.states import Slot
-    from ._shell import Shell
-    from .threads import Pool
+    from ._core.states import Slot, Ticket
+    from .drivers.base import Adapter
+    from .errors import ErrorT
 
 C = TypeVar("C")
 CURSORS = 64  # noted for a lease before those that are gone are weeded out
 _getframe = sys._getframe
+
+
+class Lender(Protocol[C]):
+    """What any lease needs of the pool that it was taken from."""
+
+    @property
+    def _driver(self) -> Adapter[C]: ...
+    def _guard(self) -> None: ...
+    def _discard(self, slot: Slot) -> None: ...
+    def _error(self, kind: type[ErrorT], text: str) -> ErrorT: ...
+
+
+class ThreadLender(Lender[C], Protocol[C]):
+    """What a return in a thread looks at, and the two ways on from there."""
+
+    @property
+    def _clock(self) -> Callable[[], float]: ...
+    @property
+    def _tickets(self) -> OrderedDict[Ticket, None]: ...
+    @property
+    def _unclean(self) -> Callable[[Slot], bool] | None: ...
+    @property
+    def _idle(self) -> deque[Slot]: ...
+    @property
+    def _tracks(self) -> bool: ...
+    @property
+    def _check_after_s(self) -> float: ...
+    def _look_again(self, slot: Slot) -> None: ...
+    def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None: ...
 
 
 class Loan(Generic[C]):
@@ -42,7 +72,7 @@ class Loan(Generic[C]):
 
     __slots__ = ("__weakref__", "_code", "_instruction", "_pool", "_slot")
 
-    _pool: Shell[C]
+    _pool: Lender[C]
     _slot: Slot
     _code: CodeType | None  # where it was given back
     _instruction: int
@@ -128,7 +158,7 @@ class Lease(Loan[C]):
 
     __slots__ = ()
 
-    _pool: Pool[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by the pool
+    _pool: ThreadLender[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by the pool
 
     def __enter__(self) -> Self:
         return self

@@ -62,7 +62,7 @@ ROLE_S = 5.0  # a suspicion that the server has become read-only is looked into 
 class Ledger:
     """The state of one pool and every decision about it."""
 
-    def __init__(self, limits: Limits, ports: Ports) -> None:
+    def __init__(self, limits: Limits, ports: Ports[Ledger]) -> None:
         self.limits = limits
         self.ports = ports
         self.clock = ports.clock

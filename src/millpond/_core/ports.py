@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .states import FOREVER, Fault
 
 if TYPE_CHECKING:
-    from .ledger import Ledger
     from .states import Slot
+
+BooksT = TypeVar("BooksT")
 
 
 def never(_: Slot) -> bool:
@@ -58,8 +59,8 @@ class Limits(Protocol):
 
 
 @dataclass(frozen=True)
-class Ports:
-    """The outside world of one ledger.
+class Ports(Generic[BooksT]):
+    """The outside world of one ledger; *BooksT* is that ledger's class, which errors are made from.
 
     Args:
         clock: seconds on a clock that never goes back.
@@ -84,9 +85,9 @@ class Ports:
     new_waiter: Callable[[], Any]
     nudge: Callable[[], None]
     classify: Callable[[BaseException], Fault]
-    timed_out: Callable[[Ledger, float], BaseException]
+    timed_out: Callable[[BooksT, float], BaseException]
     closed: Callable[[], BaseException]
-    queue_full: Callable[[Ledger], BaseException]
+    queue_full: Callable[[BooksT], BaseException]
     holder_names: Callable[[], dict[int, str]] = dict
     observing: bool = False
     quiet_s: float = FOREVER
