@@ -14,7 +14,6 @@ import millpond
 from .test_alive import SLACK_S, first_of
 from .ways import TABLE, Way, answer, ask, wait_until
 
-
 PATIENCE_S = 1.0  # as a time-out: an answer that is on its way is there sooner, on a slow machine too
 
 
