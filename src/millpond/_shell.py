@@ -75,6 +75,7 @@ class Shell(abc.ABC, Generic[C]):
     """
 
     _loop_was_blocked = False
+    _keeps_inherited = False  # in a forked child: a finalizer would look for a loop that is the parent's
     _plain_lease: type[Any] = Lease
     _lease_kind: type[Any]
     _resolve: Callable[..., Any] = staticmethod(resolve)
@@ -439,10 +440,10 @@ class Shell(abc.ABC, Generic[C]):
             if conn is None:
                 continue
             fd = self._driver.fileno(conn)
-            if fd is None:
-                _kept_from_closing.append(conn)  # its destructor would end the parent's session
-            else:
+            if fd is not None:
                 point_nowhere(fd)
+            if fd is None or self._keeps_inherited:
+                _kept_from_closing.append(conn)  # its destructor would end the parent's session, or complain
         self._begin()
 
 

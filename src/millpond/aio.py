@@ -99,6 +99,7 @@ class AsyncPool(Shell[C]):
         DriverMissing: the driver's package is not installed.
     """
 
+    _keeps_inherited = True
     _plain_lease = AsyncLease
     _lease_kind: type[AsyncLease[C]]
     _resolve = staticmethod(resolve)

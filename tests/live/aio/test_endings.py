@@ -35,3 +35,12 @@ def test_a_loop_may_end_in_every_phase_of_a_pool(request: pytest.FixtureRequest,
 def texts(server: ScratchServer) -> list[str | None]:
     """Return what is left on the server; of what cannot be ended nothing is said."""
     return [text for _, _, text in sessions(server) if "is_closed" not in (text or "")]
+
+
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
+def test_a_forked_child_uses_the_pool_and_leaves_its_parent_alone(mariadb: ScratchServer, driver: str) -> None:
+    """Its sessions go on, which a word of the child's would have ended."""
+    url = mariadb.url(tls=False).replace("mysql+pymysql", f"mysql+{driver}")
+    command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.aio.forking", url)
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ("", 0) == (done.stderr, done.returncode)
