@@ -403,8 +403,11 @@ class Shell(abc.ABC, Generic[C]):
         warn(text, EventLoopBlocked, site)
 
     def _report_unreset(self, error: Exception) -> None:
-        """A reset that failed has cost the connection, and that is all it costs."""
-        logger.debug("%s: a connection could not be reset and was closed: %r", self.name, error)
+        """A reset that failed has cost the connection, and that is all; a mistake in the caller's own is told."""
+        of_link = (OSError, self._driver.family("Error") or OSError)
+        own = self._reset_name == "callable" and not isinstance(error, of_link)
+        text = "%s: a connection could not be reset and was closed: %r"
+        logger.log(logging.WARNING if own else logging.DEBUG, text, self.name, error, exc_info=error if own else None)
 
     # ------------------------------------------------------------------ time, and the end of it
     def _alarm_in(self) -> float:

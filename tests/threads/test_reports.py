@@ -228,6 +228,25 @@ def test_an_observer_hears_of_everything_once() -> None:
     assert len(refusals) == names.count("TimedOut")
 
 
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(LookupError("my mistake"), logging.WARNING), (sqlite3.OperationalError("gone"), logging.DEBUG)],
+)
+def test_a_reset_of_the_caller_s_own_that_raises_costs_the_connection_and_is_told(
+    error: Exception, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in it must not close connections in silence for ever; that a link has broken is no news."""
+    caplog.set_level(logging.DEBUG, "millpond")
+
+    def reset(conn: sqlite3.Connection) -> None:
+        raise error
+
+    with millpond.Pool("sqlite:///:memory:", reset=reset) as pool:
+        pool.connection().close()
+        assert {"unclean": 1} == pool.stats().retired
+    assert [level] == [record.levelno for record in caplog.records if "could not be reset" in record.message]
+
+
 def test_an_observer_that_raises_is_logged_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     """The pool goes on, and the log has the traceback."""
 
