@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -106,6 +108,27 @@ def test_a_deadline_after_a_long_rest_is_kept() -> None:
     now[0] = 1000.0
     dog.watch(0.0, Watch(None, ends.noting("two")))
     ends.wait_for("one", "two")
+
+
+class Counted(Watch):
+    """A watch of which it can be seen whether it is still there."""
+
+
+def test_deadlines_that_were_disarmed_are_not_kept_until_they_pass() -> None:
+    """A program that limits each of its statements does not fill the memory with the past."""
+    ends = Ends()
+    dog = Watchdog(clock=lambda: 0.0)
+    dog.watch(1800.0, waiting := Counted(None, ends.noting("link")))
+    seen: weakref.WeakSet[Watch] = weakref.WeakSet()
+    for _ in range(5_000):
+        watch = Counted(None, ends.noting("link"))
+        dog.watch(3600.0, watch)
+        watch.disarm()
+        seen.add(watch)
+    gc.collect()
+    assert len(seen) <= 600
+    assert not waiting.fire()
+    ends.wait_for("link")
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -172,7 +172,7 @@ class MySQLFamily(Dialect):
 
     def timed(self, text: str, verb: str, after_verb: int, seconds: float) -> str | None:
         if self.brand == "mariadb":
-            if verb not in ("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE"):
+            if verb != "SELECT":  # of a write it could not be told any more whether a trigger has changed the session
                 return None
             return f"SET STATEMENT max_statement_time={max(seconds, 0.0001):.4f} FOR {text}"
         if verb != "SELECT" or text[after_verb:].lstrip().startswith("/*+") or self.version < (5, 7, 8):

@@ -9,6 +9,7 @@ Rules:
   still waits a moment later, the link.  A caller never waits for longer than both together.
 - Once a statement was to be ended, its connection is never used again outside of the transaction that it is in: the
   order to end it might arrive late, and hit what comes next.
+- Almost every deadline is disarmed long before it has passed: it then holds on to nothing, and is weeded out.
 - Locks, threads and the clock are looked up when a watchdog is made: gevent may have been patched in by then.
 """
 
@@ -20,10 +21,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 GRACE_S: Final = 1.0  # between the first step and the second
 LINGERING_S: Final = 5.0  # how long the thread stays without a deadline to watch
+ROOM_MIN: Final = 256  # deadlines that may be there before those that were disarmed are weeded out
 
 logger = logging.getLogger("millpond")
 
@@ -37,53 +39,63 @@ class Watch:
 
     Attributes:
         fired: the deadline has passed while the statement ran.
+        is_over: the statement is done.
     """
+
+    __slots__ = ("_cut_link", "_end_statement", "_lock", "_settled", "fired", "is_over")
 
     def __init__(self, end_statement: Callable[[], None] | None, cut_link: Callable[[], object]) -> None:
         self._end_statement = end_statement
-        self._cut_link = cut_link
+        self._cut_link: Callable[[], object] | None = cut_link
         self._lock = threading.Lock()
-        self._is_over = False
-        self._settled = threading.Event()
+        self._settled: threading.Event | None = None  # there once it has fired
         self.fired = False
+        self.is_over = False
 
     def disarm(self) -> bool:
         """Say that the statement is done; return whether somebody had begun to end it."""
         with self._lock:
-            self._is_over = True
+            self.is_over = True
+            self._end_statement = self._cut_link = None  # and hold on to no connection
             return self.fired
 
     def wait_until_settled(self, seconds: float) -> bool:
         """Wait until nobody is about to end the statement any more; say whether it came to that."""
-        return self._settled.wait(seconds)
+        return self._settled is None or self._settled.wait(seconds)
 
     def fire(self) -> bool:
         """Begin to end the statement; say whether the link is to be cut if that does not help."""
         with self._lock:
-            if self._is_over or self.fired:
+            if self.is_over or self.fired:
                 return False
+            self._settled = threading.Event()
             self.fired = True
-        if self._end_statement is None:
+            end = self._end_statement
+        if end is None:
             self.cut()
             return False
-        threading.Thread(target=self._end, name="millpond-deadline", daemon=True).start()
+        threading.Thread(target=self._end, args=(end, self._settled), name="millpond-deadline", daemon=True).start()
         return True
 
     def cut(self) -> None:
         """Cut the link, unless the statement is done."""
         with self._lock:  # held meanwhile: the connection is its caller's again as soon as disarm() returns
-            if not self._is_over:
+            if self._cut_link is not None:
                 self._cut_link()
-        self._settled.set()
+        if self._settled is not None:
+            self._settled.set()
 
-    def _end(self) -> None:
-        assert self._end_statement is not None
+    @staticmethod
+    def _end(end: Callable[[], None], settled: threading.Event) -> None:
         try:
-            self._end_statement()
+            end()
         except Exception as error:  # noqa: BLE001  the link is cut instead, in a moment
             logger.debug("a statement could not be ended at its deadline: %r", error)
         finally:
-            self._settled.set()
+            settled.set()
+
+
+Due: TypeAlias = tuple[float, int, Watch]
 
 
 class Watchdog:
@@ -92,22 +104,22 @@ class Watchdog:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[Due] = []
+        self._room = ROOM_MIN
         self._numbers = itertools.count()
         self._runs = False
 
     def watch(self, seconds: float, watch: Watch) -> None:
         """Have *watch* fire in that many seconds."""
+        self._add(seconds, watch)
 
-        def fire() -> None:
-            if watch.fire():
-                self._add(GRACE_S, watch.cut)
-
-        self._add(seconds, fire)
-
-    def _add(self, seconds: float, action: Callable[[], None]) -> None:
+    def _add(self, seconds: float, watch: Watch) -> None:
         with self._changed:
-            entry = (self._clock() + seconds, next(self._numbers), action)
+            entry = (self._clock() + seconds, next(self._numbers), watch)
+            if len(self._due) >= self._room:
+                self._due = [due for due in self._due if not due[2].is_over]
+                heapq.heapify(self._due)
+                self._room = max(ROOM_MIN, 2 * len(self._due))
             heapq.heappush(self._due, entry)
             if not self._runs:
                 self._runs = True
@@ -118,14 +130,17 @@ class Watchdog:
     def _run(self) -> None:
         while True:
             with self._changed:
-                action = self._next()
-                if action is None:
+                watch = self._next()
+                if watch is None:
                     self._runs = False
                     return
-            action()
+            if watch.fired:
+                watch.cut()
+            elif watch.fire():
+                self._add(GRACE_S, watch)
 
-    def _next(self) -> Callable[[], None] | None:
-        """Wait for the next deadline, and return what is to be done; None: there was nothing for a while."""
+    def _next(self) -> Watch | None:
+        """Wait for the next deadline, and return whose it is; None: there was nothing for a while."""
         idle_until = self._clock() + LINGERING_S
         while True:
             now = self._clock()

@@ -220,11 +220,13 @@ def test_a_procedure_that_returns_rows_leaves_nothing_behind(db: Database) -> No
         assert 5 == db.select_value("SELECT 5")
 
 
+@pytest.mark.usefixtures("db")
 def test_a_time_limit_costs_nothing(proxy: FaultProxy, open_database: Callable[..., Database]) -> None:
     """A limit that the server keeps is part of the one command, and leaves nothing that has to be cleaned."""
     db = open_database(port=proxy.port)
     db.select_value("SELECT 1")
     proxy.reset_counts()
     for n in range(3):
-        assert (n, "x") == db.select_row("SELECT %s, 'x'", (n,), timeout=5 + n)
-    assert 3 == len(proxy.commands), commands_of(proxy)
+        assert (n, "x") == db.select_row("SELECT %s, 'x'", (n,), timeout=50 + n)
+        db.execute("DELETE FROM accounts WHERE id = %s", (n,), timeout=50 + n)
+    assert 6 == len(proxy.commands), commands_of(proxy)
