@@ -12,7 +12,8 @@ import asyncmy.connection
 import asyncmy.converters
 import pytest
 
-from millpond.drivers.asyncmy import LONG, AsyncmyDriver, wakes
+from millpond.drivers._asyncmy_session import LONG, wakes
+from millpond.drivers.asyncmy import AsyncmyDriver
 from millpond.testing import ScratchServer
 from tests.aio.test_counts import Counter
 
