@@ -10,6 +10,7 @@ Rules:
 - Once a statement was to be ended, its connection is never used again outside of the transaction that it is in: the
   order to end it might arrive late, and hit what comes next.
 - Almost every deadline is disarmed long before it has passed: it then holds on to nothing, and is weeded out.
+- A forked child has no thread of its parent's, and begins anew.
 - Locks, threads and the clock are looked up when a watchdog is made: gevent may have been patched in by then.
 """
 
@@ -18,8 +19,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -96,6 +99,7 @@ class Watch:
 
 
 Due: TypeAlias = tuple[float, int, Watch]
+_watchdogs: weakref.WeakSet[Watchdog] = weakref.WeakSet()
 
 
 class Watchdog:
@@ -103,10 +107,15 @@ class Watchdog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._numbers = itertools.count()
+        self.begin()
+        _watchdogs.add(self)
+
+    def begin(self) -> None:
+        """Have nothing to watch, and nobody who does."""
         self._changed = threading.Condition(threading.Lock())
         self._due: list[Due] = []
         self._room = ROOM_MIN
-        self._numbers = itertools.count()
         self._runs = False
 
     def watch(self, seconds: float, watch: Watch) -> None:
@@ -150,3 +159,12 @@ class Watchdog:
             if until <= now:
                 return None
             self._changed.wait(until - now)
+
+
+def _after_fork_in_child() -> None:
+    for watchdog in list(_watchdogs):
+        watchdog.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
