@@ -169,32 +169,9 @@ class Database:
             TooManyRows: there are several.
             RowMismatch: the columns do not fit ``into``, or two of them have one name: the program's fault.
         """
-        # As _read() does it, written out: one frame less is one percent of a short statement over a local socket.
-        known = self._plain_read(sql)
-        if known is None or timeout is not None or self._hint() is not None:
-            found, columns = held(self._calls.run(sql, params, timeout, take_two_rows))
-        else:
-            bind, fetch = known
-            try:
-                text, values = bind(params)
-            except Misbound as error:
-                raise misbound(error, sql) from None
-            lease = self._connection()
-            try:
-                found, columns = fetch(lease.driver_connection, text, values)
-            except BaseException as error:
-                self._give_up(lease, error, sql)
-                raise
-            lease.close()
-        if len(found) == 1 or (found and first):
-            return found[0] if into is None else rows.shaped(found[:1], into, columns, sql)[0]
-        if found:
-            raise rows.too_many_rows(sql)
-        if columns is None:
-            raise rows.no_columns(sql)
-        if required:
-            raise rows.no_row(sql)
-        return None
+        found, columns = self._read(sql, params, timeout, take_two_rows)
+        row = rows.one_of(found, columns, sql, required=required, first=first)
+        return row if row is None or into is None else rows.shaped((row,), into, columns, sql)[0]
 
     @overload
     def select_rows(
