@@ -44,10 +44,7 @@ class Waiter:
         if self.timer is not None:
             self._drop_timer()
         if not future.done():  # it was not cancelled, nor was its time up
-            try:
-                future.set_result(None)
-            except RuntimeError:  # its loop is closed: nobody waits any more
-                return
+            future.set_result(None)
 
     def rise(self) -> None:
         """Its task was called away."""

@@ -439,6 +439,10 @@ class AsyncPool(Shell[C]):
     def _decide(self, decision: Callable[..., object], *subjects: Any) -> None:
         if _get_running_loop() is not self._loop:
             self._guard()
+            if self._loop is not None and self._loop.is_closed():
+                decision(*subjects)
+                self._deliver_to_nobody()
+                return
         decision(*subjects)
         self._deliver()
 
@@ -529,6 +533,13 @@ class AsyncPool(Shell[C]):
             if notice is Notice.WAKE:
                 subject.waiter.wake()
             else:
+                self._notify(notice, subject)
+
+    def _deliver_to_nobody(self) -> None:
+        """Perform what is in the outbox but for wake-ups: the loop is closed, and whoever waited was left there."""
+        while self._outbox:
+            notice, subject = self._outbox.popleft()
+            if notice is not Notice.WAKE:
                 self._notify(notice, subject)
 
     def _notify(self, notice: Notice, subject: Any) -> None:

@@ -61,6 +61,21 @@ async def wait_in_line(stage: Stage) -> None:
     await use_dirtily(stage)
 
 
+async def wait_behind(stage: Stage) -> None:
+    """Wait behind another who waits, and be handed what that one gives back; nothing of it is left to be proved."""
+
+    async def hold(seconds: float) -> None:
+        async with stage.pool.connection() as conn:
+            await conn.work(seconds=seconds)
+
+    stage.beside(hold(2.0))
+    stage.beside(hold(1.0))
+    await asyncio.sleep(0.5)
+    stage.beside(hold(0.5))
+    async with stage.pool.connection() as conn:
+        await conn.work()
+
+
 async def be_checked(stage: Stage) -> None:
     """Take a connection that was idle for so long that it is checked first; it is dead."""
     async with stage.pool.connection():
@@ -122,6 +137,7 @@ SCENARIOS: dict[Scenario, dict[str, Any]] = {
     use_by_hand: {},
     use_twice: {"max_size": 1},
     wait_in_line: {"max_size": 1},
+    wait_behind: {"max_size": 1},
     be_checked: {"max_size": 1, "check_after": 1.0},
     be_checked_and_well: {"max_size": 1, "check_after": 1.0},
     see_it_through: {"min_idle": 1},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import pickle
 import sqlite3
 import subprocess
@@ -30,6 +29,7 @@ from millpond import (
     WrongEventLoop,
 )
 from millpond.observer import Event
+from tests.garbage import collect
 
 from .doubles import BadPassword, Connection, ServerGone, ToldDriver, pool_of, run
 
@@ -434,7 +434,7 @@ def test_a_dropped_lease_is_recovered_and_reported() -> None:
             conn = await pool.connection()
             with pytest.warns(LeaseDropped, match=r"taken at .*test_pool\.py.* was dropped"):
                 del conn
-                gc.collect()
+                collect()
                 async with pool.connection(timeout=1.0) as conn:
                     assert 2 == conn.number
             assert (1, 1) == (pool.stats().dropped, len(driver.closed))
@@ -445,7 +445,7 @@ def test_a_dropped_lease_is_recovered_and_reported() -> None:
 def drop(what: list[Any]) -> None:
     """Forget something; cycles are collected."""
     what.clear()
-    gc.collect()
+    collect()
 
 
 def test_a_task_that_is_collected_is_recovered_and_reported() -> None:
@@ -469,7 +469,7 @@ def test_a_task_that_is_collected_is_recovered_and_reported() -> None:
             await reached.wait()
             tasks.clear()
             with pytest.warns(LeaseDropped, match=r"taken at .*test_pool\.py"):
-                gc.collect()
+                collect()
                 async with pool.connection(timeout=5.0) as conn:
                     assert (2, False) == (conn.number, conn.dirty)
             assert complaints == ["Task was destroyed but it is pending!"]
@@ -523,7 +523,7 @@ def test_a_coroutine_that_is_collected_in_the_middle_of_a_step_is_taken_in_later
             cycle.append(cycle)
             del holder, cycle
             with pytest.warns(LeaseDropped):
-                pool._decide(gc.collect)
+                pool._decide(collect)
                 async with pool.connection(timeout=5.0) as conn:
                     assert 2 == conn.number
             assert 1 == pool.stats().dropped
@@ -705,7 +705,7 @@ def test_a_pool_that_is_forgotten_says_so() -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         run(use)
-        gc.collect()
+        collect()
     assert ["was never closed" in str(warning.message) for warning in seen].count(True) == 1
     assert not driver.left_open
 
