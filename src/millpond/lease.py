@@ -49,7 +49,7 @@ class Lender(Protocol[C]):
 
 
 class ThreadLender(Lender[C], Protocol[C]):
-    """What a return in a thread looks at, and the two ways on from there."""
+    """What a return in a thread looks at, and the ways on from there."""
 
     @property
     def _clock(self) -> Callable[[], float]: ...
@@ -64,6 +64,7 @@ class ThreadLender(Lender[C], Protocol[C]):
     @property
     def _check_after_s(self) -> float: ...
     def _look_again(self, slot: Slot) -> None: ...
+    def _hand_over(self, slot: Slot, exc_type: type[BaseException] | None) -> None: ...
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None: ...
 
 
@@ -93,7 +94,8 @@ class Loan(Generic[C]):
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Make a cursor of the driver's own kind; it can be used until the connection is given back."""
-        return self._pool._driver.cursor(self.driver_connection, self, args, kwargs)
+        conn: Any = self._slot.conn
+        return self._pool._driver.cursor(self.driver_connection if conn is None else conn, self, args, kwargs)
 
     def discard(self) -> None:
         """Give the connection up: it is closed, and its room is free; for one that must not be used again."""
@@ -183,25 +185,29 @@ class Lease(Loan[C]):
         now = pool._clock()
         tickets = pool._tickets
         unclean = pool._unclean
-        if exc_type is None and now < slot.expires_at and not tickets and (unclean is None or not unclean(slot)):
-            if pool._tracks:
-                slot.uses += 1
-                slot.busy_s += now - slot.leased_at
-                frame = _getframe(1)
-                self._instruction = frame.f_lasti  # before the code: who finds that finds this as well
-                self._code = frame.f_code
-            slot.returned_at = now
-            slot.best_before = now + pool._check_after_s
-            slot.state = IDLE
-            pool._idle.append(slot)
-            # Look again: a caller may have queued, or the pool been drained, while this was being shelved.
-            if tickets or now >= slot.expires_at:
-                pool._look_again(slot)
-            return
+        if exc_type is None and now < slot.expires_at and (unclean is None or not unclean(slot)):
+            if not tickets:
+                if pool._tracks:
+                    slot.uses += 1
+                    slot.busy_s += now - slot.leased_at
+                    frame = _getframe(1)
+                    self._instruction = frame.f_lasti  # before the code: who finds that finds this as well
+                    self._code = frame.f_code
+                slot.returned_at = now
+                slot.best_before = now + pool._check_after_s
+                slot.state = IDLE
+                pool._idle.append(slot)
+                # Look again: a caller may have queued, or the pool been drained, while this was being shelved.
+                if tickets or now >= slot.expires_at:
+                    pool._look_again(slot)
+                return
+            give_back = pool._hand_over
+        else:
+            give_back = pool._give_back
         frame = _getframe(1)
         self._instruction = frame.f_lasti
         self._code = frame.f_code
-        pool._give_back(slot, exc_type)
+        give_back(slot, exc_type)
 
     __exit__ = close
 

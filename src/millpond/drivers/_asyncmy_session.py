@@ -158,31 +158,40 @@ class ListeningAsyncmy(AsyncListening):
             or len(text) >= LONG
         ):
             await super().query(text)
-            result = self._result
-        else:
-            session = self._millpond
-            self.claim(session)
-            session.owed += 1
-            try:
-                result = self.ask(session, text, proved=proved)
-                proto = self._proto
-                if proto.length == proto.pos and not proto.eof:
-                    proto._read_waiter = waiter = self._loop.create_future()  # noqa: SLF001  as its own reads do
-                    await waiter
-                await result.read()
-            except Exception as error:
-                self.hear_error(error)
-                raise
-            except asyncio.CancelledError:
-                self._close_on_cancel()
-                raise
-            finally:
-                session.holder = 0
-            self.take_in(result)
+            return await self.shown(sql, self._result, cursor)
+        session = self._millpond
+        me = id(current_task(self._loop))
+        if session.holder and session.holder != me:
+            raise used_by_two(self)
+        session.holder = me
+        session.owed += 1
+        try:
+            result = self.ask(session, text, proved=proved)
+            proto = self._proto
+            if proto.length == proto.pos and not proto.eof:
+                proto._read_waiter = waiter = self._loop.create_future()  # noqa: SLF001  as its own reads do
+                await waiter
+            await result.read()
+        except Exception as error:
+            self.hear_error(error)
+            raise
+        except asyncio.CancelledError:
+            self._close_on_cancel()
+            raise
+        finally:
+            session.holder = 0
+        self.take_in(result)
+        if cursor is None or result.warning_count:
+            return await self.shown(sql, result, cursor)
+        cursor.take_in(sql, result)
+        return result.affected_rows
+
+    async def shown(self, sql: Any, result: Any, cursor: Any) -> Any:
+        """Show a result to a cursor, if there is one, and its warnings as the driver does."""
         if cursor is not None:
             cursor.take_in(sql, result)
             if result.warning_count:
-                await cursor._show_warnings(self)  # noqa: SLF001  as the driver's own cursor does
+                await cursor._show_warnings(self)  # noqa: SLF001  see above
         return result.affected_rows
 
     def ask(self, session: Session, text: bytes, *, proved: bool) -> Any:
@@ -196,15 +205,6 @@ class ListeningAsyncmy(AsyncListening):
             session.sent(text)
         self._result = None
         return self.new_result(self)
-
-    def claim(self, session: Session) -> None:
-        """As for both drivers; the loop is known, and need not be asked for."""
-        me = id(current_task(self._loop))
-        if session.holder and session.holder != me:
-            raise used_by_two(self)
-        if self._millpond_unread is not None:
-            self.hear_unread()
-        session.holder = me
 
     def take_in(self, result: Any) -> None:
         """As for both drivers; of most results there is nothing to be said."""

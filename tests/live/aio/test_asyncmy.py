@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import types
 from typing import Any
 
@@ -15,12 +16,14 @@ import pytest
 from millpond.drivers._asyncmy_session import LONG, wakes
 from millpond.drivers.asyncmy import AsyncmyDriver
 from millpond.testing import ScratchServer
-from tests.aio.test_counts import Counter
+from tests.aio.test_counts import Counter, within
 
 from .servers import ask, pool_on, root, sessions
 from .test_drivers import eventually
 
-FRAMES = 22  # of ours, in a checkout, a cursor, a statement, a row and the return
+# Most of our bytecodes and frames in a checkout, a cursor, a statement, a row and the return; on Python 3.12, the one
+# interpreter that this runs on in CI.
+STATEMENT = (624, 15)
 COUNTED = 20  # such uses
 
 
@@ -201,7 +204,8 @@ def test_an_asyncmy_that_waits_in_another_way_is_left_to_it(server: ScratchServe
     asyncio.run(main())
 
 
-def test_a_statement_takes_no_more_of_our_frames_than_it_did(mariadb: ScratchServer) -> None:
+@pytest.mark.skipif(sys.version_info[:2] != (3, 12), reason="the count is that of Python 3.12")
+def test_a_statement_takes_no_more_than_it_did(mariadb: ScratchServer) -> None:
     """All that a pooled statement costs beside what the driver does, counted."""
 
     async def use(pool: Any) -> None:
@@ -217,6 +221,6 @@ def test_a_statement_takes_no_more_of_our_frames_than_it_did(mariadb: ScratchSer
             with counter:
                 for _ in range(COUNTED):
                     await use(pool)
-            assert counter.frames / COUNTED <= FRAMES
+            within(STATEMENT, counter, COUNTED)
 
     asyncio.run(main())
