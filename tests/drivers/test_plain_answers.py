@@ -14,7 +14,8 @@ import pymysql
 import pytest
 from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
-from millpond.drivers._pymysql_session import DESCRIBED_MAX, Describing, Listening, plain_oks
+from millpond.drivers._pymysql_replies import DESCRIBED_MAX, Describing, plain_oks
+from millpond.drivers._pymysql_session import Listening
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
 

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from millpond._sql import tokens
 
+from ._model_session import as_text, set_role
 from ._session import COM_INIT_DB, COM_QUERY, IN_TRANSACTION, UTF8, Session, Way, brand_of, packet
 
 T = TypeVar("T")
@@ -407,20 +408,6 @@ def variables(reply: Any) -> dict[str, str] | None:
         return None
     told = {as_text(row[0]): as_text(row[1]) for row in reply.rows}
     return {name: value for name, value in told.items() if name not in RESTLESS}
-
-
-def as_text(value: Any) -> str:
-    """Return a value as text."""
-    return value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else str(value)
-
-
-def set_role(active: str, brand: str) -> str:
-    """Return the statement that makes *active*, as CURRENT_ROLE() tells it, the active role or roles."""
-    if active.upper() == "NONE":
-        return "SET ROLE NONE"
-    if brand == "mysql":  # it tells them quoted
-        return f"SET ROLE {active}"
-    return "SET ROLE `{}`".format(active.replace("`", "``"))
 
 
 def split(statements: str) -> list[str]:

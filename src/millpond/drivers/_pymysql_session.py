@@ -5,7 +5,8 @@ keeps what every reply says in its :class:`~millpond.drivers._session.Session`, 
 session without waiting for the answers.
 
 Rules:
-- Nothing is added per row of a result: the method that is called for each packet is replaced, not wrapped.
+- Nothing is added per row of a result (``_pymysql_replies.py``): the method that is called for each packet is replaced,
+  not wrapped.
 - What was sent ahead is read before any other reply.  A statement is written behind an unread ROLLBACK only if it is
   proved harmless; behind a reset nothing is ever written, because an error among its steps would let the statement run
   in a session that is not the caller's.  See docs/adr/008-commands-written-ahead.md.
@@ -19,13 +20,12 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import operator
 import time
 import types
 from _thread import get_ident
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pymysql import converters, err
 from pymysql.connections import Connection, MySQLResult
@@ -33,6 +33,7 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
 from ._pymysql_proof import proves_itself
+from ._pymysql_replies import ListeningResult, plain_oks
 from ._session import (
     COM_QUERY,
     IN_TRANSACTION,
@@ -48,11 +49,6 @@ if TYPE_CHECKING:
     from ._pymysql_plan import Plan
 
 LOST: Final = 2013  # CR_SERVER_LOST
-# An OK packet: three bytes of length, its number, 0, two counts (of one byte, or LONG), two of status, two of warnings.
-OK: Final = 0
-OK_LENGTH_MIN: Final = 11
-LONG: Final = 251
-DESCRIBED_MAX: Final = 1000  # columns whose descriptions are kept, some 300 bytes each
 DRAINED_BYTES_MAX: Final = 64 * 1024  # of replies that were left unread; longer ones cost the connection
 
 # Whatever of these a version of PyMySQL lacks, none of its connections is listened to.
@@ -64,11 +60,6 @@ CONNECTION_PARTS: Final = frozenset(
 )
 RESULT_PARTS: Final = frozenset({"_check_packet_is_eof", "_get_descriptions", "init_unbuffered_query", "read"})
 
-# What a borrower can change on the connection object itself, without a word to the server.
-LOOKS: Final = (
-    *("cursorclass", "charset", "collation", "encoding", "use_unicode", "autocommit_mode", "encoders", "decoders"),
-    *("_read_timeout", "_write_timeout", "max_allowed_packet", "_local_infile"),
-)
 # A status word with nothing beside these says that there is nothing to take note of: autocommit is on, no good index or
 # no index was used.
 QUIET: Final = 0x0002 | 0x0010 | 0x0020 | NO_BACKSLASH_ESCAPES
@@ -76,7 +67,6 @@ QUIET: Final = 0x0002 | 0x0010 | 0x0020 | NO_BACKSLASH_ESCAPES
 PLAIN_VALUES: Final[frozenset[type[Any]]] = frozenset(
     (int, str, float, bool, type(None), Decimal, dt.date, dt.datetime, dt.time, dt.timedelta)
 )
-look_at: Final = operator.attrgetter(*LOOKS)
 
 
 ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
@@ -84,65 +74,6 @@ REFUSED: Final = (
     "the ROLLBACK that was sent when this connection was given back was not answered as it should be; "
     "the connection was closed"
 )
-
-
-class Describing:
-    """A connection while a result reads what its columns are: to the same bytes there is the same description.
-
-    A statement is seldom sent for the first time, and to take one column's description apart costs more than its value.
-    """
-
-    __slots__ = ("_read", "decoders", "encoding", "use_unicode")
-
-    known: ClassVar[dict[tuple[bytes, str], Any]] = {}
-
-    def __init__(self, conn: Any) -> None:
-        self._read = conn._read_packet  # noqa: SLF001  see the module's rules
-        self.decoders = conn.decoders
-        self.encoding = conn.encoding
-        self.use_unicode = conn.use_unicode
-
-    def _read_packet(self, kind: Callable[[bytes, str], Any] | None = None) -> Any:
-        packet = self._read()
-        if kind is None:
-            return packet
-        key = (packet.get_all_data(), self.encoding)
-        found = self.known.get(key)
-        if found is None:
-            if len(self.known) >= DESCRIBED_MAX:
-                self.known.clear()
-            found = self.known[key] = kind(*key)
-        return found
-
-
-class ListeningResult(MySQLResult):
-    """A result that keeps the status word of its last packet, also where that is an EOF packet."""
-
-    connection: Any
-    server_status: int | None
-    warning_count: int
-    has_next: bool | None
-    unbuffered_active: bool
-
-    def _get_descriptions(self) -> None:
-        conn = self.connection
-        self.connection = Describing(conn)
-        try:
-            super()._get_descriptions()  # type: ignore[misc]  # the stubs know nothing of it
-        finally:
-            self.connection = conn
-
-    def _check_packet_is_eof(self, packet: Any) -> bool:
-        if not packet.is_eof_packet():
-            return False
-        # All that PyMySQL takes from it, and the status word: a byte that says EOF, two of warnings, two of status.
-        data = packet.get_all_data()
-        self.warning_count = data[1] | data[2] << 8
-        self.server_status = status = data[3] | data[4] << 8
-        self.has_next = bool(status & MORE_RESULTS)
-        if self.unbuffered_active:
-            self.connection.hear(self)
-        return True
 
 
 if TYPE_CHECKING:
@@ -454,27 +385,6 @@ class Listening(_Base):
 CONNECTING: Final = "connecting"
 
 
-def plain_oks(data: bytes, most: int) -> tuple[int, int, int]:
-    """Count the whole OK packets at the beginning of *data* that need no second look.
-
-    Args:
-        data: what a server has answered.
-        most: count no more than these.
-
-    Returns:
-        How many there are, how many bytes they have together, and the status word of the last.
-    """
-    count = at = status = 0
-    while count < most and len(data) - at >= OK_LENGTH_MIN:
-        end = at + 4 + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
-        told = data[at + 7] | data[at + 8] << 8
-        is_only_packet = data[at + 3] == 1 and not told & MORE_RESULTS and at + OK_LENGTH_MIN <= end <= len(data)
-        if not is_only_packet or data[at + 4] != OK or data[at + 5] >= LONG or data[at + 6] >= LONG:
-            break
-        count, at, status = count + 1, end, told
-    return count, at, status
-
-
 def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:
     """Read all rows of a statement that was proved harmless, and its columns; bind values as a cursor does.
 
@@ -584,59 +494,3 @@ def converted(conn: Any) -> bool:
         return False
     conn._millpond = Session()  # noqa: SLF001  see the module's rules
     return True
-
-
-# -- what a borrower may change without a word to the server -------------------------------------------------------
-class Watched(dict[Any, Any]):
-    """A connection's table of converters, which tells when somebody changes it, and can be put back."""
-
-    __slots__ = ("changed", "pristine", "session")
-
-    def __init__(self, table: dict[Any, Any], session: Session) -> None:
-        super().__init__(table)
-        self.pristine = dict(table)
-        self.changed = False
-        self.session = session
-
-    def restore(self) -> None:
-        """Put back what it was."""
-        super().clear()
-        super().update(self.pristine)
-        self.changed = False
-
-
-def telling(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method of dict that tells before it changes anything."""
-
-    @functools.wraps(method)
-    def tell_first(self: Watched, *args: Any, **kwargs: Any) -> Any:
-        self.changed = True
-        self.session.dirt = self.session.dirt or "other converters"
-        return method(self, *args, **kwargs)
-
-    return tell_first
-
-
-for _name in ("__setitem__", "__delitem__", "__ior__", "update", "pop", "popitem", "setdefault", "clear"):
-    setattr(Watched, _name, telling(getattr(dict, _name)))
-
-
-def keep_looks(conn: Any) -> None:
-    """Take the driver object's settings, as they are, for those of a new connection."""
-    session: Session = conn._millpond  # noqa: SLF001  see the module's rules
-    for table in ("encoders", "decoders"):
-        kept = getattr(conn, table)
-        if not isinstance(kept, Watched):
-            setattr(conn, table, Watched(kept, session))
-    session.looks = look_at(conn)
-
-
-def restore_looks(conn: Any) -> None:
-    """Give the driver object the settings that it had when it was new."""
-    session: Session = conn._millpond  # noqa: SLF001  see the module's rules
-    if look_at(conn) != session.looks:
-        for name, value in zip(LOOKS, session.looks, strict=True):
-            setattr(conn, name, value)
-    for table in (conn.encoders, conn.decoders):
-        if table.changed:
-            table.restore()

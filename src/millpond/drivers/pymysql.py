@@ -16,7 +16,7 @@ without them connections are overheard by public methods (``_pymysql_overhearing
 PyMySQL 1.1 and 1.2 differ in TLS: 1.1 has none unless asked and, asked for it, goes on in the clear with a server that
 has none; 1.2 uses it where the server can.  What was asked for as "required" is required with both.  How to connect is
 in ``_pymysql_dialling.py``, what a session is set up and restored with in ``_pymysql_plan.py``, how a connection
-listens in ``_pymysql_session.py``.
+listens in ``_pymysql_session.py``, and what its borrower may change on it in ``_pymysql_looks.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import contextlib
 import functools
 import select
 import ssl
-import sys
 import threading
 import time
 import types
@@ -51,6 +50,7 @@ from ._pymysql_dialling import (
     within,
 )
 from ._session import Session, Way
+from ._watchdog import unpatched_poll
 from .dbapi import DbapiDriver, OnConnect, Reset, run, shut_down
 
 try:
@@ -59,6 +59,7 @@ try:
     from pymysql.cursors import SSCursor
 
     from . import _pymysql_overhearing as overhearing
+    from ._pymysql_looks import keep_looks, look_at, restore_looks
     from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, read_or_error
     from ._pymysql_session import (
         ROLLBACK,
@@ -66,10 +67,7 @@ try:
         can_listen,
         converted,
         fetch,
-        keep_looks,
         listening,
-        look_at,
-        restore_looks,
     )
 except ModuleNotFoundError as missing:
     raise DriverMissing('PyMySQL is not installed; install it with: pip install "millpond[pymysql]"') from missing
@@ -572,12 +570,3 @@ def has_unread(conn: Any) -> bool:
         return True
     finally:
         sock.settimeout(allowed_s)
-
-
-def unpatched_poll() -> Callable[[], Any] | None:
-    """Return the system's ``poll``; not gevent's, which switches greenlets and costs forty times as much."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("select"):
-        found: Callable[[], Any] | None = monkey.get_original("select", "poll")
-        return found
-    return getattr(select, "poll", None)
