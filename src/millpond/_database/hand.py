@@ -98,8 +98,8 @@ class Hand:
 
     def send(self, sql: str) -> Conversation[None]:
         """Send a statement of our own, without values."""
-        cursor = yield self.dialect.cursor(self.conn)
         try:
+            cursor = yield self.dialect.cursor(self.conn)  # mysql-connector looks here whether the link is there
             yield cursor.execute(sql)
             yield cursor.close()
         except Exception as error:
