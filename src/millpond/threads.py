@@ -312,6 +312,14 @@ class Pool(Shell[C]):
             slot.thread_id = get_ident()
         return lease
 
+    def _hand_over(self, slot: Slot, _: type[BaseException] | None) -> None:
+        """Give back what is as good as new while others wait: each of them has waited for every line in here."""
+        if self._stepper and self._is_stepping():
+            self._left.append(slot)
+            self._alarm.nudge()
+            return
+        self._decide(self._ledger.take_back, slot)
+
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         if self._stepper and self._is_stepping():
             self._left.append(slot)

@@ -54,10 +54,10 @@ LIMITS: dict[tuple[int, int], dict[str, tuple[int, int]]] = {
 
 # Most bytecodes and frames of a hand-over: to queue, to be woken, to find the connection, and to give it to the next.
 HAND_OVER: dict[tuple[int, int], tuple[int, int]] = {
-    (3, 10): (1041, 42),
-    (3, 11): (1061, 42),
-    (3, 12): (951, 42),
-    (3, 13): (918, 42),
+    (3, 10): (938, 35),
+    (3, 11): (959, 35),
+    (3, 12): (862, 35),
+    (3, 13): (826, 35),
 }
 
 

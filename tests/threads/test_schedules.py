@@ -24,8 +24,8 @@ PACKAGE = Path(millpond.__file__).parent
 MUTANTS = {
     "no second look": (
         "lease.py",
-        "if tickets or now >= slot.expires_at:\n                pool._look_again(slot)",
-        "if False:\n                pool._look_again(slot)",
+        "if tickets or now >= slot.expires_at:\n                    pool._look_again(slot)",
+        "if False:\n                    pool._look_again(slot)",
         ("return_and_checkout", "return_and_close", "drain_and_return"),
     ),
     "the second look does not see a drain": (
