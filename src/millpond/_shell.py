@@ -494,7 +494,8 @@ def warn(text: str, category: type[Warning], site: Site | None) -> None:
         else:
             warnings.warn_explicit(text, category, site.file, site.line)
     except Warning as error:  # warnings made errors must not kill whoever happens to report
-        logger.error("%s", error)  # noqa: TRY400  the traceback would be the pool's own
+        # Not the error itself: a handler that keeps its records would keep the frames here, and what they hold.
+        logger.error(str(error))  # noqa: TRY400  the traceback would be the pool's own
 
 
 def point_nowhere(fd: int) -> None:
