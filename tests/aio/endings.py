@@ -3,7 +3,8 @@
 Each play has a pool of its own, brings it into a phase by tasks of its own, and ends its loop there.  Nobody may
 complain, neither asyncio nor Python nor the driver; every connection must have been closed, and its goodbye waited for.
 
-By itself: ``python -X dev -W error -m tests.aio.endings [URL]``, on SQLite or the server of a URL; prints what failed.
+By itself: ``python -X dev -W error -m tests.aio.endings [URL [uvloop]]``, on SQLite or the server of a URL; prints what
+failed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import io
 import itertools
 import logging
@@ -411,8 +413,11 @@ def what_runs() -> str:
 def main(arguments: Sequence[str]) -> int:
     """Play with drivers in this process, or with a server's."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a callback was slow is no news here
-    gc.freeze()  # what is there now need not be looked at after every play
+    gc.disable()  # a connection in a cycle is found after its play, not at some moment of it
+    gc.freeze()  # and what is there now need not be looked at each time
     with tempfile.TemporaryDirectory() as directory:
+        if arguments[1:] == ["uvloop"]:
+            asyncio.set_event_loop_policy(importlib.import_module("uvloop").EventLoopPolicy())
         if arguments:
             failures = play_all(lambda: resolve(arguments[0]), PHASES)
         else:

@@ -735,7 +735,8 @@ def hang_up(conn: Any, link: Any, *, runs: bool) -> None:
     if link is not None and not runs and not link.is_closing():
         with contextlib.suppress(Exception):
             link.write(COM_QUIT)
-    conn.close()
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        conn.close()
 
 
 async def quietly(wait_gone: Callable[[], Awaitable[None]]) -> None:

@@ -221,6 +221,11 @@ class Counting:
         self._tx.put_nowait((Reply(answer), Duty(self.duties, functools.partial(function, *args, **kwargs))))
         return await answer
 
+    def __del__(self) -> None:
+        # Not a word: the pool says where a connection was taken that is dropped.
+        if getattr(self, "_connection", None) is not None:
+            self.stop()
+
     def stop(self) -> Ending | None:
         """Close the file and end the thread, as aiosqlite's own method does."""
         return Ending(self, sqlite3.Connection.close, runs=bool(self.duties.todo)) if self._running else None

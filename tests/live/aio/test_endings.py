@@ -16,14 +16,18 @@ from .servers import root, sessions
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize(("kind", "driver"), [("mariadb", "asyncmy"), ("mysql", "aiomysql")])
-def test_a_loop_may_end_in_every_phase_of_a_pool(request: pytest.FixtureRequest, kind: str, driver: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "driver", "loop"), [("mariadb", "asyncmy", "uvloop"), ("mysql", "aiomysql", "asyncio")]
+)
+def test_a_loop_may_end_in_every_phase_of_a_pool(
+    request: pytest.FixtureRequest, kind: str, driver: str, loop: str
+) -> None:
     """No task, socket or statement is left; but where a loop is closed by hand nobody can end a statement any more."""
     server: ScratchServer = request.getfixturevalue(kind)
     with root(server) as conn, conn.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS t (a INTEGER)")
     url = server.url(tls=False).replace("mysql+pymysql", f"mysql+{driver}") + "&autocommit=true"
-    command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.aio.endings", url)
+    command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.aio.endings", url, loop)
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ("0 failed\n", "", 0) == (done.stdout, done.stderr, done.returncode)
     until = time.monotonic() + 10.0
