@@ -101,7 +101,7 @@ class PyMySQLDriver(DbapiDriver):
         "cut": "its descriptor is shut down",
         "errors": "by number",
         "private parts": "_sock, _result, _read_packet, _write_bytes, _execute_command and others of the connection: "
-        "all in drivers/_pymysql_*.py",
+        "all in drivers/_pymysql_*.py, and proved once; without them a session that did more than read is replaced",
     }
     options: ClassVar[Mapping[str, Parser]] = {**MYSQL_OPTIONS, "write_ahead": boolean}
     #: Use PyMySQL's private parts where they are as expected.  A subclass may say no: then there are no resets.
