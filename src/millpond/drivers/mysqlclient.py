@@ -72,7 +72,8 @@ class MySQLClientDriver(WatchedDriver):
         "in flight": "yes: an unbuffered result, or further results, not read to the end",
         "cut": "its descriptor is shut down",
         "errors": "by number",
-        "private parts": "_mysql.connection, _get_native_connection(), and behind it mariadb_get_info and mysql_reset_connection",
+        "private parts": "_mysql.connection, _get_native_connection(), and behind it mariadb_get_info and "
+        "mysql_reset_connection",
     }
     options: ClassVar[Mapping[str, Parser]] = {
         name: read for name, read in MYSQL_OPTIONS.items() if name not in NOT_HERE
