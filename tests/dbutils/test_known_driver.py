@@ -341,7 +341,7 @@ def test_install_lets_import_dbutils_find_the_drop_in() -> None:
     assert "dbutils was imported already" in said(late)
 
 
-def said(program: str, timeout: float = DEADLINE_S) -> str:
+def said(program: str, timeout: float = 60.0) -> str:
     """Return what a program prints."""
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=timeout, check=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 import warnings
 from typing import Any
@@ -73,6 +74,45 @@ def test_both_names_of_a_connect_argument_are_refused() -> None:
     """Nobody can say which is meant."""
     with pytest.raises(InvalidSetting, match="both db and database"):
         PooledDB(pymysql, db="one", database="two")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"max_connections": 5},
+            "max_connections='...': the driver has no such argument; allowed: it is called maxconn",
+        ),
+        ({"setSession": []}, "it is called setsession"),
+        ({"threadlocal": None}, "it is for another of the pools"),
+        ({"maxretries": 3}, "maxretries='...': neither the pool nor the driver has such an argument"),
+        ({"idle_time": 60}, "did you mean idle_timeout?"),
+        ({"pasword": "secret"}, "did you mean password?"),
+        ({"ping": "1"}, "ping='1': as a number: ping=1"),
+    ],
+)
+def test_what_nobody_knows_is_told_with_its_name_before_anything_is_opened(
+    settings: dict[str, Any], words: str
+) -> None:
+    """As a TypeError, as from the driver, but at once and with what was meant; values are not shown."""
+    with pytest.raises(InvalidSetting, match=re.escape(words)) as caught:
+        PooledDB(pymysql, host="localhost", **settings)
+    assert isinstance(caught.value, TypeError)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_creator_is_what_connects() -> None:
+    """A connection is none; the driver's class or function of that is one, and is known for what it is."""
+    con = sqlite3.connect(":memory:")
+    with pytest.raises(InvalidSetting, match="this is a connection: give what makes one"):
+        PooledDB(con)
+    con.close()
+    for creator in (pymysql.connect, pymysql.Connection, pymysql):
+        assert "pymysql" == PooledDB(creator, host="localhost")._source.name
+    pool = PooledDB(sqlite3.connect, database=":memory:")
+    pool.connection().close()
+    assert "sqlite" == pool._source.name
+    pool.close()
 
 
 def test_a_function_s_own_arguments_are_its_own() -> None:

@@ -151,7 +151,7 @@ def replace_worn(con: SteadyDBConnection) -> None:
         fresh = con._create()
     except Exception as error:  # noqa: BLE001  a worn connection works, and is better than none
         con._due = con._usage + con._maxusage
-        logger.warning("a connection has run %d statements, and no other can be had for it: %r", con._usage, error)
+        logger.warning("a connection has run %d statements, and no other can be had: %s", con._usage, repr(error))
         return
     old = con._con
     con._store(fresh)

@@ -9,6 +9,8 @@ Rules: what DBUtils accepts is accepted, in its meaning.  No I/O, and values of 
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import sys
 import types
@@ -28,6 +30,13 @@ RENAMED: Final[dict[str, dict[str, str]]] = {
     "mysqlclient": {"db": "database", "passwd": "password"},
     "mysqlconnector": {"db": "database", "passwd": "password"},
 }
+#: Parameters of DBUtils' and of this pool, of which other spellings are no driver's.
+OURS: Final = (
+    *("mincached", "maxcached", "maxshared", "maxconnections", "blocking", "maxusage", "setsession", "failures"),
+    *("isfatal", "idle_timeout", "max_lifetime", "check_after", "closeable", "threadlocal"),
+)
+#: Arguments that our adapters take beside the drivers'.
+ADAPTERS: Final = ("time_zone",)
 #: What drivers take by position, in their order.
 POSITIONAL: Final[dict[str, tuple[str, ...]]] = {
     "mysqlclient": ("host", "user", "password", "database", "port"),
@@ -141,13 +150,17 @@ def ping_of(value: Any) -> tuple[int, str | Pinger | None]:
         bits, pinger = parts
         refuse_unless(isinstance(pinger, str) or callable(pinger), "ping", parts, allowed)
         return (int(bits) if isinstance(bits, int) else 0), pinger
-    if isinstance(value, str) or callable(value):
+    if isinstance(value, str):
+        refuse_unless(not value.strip().isdigit(), "ping", value, allowed, f"as a number: ping={value.strip()}")
+        return 1, value
+    if callable(value):
         return 1, value
     return (int(value) if isinstance(value, int) else 0), None
 
 
 def connect_args_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a known driver is to be given, all by name and by its names of today; None if that cannot be done."""
+    refuse_misspelt(kwargs)
     places = POSITIONAL.get(name, ())
     if len(args) > len(places):
         return None
@@ -162,14 +175,46 @@ def connect_args_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     return given
 
 
+def refuse_misspelt(given: Iterable[str]) -> None:
+    """Say which argument for the driver was meant for us; the driver would not know it, at the first connect."""
+    meant = {plain(parameter): parameter for parameter in OURS}
+    for name in given:
+        ours = meant.get(plain(name))
+        allowed = f"it is called {ours}" if ours != name else "it is for another of the pools"
+        refuse_unless(ours is None, name, "...", allowed, "the driver has no such argument")
+
+
+def refuse_unknown(given: Iterable[str], function: Callable[..., Any]) -> None:
+    """Say which argument a driver's function does not take, where that can be seen before the first connect."""
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # C, without a signature
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name in given:
+        near = difflib.get_close_matches(name, (*OURS, *known), n=1)
+        why = "neither the pool nor the driver has such an argument" + (f"; did you mean {near[0]}?" if near else "")
+        refuse_unless(name in known or name in ADAPTERS, name, "...", "left out", why)
+
+
+def plain(name: str) -> str:
+    """Return a name without what people add to it or leave out."""
+    return name.replace("_", "").lower()
+
+
 def threadsafety_of(creator: Any) -> int | None:
-    """Return the thread safety of what creates connections, or of its ``dbapi``; 1 for a plain function."""
-    sources: tuple[Any, ...] = (creator, getattr(creator, "dbapi", None))
+    """Return the thread safety of what creates connections, or of its module; 1 for a plain function."""
+    if hasattr(creator, "cursor") and not isinstance(creator, (type, types.ModuleType)):
+        why = "this is a connection: give what makes one"
+        raise WrongKind("creator", type(creator).__name__, "a DB-API 2 module, or a function that connects", why)
+    sources: tuple[Any, ...] = (creator, getattr(creator, "dbapi", None), module_behind(creator))
     for source in sources:
         if hasattr(source, "threadsafety"):
             level: int | None = source.threadsafety
             return level
-    if callable(getattr(creator, "connect", None)):
+    is_class_of_connections = isinstance(creator, type) and hasattr(creator, "cursor")
+    if callable(getattr(creator, "connect", None)) and not is_class_of_connections:
         return 0  # it is a module, or stands for one, and does not say
     if callable(creator):
         return 1

@@ -118,6 +118,8 @@ class Source:
         source: Any = self.module
         direct = parameters.module_behind(self.creator) is self.module
         given = parameters.connect_args_of(name, self.args, self.kwargs) if direct else None
+        if name == "pymysql" and given is not None and self.module is not None:
+            parameters.refuse_unknown(given, self.module.connections.Connection)
         if given is None:  # a function of the program's own, or arguments whose places we do not know
             source, given = functools.partial(connect_of(self.creator), *self.args, **self.kwargs), {}
         if name == "sqlite" and self.shared and isinstance(source, types.ModuleType):
@@ -149,7 +151,8 @@ def module_behind(creator: Any) -> types.ModuleType | None:
 
 def connect_of(creator: Any) -> Callable[..., Any]:
     """Return the function that connects."""
-    connect: Any = getattr(creator, "connect", None)
+    is_class_of_connections = isinstance(creator, type) and hasattr(creator, "cursor")
+    connect: Any = None if is_class_of_connections else getattr(creator, "connect", None)
     found: Any = connect if callable(connect) else creator
     refuse_unless(callable(found), "creator", creator, "a DB-API 2 module, or a function that connects")
     function: Callable[..., Any] = found
