@@ -58,15 +58,14 @@ class TooManyConnectionsError(PooledDBError):
 
 
 class Proxy:
-    """What both kinds of proxies do: pass everything on to the steady connection, until it is given back."""
+    """What both kinds of proxies do: pass everything on to the steady connection, until it is given back.
+
+    How it is given back, by ``close()``, is each kind's own.
+    """
 
     _con: SteadyDBConnection | None
     _pool: PooledDB
     _checkout: Checkout
-
-    def close(self) -> None:
-        """Give the connection back; the second time does nothing."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
