@@ -177,6 +177,13 @@ class TaskCrew:
     def _others(self) -> set[asyncio.Task[Any]]:
         return self._tasks - self._closers - {asyncio.current_task()}
 
+    def abandon(self) -> None:
+        """Let go of what will never go on, for its loop is closed or stands still for ever."""
+        while self._tasks:
+            errand: Any = self._tasks.pop().get_coro()
+            with contextlib.suppress(Exception):  # drivers close transports on their way out, whose loop is closed
+                errand.close()
+
     def forget(self) -> None:
         """The end of the loop is nothing to wait for any more: it is another process's."""
         vigil, self._vigil = self._vigil, None

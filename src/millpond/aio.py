@@ -322,8 +322,14 @@ class AsyncPool(Shell[C]):
     def _part_at_exit(self) -> None:
         loop, self._loop = self._loop, None  # it does not run any more, or not for us
         super()._part_at_exit()
-        if loop is None or not loop.is_running():  # whoever has the others will never give them back
-            self._decide(self._ledger.take_all)
+        if loop is None or not loop.is_running():
+            self._take_all()
+
+    def _take_all(self) -> None:
+        """Close every connection, for whoever has one will never give it back."""
+        self._crew.abandon()
+        self._decide(self._ledger.tick)  # what tasks held that never go on
+        self._decide(self._ledger.take_all)
 
     # ------------------------------------------------------------------ the slow path
     def _checkout(self, conversation: Generator[Request, Any, Slot]) -> Generator[Any, Any, Slot]:
@@ -622,10 +628,10 @@ class AsyncPool(Shell[C]):
         if out:
             text = f"{self!r} was closed while no event loop runs, and {out} of its connections are out: they are cut"
             warnings.warn(text, ResourceWarning, stacklevel=3)
-            if self._is_over():  # whoever has them will never give them back
-                self._decide(self._ledger.take_all)
-            else:
-                self._cut_what_is_out()
+        if self._is_over():
+            self._take_all()
+        elif out:
+            self._cut_what_is_out()
         self._rest()
         return NOTHING
 
