@@ -9,14 +9,15 @@ from __future__ import annotations
 import dis
 import itertools
 import sys
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import millpond
 
-from .doubles import start_tracing, trace_bytecodes
+from .doubles import join, start_tracing, trace_bytecodes
 
 PACKAGE = Path(millpond.__file__).parent
 IN_FINALIZERS = ("__del__", "take", "nudge")  # Python drops what a handler raises there
@@ -107,3 +108,29 @@ class SignalAtLook:
 def offsets(code: types.CodeType) -> Iterator[int]:
     """Return where a signal may strike."""
     return (instruction.offset for instruction in dis.get_instructions(code))
+
+
+def strike(at: SignalAt | SignalAtLook, work: Callable[[], object]) -> bool:
+    """Run *work* in a thread of its own, to be struck there; say whether it was.
+
+    Not in the caller's: struck at the end of an ``except`` block, Python takes that block's exception for the current
+    one as long as the thread lives, chains it to all that come, and keeps alive what its frames hold.
+    """
+    struck: list[bool] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with at:
+                work()
+        except Signalled:
+            struck.append(True)
+        except BaseException as error:  # noqa: BLE001  raised again where the test sees it
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    join([thread])
+    if failures:
+        raise failures.pop()
+    return bool(struck)

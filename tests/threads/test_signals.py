@@ -24,7 +24,7 @@ from millpond.lease import Lease
 from tests.garbage import collect
 
 from .doubles import NullConnection, NullDriver
-from .striking import SignalAt, SignalAtLook, Signalled, offsets
+from .striking import SignalAt, SignalAtLook, Signalled, offsets, strike
 
 SIZE = 2
 PAIRS_MAX = (
@@ -109,6 +109,12 @@ def misuse(pool: millpond.Pool[NullConnection]) -> None:
     lease.close()
 
 
+def drain_and_dial(pool: millpond.Pool[NullConnection]) -> None:
+    """Have connections closed, and others opened."""
+    drained_return(pool)
+    cold_checkout(pool)
+
+
 WORKS: tuple[Callable[[millpond.Pool[NullConnection]], None], ...] = (
     checkout_and_return,
     with_block,
@@ -155,12 +161,7 @@ def test_a_signal_at_any_bytecode_costs_no_room(
     for offset in offsets(code):
         driver = NullDriver()
         pool = new_pool(driver)
-        at = SignalAt(code, offset)
-        try:
-            with at:
-                work(pool)
-        except Signalled:
-            struck += 1
+        struck += strike(SignalAt(code, offset), lambda pool=pool: work(pool))  # type: ignore[misc]
         assert_whole(pool, driver, f"{function} at {offset}")
         assert pool.stats().opened == pool.stats().closed
     assert struck > 10, "the signal never struck: the test would hold whatever the shell did"
@@ -175,12 +176,7 @@ def test_a_signal_between_a_notice_and_its_performance_loses_nothing() -> None:
         for offset in offsets(code):
             driver = NullDriver()
             pool = new_pool(driver)
-            try:
-                with SignalAt(code, offset):
-                    drained_return(pool)
-                    cold_checkout(pool)
-            except Signalled:
-                struck += 1
+            struck += strike(SignalAt(code, offset), lambda pool=pool: drain_and_dial(pool))  # type: ignore[misc]
             assert_whole(pool, driver, f"{code.co_name} at {offset}")
             assert pool.stats().opened == pool.stats().closed
         assert struck > 5, f"the signal never struck in {code.co_name}"
@@ -229,8 +225,7 @@ def test_a_signal_wherever_python_looks_for_one_costs_no_room(
         driver = NullDriver()
         pool = new_pool(driver, reset)
         at = SignalAtLook(turn)
-        with contextlib.suppress(Signalled), at:
-            work(pool)
+        strike(at, lambda pool=pool: work(pool))  # type: ignore[misc]
         gc.collect(1)  # an error and a signal at once can leave a cycle of frames
         if work is not close:
             assert_whole(pool, driver, at.where)
@@ -306,11 +301,7 @@ def test_the_tracer_strikes_once() -> None:
         for offset in list(offsets(FUNCTIONS["connection"]))[:20]:
             at = SignalAt(FUNCTIONS["connection"], offset)
             for _ in range(2):
-                try:
-                    with at:
-                        pool.connection().close()
-                except Signalled:
-                    struck += 1
+                struck += strike(at, lambda: pool.connection().close())
             assert struck <= 1
             if struck:
                 return

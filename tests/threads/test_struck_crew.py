@@ -18,8 +18,8 @@ import millpond
 from millpond._crew import AlarmClock, Crew, Job, Post, Runtime
 
 from .doubles import DEADLINE_S, NullDriver, runtime_with
-from .striking import SignalAt, Signalled, offsets
-from .test_signals import assert_whole, cold_checkout, drained_return, new_pool
+from .striking import SignalAt, offsets, strike
+from .test_signals import assert_whole, drain_and_dial, new_pool
 
 CREW: tuple[Any, ...] = (
     Crew.start, Crew.man, Crew.send, Crew.part, Crew.see_off, Crew.call_off, Crew.done, Crew.say_farewells,
@@ -53,11 +53,7 @@ def test_a_signal_anywhere_in_the_crew_costs_a_pool_nothing() -> None:
     for code, offset, where in places(functions):
         driver = NullDriver()
         pool = new_pool(driver)
-        try:
-            with SignalAt(code, offset):
-                drained_return(pool)
-                cold_checkout(pool)
-        except Signalled:
+        if strike(SignalAt(code, offset), lambda pool=pool: drain_and_dial(pool)):  # type: ignore[misc]
             struck.add(where.split()[0])
         assert_whole(pool, driver, where)
         assert not pool._crew.jobs, f"{where}: a thread is waited for that will never come"
@@ -74,11 +70,7 @@ def test_every_farewell_is_said(host: Callable[[], Runtime]) -> None:
         crew = Crew(host())
         said: list[int] = []
         crew.part(lambda said=said: said.append(1))  # type: ignore[misc]
-        try:
-            with SignalAt(code, offset):
-                crew.part(lambda said=said: said.append(2))  # type: ignore[misc]
-        except Signalled:
-            struck += 1
+        struck += strike(SignalAt(code, offset), lambda part=crew.part, said=said: part(lambda: said.append(2)))  # type: ignore[misc]
         crew.part(lambda said=said: said.append(3))  # type: ignore[misc]
         assert crew.join(crew.runtime.clock() + DEADLINE_S) or not crew.proven, where
         assert not crew.jobs, where
@@ -94,15 +86,16 @@ def test_work_is_done_or_called_off(host: Callable[[], Runtime]) -> None:
     for code, offset, where in places(CREW):
         crew = Crew(host())
         done: list[int] = []
-        started = False
-        try:
-            with SignalAt(code, offset):
-                started = crew.start(lambda done=done: done.append(1), contextvars.Context())  # type: ignore[misc]
-        except Signalled:
-            struck += 1
+        started: list[bool] = []
+        struck += strike(
+            SignalAt(code, offset),
+            lambda start=crew.start, done=done, started=started: started.append(  # type: ignore[misc]
+                start(lambda: done.append(1), contextvars.Context())
+            ),
+        )
         assert crew.join(crew.runtime.clock() + DEADLINE_S) or not crew.proven, where
         assert not crew.jobs, where
-        assert done in ([1], [1] if started else []), where
+        assert done in ([1], [1] if started == [True] else []), where
     assert struck > 20, "the signal never struck"
 
 
@@ -128,11 +121,7 @@ def test_an_alarm_that_was_struck_rings_when_it_is_set_again() -> None:
         runtime = runtime_with()
         crew, bell = Crew(runtime), Bell()
         clock = AlarmClock(runtime, crew, bell)
-        try:
-            with SignalAt(code, offset):
-                clock.arm()
-        except Signalled:
-            struck += 1
+        struck += strike(SignalAt(code, offset), clock.arm)
         bell.due_s = 0.0
         assert clock.arm(), where
         assert bell.rang.acquire(timeout=DEADLINE_S), where
