@@ -339,7 +339,7 @@ class Listening(_Base):
             has_come: the descriptor was seen to be readable, so that one look into the buffer does not wait.
         """
         sock, rfile = self._sock, self._rfile
-        if has_come and not hasattr(sock, "pending"):  # under TLS it may have been a part of a record
+        if has_come and not hasattr(sock, "pending"):  # under TLS it may be a part of a record, and be waited for
             data = rfile.peek(1)
             taken, length, status = plain_oks(data, count)
             if not taken or (taken == count and length < len(data)):

@@ -377,7 +377,8 @@ class PyMySQLDriver(DbapiDriver):
         """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
         session: Session = conn._millpond  # noqa: SLF001  our own
         try:
-            has_come = self._has_news(conn, RIGHT_NOW)
+            under_tls = hasattr(conn._sock, "pending")  # noqa: SLF001  see the module's rules
+            has_come = not under_tls and self._has_news(conn, RIGHT_NOW)  # there it need not be a whole record
             session.oks += conn.take_oks(session.answers - session.oks, has_come=has_come)
             left = session.answers - session.oks
             if left and not has_unread(conn) and not self._has_news(conn, until):
