@@ -120,6 +120,15 @@ class TestQueue:
         assert {0.42: 1} == instants(sim.dials)
         assert 0.42 == pytest.approx(sim.grants[14])
 
+    def test_callers_in_a_hurry_buy_a_connection_too(self) -> None:
+        """Nobody waits for a whole dial, for nobody has the time: their waits add up all the same."""
+        sim = Simulator(max_size=5, dial=0.1, idle=1, known_dial=0.1)
+        sim.caller(hold=LONG)
+        callers = [sim.caller(at=1.0 + 0.06 * number, hold=0.01, timeout=0.05) for number in range(20)]
+        sim.run(5.0)
+        assert ["failed"] * 9 + ["returned"] * 11 == [caller.outcome for caller in callers]
+        assert 1 == len(sim.dials)
+
     def test_a_few_long_holds_among_short_ones(self) -> None:
         """One in twenty holds 10 s, the others 2 ms: while room is left nobody waits longer than estimate plus dial."""
         for seed in range(3):

@@ -128,8 +128,10 @@ def refusal(ledger: Ledger, ticket: Ticket) -> BaseException:
     """Return what a caller who got no slot is to be told."""
     if ticket.error is not None:
         return replica(ticket.error)
+    waited_s = ledger.clock() - ticket.since
     ledger.counts["timeouts"] += 1
-    return ledger.ports.timed_out(ledger, ledger.clock() - ticket.since)
+    ledger.rule.gave_up(waited_s)
+    return ledger.ports.timed_out(ledger, waited_s)
 
 
 def forsake(ledger: Ledger, parked: Ticket | Watcher) -> None:

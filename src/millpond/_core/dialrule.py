@@ -75,6 +75,10 @@ class DialRule:
     def served(self, waited_s: float) -> None:
         self.paid_s += waited_s
 
+    def gave_up(self, waited_s: float) -> None:
+        """A caller's time was up: callers in a hurry wait as others do, though none of them waits for a whole dial."""
+        self.paid_s += waited_s
+
     def begun(self, now: float) -> None:
         self.paid_s = 0.0
         if self.wary:
