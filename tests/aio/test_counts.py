@@ -182,9 +182,10 @@ def test_a_hand_over_takes_no_more_than_it_did() -> None:
                 return asyncio.gather(*(ask_again(times) for _ in range(3)))
 
             await all_of(HAND_OVERS)
-            counter = Counter()
-            with counter:
-                await all_of(HAND_OVERS)
-            return counter
+            counters = [Counter() for _ in range(5)]
+            for counter in counters:
+                with counter:
+                    await all_of(HAND_OVERS)
+            return min(counters, key=lambda counter: counter.bytecodes)  # the pool's clock may ring in one
 
     within(HAND_OVER[sys.version_info[:2]], run(main), 3 * HAND_OVERS)
