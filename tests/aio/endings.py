@@ -351,7 +351,7 @@ def is_closed(play: Play, phase: Phase) -> None:
 
 ENDINGS = (returns, fails, is_cancelled, is_interrupted, is_stopped, is_closed)
 # asyncio cannot close a generator that runs, and says so itself.
-IMPOSSIBLE = ((stream, is_stopped), (transact, is_stopped), (transact, is_closed))
+IMPOSSIBLE = ((stream, is_stopped), (transact, is_stopped))
 
 
 # -- playing ---------------------------------------------------------------------------------------------------------
