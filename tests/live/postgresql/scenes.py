@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from millpond.testing import ScratchPostgreSQL
@@ -84,7 +85,8 @@ class Scene:
         """End a session, and wait until it is gone, and its last answer longer ago than a pool trusts it."""
         self.q(f"SELECT pg_terminate_backend({session})")
         since = time.monotonic()
-        self.until(lambda: session not in self.sessions() and time.monotonic() - since > 0.01)
+        # A session is off the list before its process has ended, and its socket with it.
+        self.until(lambda: not is_running(session) and time.monotonic() - since > 0.01)
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Look at the server until something is so."""
@@ -98,6 +100,14 @@ class Scene:
     def other(self, **settings: Any) -> Any:
         """Return a connection of the driver's own, beside every pool."""
         return self.driver.connect(**{**self.args, **settings})
+
+
+def is_running(process: int) -> bool:
+    """Say whether a process has its sockets still; one that has ended and was not waited for has none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def number_of(db: Any) -> int:
