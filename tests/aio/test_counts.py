@@ -27,7 +27,7 @@ from .doubles import Connection, ToldDriver, run
 
 OURS = str(Path(millpond.__file__).parent)
 GRACE = 2  # bytecodes by which patch releases of one interpreter may differ
-HAND_OVERS = 60  # counted at once: what is tidied up now and then is part of the price
+HAND_OVERS = 25  # counted at once: what is tidied up now and then is part of the price
 # Most bytecodes and frames of a pair.  "bare": nothing is noted, nothing is asked; "full": who holds what and for how
 # long is noted, and the adapter is asked whether the session is clean.
 PAIR: dict[tuple[int, int], dict[str, tuple[int, int]]] = {

@@ -94,7 +94,7 @@ def test_the_drivers_own_time_limit_is_kept(mariadb: ScratchServer) -> None:
         async with pool_on(mariadb, "asyncmy", max_size=1, connect_args={"read_timeout": 1.5}) as pool:
             async with pool.connection() as conn:
                 with pytest.raises(asyncmy.errors.OperationalError):
-                    await ask(conn, "SELECT SLEEP(3)")
+                    await ask(conn, "SELECT SLEEP(2)")
             async with pool.connection() as conn:
                 assert ((7,),) == await ask(conn, "SELECT 7")
             assert 2 == pool.stats().opened
