@@ -89,6 +89,39 @@ def test_a_kill_that_fails_is_no_ones_error() -> None:
     ends.wait_for("link")
 
 
+def test_an_order_that_is_under_way_is_given_more_time() -> None:
+    """A machine with much to do is slow to connect: the link is cut when the order is done and does not help."""
+    ends = Ends()
+    going = threading.Event()
+
+    def connect_slowly() -> None:
+        assert going.wait(WAIT_S)
+
+    watch = Watch(connect_slowly, ends.noting("link"))
+    assert watch.fire()
+    assert watch.press()
+    assert [] == ends.happened
+    going.set()
+    assert watch.wait_until_settled(WAIT_S)
+    assert not watch.press()
+    ends.wait_for("link")
+
+
+def test_an_order_that_never_comes_to_an_end_is_not_waited_for() -> None:
+    """The rounds of grace are few, then the link is cut."""
+    ends = Ends()
+    never = threading.Event()
+
+    def hang() -> None:
+        never.wait(WAIT_S)
+
+    watch = Watch(hang, ends.noting("link"))
+    assert watch.fire()
+    assert [True, True, False] == [watch.press() for _ in range(3)]
+    never.set()
+    ends.wait_for("link")
+
+
 def test_the_nearest_deadline_comes_first() -> None:
     """A later deadline that was set before does not hold up an earlier one."""
     ends = Ends()

@@ -7,13 +7,12 @@ nobody's cancellation reaches.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from .conversing import Conversation, Rows, StreamLeft
-from .watchdog import GRACE_S
+from .watchdog import GRACE_S, ROUNDS
 
 T = TypeVar("T")
 
@@ -86,7 +85,7 @@ class Watch:
         spawn: runs a task that is its own.
     """
 
-    __slots__ = ("_cut", "_end", "_has_fired", "_is_over", "_spawn", "_task", "_timer")
+    __slots__ = ("_cut", "_end", "_has_fired", "_is_over", "_rounds", "_spawn", "_task", "_timer")
 
     def __init__(
         self,
@@ -100,6 +99,7 @@ class Watch:
         self._spawn = spawn
         self._is_over = False
         self._has_fired = False
+        self._rounds = ROUNDS
         self._task: asyncio.Task[None] | None = None  # what ends it, once the deadline has passed
         self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
 
@@ -121,17 +121,26 @@ class Watch:
         if self._end is None:
             self._cut()
             return
-        self._timer = asyncio.get_running_loop().call_later(GRACE_S, self._cut_link)
         self._task = self._spawn(self._ended(self._end))
+        self._timer = asyncio.get_running_loop().call_later(GRACE_S, self._press)
+
+    def _press(self) -> None:
+        """Cut the link, unless the order to end the statement is still under way."""
+        self._rounds -= 1
+        if self._task is not None and not self._task.done() and self._rounds > 0 and not self._is_over:
+            self._timer = asyncio.get_running_loop().call_later(GRACE_S, self._press)
+        else:
+            self._cut_link()
 
     def _cut_link(self) -> None:
         if not self._is_over:
             self._cut()
 
-    @staticmethod
-    async def _ended(end: Callable[[], Conversation[None]]) -> None:
-        with contextlib.suppress(Exception):  # the link is cut instead, in a moment
+    async def _ended(self, end: Callable[[], Conversation[None]]) -> None:
+        try:
             await held(end())
+        except Exception:  # noqa: BLE001  no second connection was to be had: the link is cut instead
+            self._cut_link()
 
 
 class Tasks:

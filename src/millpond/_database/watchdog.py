@@ -5,8 +5,8 @@ when there are none for a while, does it for all; whatever takes time is done in
 that hangs does not keep the deadlines of others.
 
 Rules:
-- Ending goes in two steps: first the statement (by a second connection, or a call of the driver), and if the caller
-  still waits a moment later, the link.  A caller never waits for longer than both together.
+- Ending goes in two steps: first the statement (by a second connection, or a call of the driver), and if that fails, or
+  the caller still waits a moment later, the link.  An order that is under way is given a little more time.
 - Once a statement was to be ended, its connection is never used again outside of the transaction that it is in: the
   order to end it might arrive late, and hit what comes next.
 - Almost every deadline is disarmed long before it has passed: it then holds on to nothing, and is weeded out.
@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 GRACE_S: Final = 1.0  # between the first step and the second
+ROUNDS: Final = 3  # of grace for an order to end a statement that is still under way
 LINGERING_S: Final = 5.0  # how long the thread stays without a deadline to watch
 ROOM_MIN: Final = 256  # deadlines that may be there before those that were disarmed are weeded out
 
@@ -45,13 +46,14 @@ class Watch:
         is_over: the statement is done.
     """
 
-    __slots__ = ("_cut_link", "_end_statement", "_lock", "_settled", "fired", "is_over")
+    __slots__ = ("_cut_link", "_end_statement", "_lock", "_rounds", "_settled", "fired", "is_over")
 
     def __init__(self, end_statement: Callable[[], None] | None, cut_link: Callable[[], object]) -> None:
         self._end_statement = end_statement
         self._cut_link: Callable[[], object] | None = cut_link
         self._lock = threading.Lock()
         self._settled: threading.Event | None = None  # there once it has fired
+        self._rounds = ROUNDS
         self.fired = False
         self.is_over = False
 
@@ -80,6 +82,14 @@ class Watch:
         threading.Thread(target=self._end, args=(end, self._settled), name="millpond-deadline", daemon=True).start()
         return True
 
+    def press(self) -> bool:
+        """Cut the link, unless the order to end the statement is still under way; say whether to come again."""
+        self._rounds -= 1
+        if self._settled is not None and not self._settled.is_set() and self._rounds > 0 and not self.is_over:
+            return True
+        self.cut()
+        return False
+
     def cut(self) -> None:
         """Cut the link, unless the statement is done."""
         with self._lock:  # held meanwhile: the connection is its caller's again as soon as disarm() returns
@@ -88,12 +98,12 @@ class Watch:
         if self._settled is not None:
             self._settled.set()
 
-    @staticmethod
-    def _end(end: Callable[[], None], settled: threading.Event) -> None:
+    def _end(self, end: Callable[[], None], settled: threading.Event) -> None:
         try:
             end()
-        except Exception as error:  # noqa: BLE001  the link is cut instead, in a moment
+        except Exception as error:  # noqa: BLE001  the link is cut instead
             logger.debug("a statement could not be ended at its deadline: %r", error)
+            self.cut()
         finally:
             settled.set()
 
@@ -143,9 +153,7 @@ class Watchdog:
                 if watch is None:
                     self._runs = False
                     return
-            if watch.fired:
-                watch.cut()
-            elif watch.fire():
+            if watch.press() if watch.fired else watch.fire():
                 self._add(GRACE_S, watch)
 
     def _next(self) -> Watch | None:
