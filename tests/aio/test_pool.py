@@ -667,6 +667,25 @@ def test_close_is_done_awaited_or_not() -> None:
     run(main)
 
 
+def test_two_who_close_do_not_wait_for_each_other() -> None:
+    """Both are done when the last connection is given back and its goodbye is said."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        pool = pool_of(driver)
+        loop = asyncio.get_running_loop()
+        conn = await pool.connection()
+        first, second = pool.close(), pool.close()
+        began_at = loop.time()
+        await conn.close()
+        await first
+        await second
+        assert driver.farewells == 1
+        assert loop.time() - began_at < 1.0
+
+    run(main)
+
+
 def test_close_without_a_running_loop_does_what_can_be_done() -> None:
     """Idle connections are closed, with a warning; those that are out are cut, and closed where nobody has them now."""
     for loop_is_closed, expected in ((False, (1, 1)), (True, (0, 2))):
