@@ -207,7 +207,8 @@ class Template:
         Raises:
             Misbound: so it is.
         """
-        place, kind = self._places[index], type(value)
+        place = self._places[index]
+        kind: type[Any] = type(value)
         which = f"value {place.name or f'number {index + 1}'} is a {kind.__name__}"
         if kind is memoryview and not self.marks.takes_views:
             raise Misbound(
