@@ -238,6 +238,15 @@ def remade(cursor: SteadyDBCursor) -> Any:
 def cursor(con: SteadyDBConnection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if con._closed or con._lost is not None or con._ping & ON_CURSOR:
         prepare(con, ON_CURSOR)  # else execute() looks: a cursor by itself sends nothing
+    try:
+        return con._con.cursor(*args, **kwargs)
+    except Exception as error:  # psycopg makes none for a connection that is closed, which others are told by execute()
+        if not is_link_lost(con, error):
+            raise
+        if in_transaction(con):
+            failed(con, error, was_in_transaction=True)
+            raise
+    replace_dead(con)
     return con._con.cursor(*args, **kwargs)
 
 

@@ -222,6 +222,28 @@ def test_what_a_session_had_is_not_lost_in_silence(scene: Scene) -> None:
     pool.close()
 
 
+def test_a_connection_that_was_closed_under_it_is_opened_anew(scene: Scene) -> None:
+    """By the program, past the pool: outside of a transaction without a word, inside of one as any lost link."""
+    pool = PooledDB(scene.driver, maxconnections=1, **scene.args)
+    db: Any = pool.connection()
+    db._con._con.close()
+    assert (1,) == run(db, "SELECT 1")
+    db.commit()
+    db._con._con.close()
+    assert (2,) == run(db, "SELECT 2")
+    run(db, "INSERT INTO x VALUES (1, 0)")
+    db._con._con.close()
+    with pytest.raises(scene.driver.Error):
+        run(db, "INSERT INTO x VALUES (2, 0)")
+    with pytest.raises(scene.driver.OperationalError, match="nothing of it was kept"):
+        db.commit()
+    db._con._con.close()
+    db.close()
+    assert (3,) == run(pool.connection(), "SELECT 3")
+    assert ([], 1) == (scene.ids(), pool.stats().size)
+    pool.close()
+
+
 def test_a_notification_is_no_end(scene: Scene) -> None:
     """What is to be read from an idle connection may be news: it is used on, and the news are the listener's."""
     pool = PooledDB(scene.driver, maxconnections=1, **scene.args)
