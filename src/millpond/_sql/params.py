@@ -201,14 +201,14 @@ class Template:
             text.append(self._pieces[index + 1])
         return "".join(text), tuple(bound)
 
-    def _refuse(self, index: int, value: Any) -> None:
+    def _refuse(self, index: int, value: object) -> None:
         """Refuse what is no value for one place.
 
         Raises:
             Misbound: so it is.
         """
         place = self._places[index]
-        kind: type[Any] = type(value)
+        kind = type(value)
         which = f"value {place.name or f'number {index + 1}'} is a {kind.__name__}"
         if kind is memoryview and not self.marks.takes_views:
             raise Misbound(
