@@ -71,7 +71,7 @@ LIVE_GROUPS = {
 # Commands of the checkers' environment, and the pattern of the line that sums each up.
 CHECKS = {
     "mypy": (("mypy",), r"\S"),
-    "pyright": (("pyright", "--pythonpath", "{python}"), r"\d+ errors"),
+    "pyright": (("pyright", "--pythonpath", "{python}"), r"\d+ errors?"),
     "lint": (("ruff", "check", "."), r"\S"),
     "format": (("ruff", "format", "--check", "."), r"\S"),
     "imports": (("lint-imports",), r"Contracts:"),
