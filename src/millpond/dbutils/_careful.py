@@ -24,7 +24,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.base import Driver
-from millpond.drivers.dbapi import no_reconnect
+from millpond.drivers.dbapi import DbapiDriver, no_reconnect
 
 from ._errors import told
 from ._stubborn import answers_by
@@ -348,10 +348,19 @@ def leave(con: SteadyDBConnection) -> None:
     if con._closed or not in_transaction(con):
         return
     try:
-        end(con, "rollback")
+        with bounded(con, con._source.connect_s):
+            end(con, "rollback")
     except Exception as error:  # noqa: BLE001  then the link is lost, and everything on it is rolled back
         logger.debug("a connection that was left could not be rolled back: %r", error)
         give_up(con)
+
+
+def bounded(con: SteadyDBConnection, seconds: float) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which the driver gets no answer after so long: nobody waits who is done with a connection."""
+    adapter = adapter_of(con)
+    if isinstance(adapter, DbapiDriver):
+        return adapter.bounded(con._con, time.monotonic() + seconds)
+    return contextlib.nullcontext()
 
 
 def part(con: SteadyDBConnection, driver_connection: Any) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 import types
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from millpond.drivers.base import Driver
-from millpond.drivers.dbapi import DbapiDriver
 from millpond.errors import ConnectionReturned
 
+from . import _careful
 from ._checkout import Checkout
 from ._engine import may_give_back
 from ._errors import DropInError, not_copied, told
@@ -240,16 +238,9 @@ def cut_off_all(cursors: list[SteadyDBCursor], steady: SteadyDBConnection) -> No
     adapter = steady._source.adapter
     if adapter is None or steady._closed or adapter.in_flight(steady._con):
         return  # what is left unread costs the connection; reading it to its end might take long
-    with bounded(adapter, steady):
+    with _careful.bounded(steady, CLOSING_S):
         for cursor in cursors:
             cursor.close()
-
-
-def bounded(adapter: Driver[Any], steady: SteadyDBConnection) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which what a driver sends to close cursors of the server's takes no longer than it may."""
-    if isinstance(adapter, DbapiDriver):
-        return adapter.bounded(steady._con, time.monotonic() + CLOSING_S)
-    return contextlib.nullcontext()
 
 
 def returned_error(proxy: Any) -> InvalidConnectionError:
