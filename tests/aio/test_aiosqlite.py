@@ -61,7 +61,7 @@ def test_a_dial_that_is_cancelled_leaves_nothing_to_be_awaited(tmp_path: Path) -
         return stepped
 
     awaits = asyncio.run(play(Play())).awaits
-    assert awaits >= 3
+    assert awaits >= 1  # a thread that answers at once is not waited for
     for first in range(1, awaits + 1):
         for second in (None, first + 1):
             moments = (first,) if second is None else (first, second)

@@ -93,7 +93,7 @@ def test_every_await_can_be_cancelled_twice(scenario: Scenario, tmp_path: Path) 
         async with AsyncDatabase(f"sqlite:///{tmp_path}/cancelled.db", max_size=2) as db:
             await db.execute("CREATE TABLE t(a INTEGER)")
             plain = await play_once(db, scenario, Play())
-            assert plain.awaits >= 5
+            assert plain.awaits >= 1  # a thread that answers at once is not waited for
             for play in plays_of(plain.awaits):
                 _ = await play_once(db, scenario, play)
         assert {asyncio.current_task()} == asyncio.all_tasks()
