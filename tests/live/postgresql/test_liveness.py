@@ -114,6 +114,7 @@ def test_a_return_into_a_black_hole_ends(pool_of: PoolOf, proxy: FaultProxy, is_
     assert (1,) == run(pool.connection(), "SELECT 1")
 
 
+@pytest.mark.parametrize("driver", ["psycopg"], indirect=True)  # the time-out costs two seconds
 def test_a_thread_s_connection_is_left_in_time(scene: Scene, proxy: FaultProxy) -> None:
     """PersistentDB ends a transaction at close(): where nothing answers, its link is given up after a while."""
     settings = {**scene.args, "port": proxy.port, "connect_timeout": 2}
@@ -126,6 +127,7 @@ def test_a_thread_s_connection_is_left_in_time(scene: Scene, proxy: FaultProxy) 
     db._close()
 
 
+@pytest.mark.parametrize("driver", ["psycopg2"], indirect=True)  # as above
 def test_an_idle_connection_in_a_black_hole_is_replaced(scene: Scene, proxy: FaultProxy) -> None:
     """The check before it is handed out has a deadline; what the cut connection says then is nobody's business."""
     pool = PooledDB(scene.driver, check_after=0, **{**scene.args, "port": proxy.port})
