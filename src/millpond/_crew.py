@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import _thread
 import contextvars
+import functools
 import random
 import sys
 import time
+import types
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -36,6 +38,15 @@ class LockLike(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+def always_has_gil() -> bool:
+    """Answer for interpreters that cannot be asked: all of them have one."""
+    return True
+
+
+def stay() -> None:
+    """Go on: nobody waits for this thread's turn."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """What a pool takes from the host it runs on.
@@ -46,6 +57,7 @@ class Runtime:
         start: starts a daemon thread; raises RuntimeError where that is not possible.
         jitter: a number in [0, 1), drawn anew at each call.
         with_gil: only one thread runs Python code at a time; without that, nothing is done outside the pool's lock.
+        step_aside: lets another thread run that waits for nothing but its turn.
     """
 
     clock: Callable[[], float]
@@ -53,12 +65,14 @@ class Runtime:
     start: Callable[[Callable[[], None]], None]
     jitter: Callable[[], float]
     with_gil: bool = True
+    step_aside: Callable[[], object] = stay
 
     @classmethod
     def of_host(cls) -> Runtime:
         """Return this host's runtime, as it is patched now."""
         start_new_thread = _thread.start_new_thread
         allocate_lock: Callable[[], Any] = _thread.allocate_lock
+        threads = isinstance(time.sleep, types.BuiltinFunctionType)  # patched, it would switch greenlets in a close()
         return cls(
             clock=time.monotonic,
             new_lock=allocate_lock,
@@ -66,12 +80,8 @@ class Runtime:
             start=lambda work: void(start_new_thread(work, ())),
             jitter=random.random,
             with_gil=getattr(sys, "_is_gil_enabled", always_has_gil)(),
+            step_aside=functools.partial(time.sleep, 0) if threads else stay,
         )
-
-
-def always_has_gil() -> bool:
-    """Answer for interpreters that cannot be asked: all of them have one."""
-    return True
 
 
 def void(_: object) -> None:

@@ -319,6 +319,7 @@ class Pool(Shell[C]):
             self._alarm.nudge()
             return
         self._decide(self._ledger.take_back, slot)
+        self._runtime.step_aside()  # whoever was served is awake by now, and needs the interpreter to begin
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         if self._stepper and self._is_stepping():

@@ -54,10 +54,10 @@ LIMITS: dict[tuple[int, int], dict[str, tuple[int, int]]] = {
 
 # Most bytecodes and frames of a hand-over: to queue, to be woken, to find the connection, and to give it to the next.
 HAND_OVER: dict[tuple[int, int], tuple[int, int]] = {
-    (3, 10): (938, 35),
-    (3, 11): (959, 35),
-    (3, 12): (862, 35),
-    (3, 13): (826, 35),
+    (3, 10): (943, 35),
+    (3, 11): (965, 35),
+    (3, 12): (867, 35),
+    (3, 13): (827, 35),
 }
 
 
