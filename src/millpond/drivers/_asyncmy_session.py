@@ -8,6 +8,7 @@ Rules:
 - The short way is for what it was made for; everything else (rows read one by one, long statements, ``read_timeout``,
   observers, results that are left) goes the driver's own.
 - That a version still wakes whoever waits there is tried before the first statement: none may wait for ever.
+- What a cursor was asked for runs while the cursor is its borrower's; a task may have its first turn after that.
 - A statement counts as owed before it is sent, and is judged before its reply is read: while the server is at work.
 """
 
@@ -23,12 +24,14 @@ from millpond._sql.templates import TYPES, Proofs
 
 from ._aio_session import CLIENT_SSL, AsyncListening, used_by_two
 from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, STATE_CHANGED
+from .faults import number_of
 
 if TYPE_CHECKING:
     from ._session import Session
 
 LONG: Final = 8191  # bytes; the driver writes longer statements in pieces
 NOTABLE: Final = IN_TRANSACTION | MORE_RESULTS | STATE_CHANGED  # else a status word says that all is as it was
+LINK_LOST: Final = 2013  # CR_SERVER_LOST
 SEQUENCES: Final = frozenset({tuple, list})
 head_of: Final = struct.Struct("<iB").pack
 current_task = asyncio.current_task
@@ -148,6 +151,8 @@ class ListeningAsyncmy(AsyncListening):
 
         It is judged, unless it was *proved* harmless, and the last reply forgotten, while the server is at work.
         """
+        if cursor is not None and cursor.connection is not self:  # it was cut off before this task had its turn
+            return await cursor.execute(sql)  # which says so, as the driver does
         text = sql.encode(self._encoding, "surrogateescape") if type(sql) is str else self.encoded(sql)
         last = self._result
         if (
@@ -205,6 +210,12 @@ class ListeningAsyncmy(AsyncListening):
             session.sent(text)
         self._result = None
         return self.new_result(self)
+
+    def hear_error(self, error: Exception) -> None:
+        """As for both drivers; a reply that ``read_timeout`` cut off is no word of the server's: what runs runs on."""
+        super().hear_error(error)
+        if self._read_timeout and not self._connected and number_of(error) == LINK_LOST:
+            self._millpond_cut = True
 
     def take_in(self, result: Any) -> None:
         """As for both drivers; of most results there is nothing to be said."""

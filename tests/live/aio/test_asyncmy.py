@@ -24,7 +24,7 @@ from .test_drivers import eventually
 
 # Most of our bytecodes and frames in a checkout, a cursor, a statement, a row and the return; on Python 3.12, the one
 # interpreter that this runs on in CI.
-STATEMENT = (624, 15)
+STATEMENT = (631, 15)
 COUNTED = 20  # such uses
 
 
@@ -88,17 +88,34 @@ def test_a_session_that_is_killed_in_a_statement_is_told_as_the_driver_tells_it(
 
 
 def test_the_drivers_own_time_limit_is_kept(mariadb: ScratchServer) -> None:
-    """With ``read_timeout`` the driver does the waiting; the connection is not used again."""
+    """With ``read_timeout`` the driver does the waiting; the connection is not used again, and what ran is killed."""
 
     async def main() -> None:
         async with pool_on(mariadb, "asyncmy", max_size=1, connect_args={"read_timeout": 1.5}) as pool:
             async with pool.connection() as conn:
+                first = conn.thread_id()
                 with pytest.raises(asyncmy.errors.OperationalError):
-                    await ask(conn, "SELECT SLEEP(2)")
+                    await ask(conn, "SELECT SLEEP(600)")
             async with pool.connection() as conn:
                 assert ((7,),) == await ask(conn, "SELECT 7")
             assert 2 == pool.stats().opened
-        await eventually(lambda: sessions(mariadb), [])  # the first runs to its end, for nobody
+            await eventually(lambda: first in [number for number, _, _ in sessions(mariadb)], False)
+
+    asyncio.run(main())
+
+
+def test_a_statement_whose_task_comes_too_late_is_not_sent(server: ScratchServer) -> None:
+    """Its connection was given back before the task had its first turn: it is in other hands."""
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1) as pool:
+            async with pool.connection() as conn:
+                cursor = conn.cursor()
+                late = asyncio.get_running_loop().create_task(cursor.execute("SELECT GET_LOCK(%s, 0)", ("late",)))
+            async with pool.connection() as conn:
+                with pytest.raises(asyncmy.errors.ProgrammingError, match="Cursor closed"):
+                    await late
+                assert ((None,),) == await ask(conn, "SELECT IS_USED_LOCK('late')")
 
     asyncio.run(main())
 
