@@ -3,7 +3,8 @@
 What it exposes (0.2.18): its ``Connection`` is a class that can be extended, and its compiled code calls
 ``_execute_command``, ``_read_query_result``, ``_read_ok_packet`` and ``_write_bytes`` by name.  Its results tell their
 status word where they end with an OK packet (MySQL 5.7.5, MariaDB 10.2 and later).  Prepared statements read their
-replies by themselves; a session with one is reset.  A read that is cancelled closes the connection.
+replies by themselves; a session with one is reset.  A read that is cancelled closes the connection.  A row whose first
+value has 16 MiB or more begins as the end of a result does, and is taken for it: what follows it stays unread.
 
 Cursors are of compiled classes with a shortcut for their own exact class.  In the place of that one a subclass is lent
 (``_asyncmy_session.py``), others as they are; they are cut off at return by taking their connection away.
@@ -138,6 +139,10 @@ class AsyncmyDriver(AsyncMySQLDriver):
         for cursor in cursors:
             cursor.connection = None
         cursors.clear()
+        proto: Any = conn._proto  # noqa: SLF001  see the module's text
+        if proto.length > proto.pos:  # more than was read of the last reply: nobody knows where the next begins
+            session.lost = True
+            return False
         conn._result = None  # noqa: SLF001  see there
         return bool(self._look_at(conn) == session.looks) and conn._transport is not None  # noqa: SLF001  so
 

@@ -24,7 +24,7 @@ from .test_drivers import eventually
 
 # Most of our bytecodes and frames in a checkout, a cursor, a statement, a row and the return; on Python 3.12, the one
 # interpreter that this runs on in CI.
-STATEMENT = (631, 15)
+STATEMENT = (640, 15)
 COUNTED = 20  # such uses
 
 
@@ -116,6 +116,26 @@ def test_a_statement_whose_task_comes_too_late_is_not_sent(server: ScratchServer
                 with pytest.raises(asyncmy.errors.ProgrammingError, match="Cursor closed"):
                     await late
                 assert ((None,),) == await ask(conn, "SELECT IS_USED_LOCK('late')")
+
+    asyncio.run(main())
+
+
+def test_what_the_driver_leaves_unread_is_not_read_by_the_next_borrower(mariadb: ScratchServer) -> None:
+    """It takes a row of 16 MiB for the end of its result, and its rest for the reply to the next statement."""
+
+    async def main() -> None:
+        with root(mariadb) as other, other.cursor() as cursor:
+            cursor.execute("SELECT @@GLOBAL.max_allowed_packet")
+            ((usual,),) = cursor.fetchall()
+            cursor.execute("SET GLOBAL max_allowed_packet = 64 << 20")
+            try:
+                async with pool_on(mariadb, "asyncmy", max_size=1) as pool:
+                    async with pool.connection() as conn:
+                        await ask(conn, "SELECT REPEAT('x', %s)", (16 << 20,))
+                    async with pool.connection() as conn:
+                        assert ((7,),) == await ask(conn, "SELECT 7")
+            finally:
+                cursor.execute("SET GLOBAL max_allowed_packet = %s", (usual,))
 
     asyncio.run(main())
 
