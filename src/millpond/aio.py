@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import sys
 import time
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aio_crew import TaskCrew
 from ._aio_here import asker
+from ._aio_names import TaskNames
 from ._aio_waiting import Sleepers, Waiter
 from ._core import conversations
 from ._core.states import FOREVER, LEASED, Notice, Reason, Slot, Verb
@@ -177,7 +179,7 @@ class AsyncPool(Shell[C]):
             jitter=self._clockwork.jitter,
             new_waiter=Waiter,
             nudge=self._nudge,
-            holder_names=self._task_names,
+            holder_names=functools.partial(self._task_names, TaskNames()),
             with_gil=True,  # one loop, one thread: nothing happens between two lines of ours
         )
         self._ledger.dialers_answer = True  # a task that was made runs
@@ -582,11 +584,11 @@ class AsyncPool(Shell[C]):
             return None
         return left
 
-    def _task_names(self) -> dict[int, str]:
+    def _task_names(self, names: TaskNames) -> dict[int, str]:
         if self._is_over():
             return {}
         assert self._loop is not None
-        return {id(task): task.get_name() for task in asyncio.all_tasks(self._loop)}
+        return names.of(self._loop)
 
     # ------------------------------------------------------------------ time, and the end of it
     def _nudge(self) -> None:
