@@ -513,8 +513,11 @@ class Database:
         """Give back the connection of a read that failed, and raise what that is called here."""
         ours = self._calls.knowledge.failure(error, sql, commits=False)
         let_go(lease, ours)
-        if ours is not error:
-            raise ours from error
+        try:
+            if ours is not error:
+                raise ours from error
+        finally:
+            del ours  # or it, and its traceback, would hold each other
 
 
 class Transaction:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import gc
 import sqlite3
 import threading
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,13 @@ def test_writes_tell_what_they_did(db: Database) -> None:
     db.insert(('a "b',), {"c%s:d": 1, "e": ":e"})
     assert m.Done(1, None)[0] == db.upsert('a "b', {"c%s:d": 1, "e": "%s"}, key="c%s:d").row_count
     assert [(1, "%s")] == db.select_rows('SELECT * FROM "a ""b"')
+
+
+def test_a_last_id_is_that_of_the_statement(db: Database) -> None:
+    """SQLite's cursors tell the last id of their connection, whatever they did."""
+    assert 3 == db.insert("accounts", {"owner": "three", "balance": 1}).last_id
+    assert m.Done(1, None) == db.execute("UPDATE accounts SET balance = 2 WHERE id = 1")
+    assert m.Done(1, None) == db.execute("DELETE FROM accounts WHERE id = 3")
 
 
 def test_an_upsert_changes_what_it_is_told_to(db: Database) -> None:
@@ -393,6 +402,36 @@ def test_what_it_is_made_of(db: Database) -> None:
     again = Database(db.pool)
     again.close()
     assert [10, 10] == balances(again)
+
+
+def test_an_error_holds_nothing_once_it_was_dealt_with(db: Database) -> None:
+    """No cycle of errors and frames keeps what a caller had in hand until garbage is collected."""
+
+    class Kept:
+        """What a caller had in hand."""
+
+    def fail_with(statement: Callable[[], object]) -> weakref.ref[Kept]:
+        kept = Kept()
+        with pytest.raises(m.StatementFailed):
+            statement()
+        return weakref.ref(kept)
+
+    def in_block() -> None:
+        with db.transaction():
+            db.insert("accounts", {"id": 1, "owner": "again"})
+
+    gc.disable()
+    try:
+        for statement in (
+            lambda: db.execute("SELEC"),
+            lambda: db.select_row("SELECT missing FROM accounts"),
+            lambda: db.execute_many("INSERT INTO accounts (id, owner) VALUES (%s, %s)", [(1, "again")]),
+            lambda: db.run_transaction(in_block),
+            in_block,
+        ):
+            assert fail_with(statement)() is None
+    finally:
+        gc.enable()
 
 
 def test_params_that_do_not_fit_are_refused_before_anything_is_sent(db: Database) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LATE_ORDER: Final = "a statement in it was ended from outside, and the order to may still come"
+ENDED_SOMEHOW: Final = "a stream in it was left before its end, and it is not known how that ended"
 INTERRUPTED: Final = "it was interrupted in the middle of a statement"
 
 
@@ -197,8 +198,10 @@ class OpenTransaction:
             return
         try:
             yield from self.end_early(cursor, text, error)
+        except errors.StatementFailed as failure:  # not raised: a stream that is dropped has nobody to raise it to
+            self.books.spoil(ENDED_SOMEHOW, failure)
         except BaseException as failure:
-            self.books.spoil("a stream in it was left before its end, and it is not known how that ended", failure)
+            self.books.spoil(ENDED_SOMEHOW, failure)
             raise
 
     def end_early(self, cursor: Any, text: str, error: BaseException) -> Conversation[None]:
@@ -228,7 +231,10 @@ class OpenTransaction:
                 yield from self.roll_back(ours)
             if ours is error:
                 raise
-            raise ours from error
+            try:
+                raise ours from error
+            finally:
+                del ours  # or it, and its traceback, would hold each other
 
     def roll_back(self, error: BaseException) -> Conversation[None]:
         """Roll back; that this fails is no news to whoever is on the way out with an exception."""
@@ -373,6 +379,7 @@ class Block:
             raise
         finally:
             yield from opened.give_back(error)
+            del error  # or it, and its traceback, would hold each other
 
     def _leave_savepoint(self, opened: OpenTransaction, exc: BaseException | None) -> Conversation[None]:
         try:

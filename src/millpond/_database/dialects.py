@@ -226,14 +226,29 @@ class Asyncmy(PyMySQL):
     def __init__(self, conn: Any, paramstyle: str = "format") -> None:
         MySQLFamily.__init__(self, conn, paramstyle)
         module: Any = importlib.import_module(self.cursors)
-        self._stream_cursor: Any = module.SSCursor  # which does not ask: of rows yet to come nothing is known
-        self.cursor = quiet(module.Cursor)  # type: ignore[method-assign]
+        self._stream_cursor: Any = binding(module.SSCursor)  # which does not ask: of rows yet to come nothing is known
+        plain: Any = binding(module.Cursor)
+        self.cursor = quiet(plain)  # type: ignore[method-assign]
 
 
 class Aiomysql(Asyncmy):
     """aiomysql: the same again."""
 
     cursors: ClassVar[str] = "aiomysql.cursors"
+
+
+@functools.cache
+def binding(kind: type[Any]) -> type[Any]:
+    """Return the class of a driver's cursors that bind all that is bytes; asyncmy's converters take no other class."""
+
+    def _escape_args(self: Any, args: Any, conn: Any) -> Any:
+        try:
+            return kind._escape_args(self, args, conn)  # noqa: SLF001  the driver's own name for it
+        except TypeError:
+            plain = tuple([bytes(value) if isinstance(value, (bytes, bytearray)) else value for value in args])
+            return kind._escape_args(self, plain, conn)  # noqa: SLF001  so
+
+    return type(kind.__name__, (kind,), {"_escape_args": _escape_args})
 
 
 @functools.cache

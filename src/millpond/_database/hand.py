@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Take: TypeAlias = Callable[[Any], Conversation[T]]
+Take: TypeAlias = Callable[[Any, Statement], Conversation[T]]
 Leave: TypeAlias = Callable[[Any, str, BaseException], Conversation[None]]
 
 
@@ -84,7 +84,7 @@ class Hand:
         with Limited(self, statement, text, deadline, commits=commits, read_only=read_only) as text_sent:
             cursor = yield self.dialect.cursor(self.conn)
             yield cursor.execute(text_sent, values)
-            taken = yield from take(cursor)
+            taken = yield from take(cursor, statement)
             if not statement.one_result:
                 yield from finish(cursor)
             if commits and self.dialect.in_transaction(self.conn) is not False:
@@ -106,7 +106,10 @@ class Hand:
             ours = self.knowledge.failure(error, sql, commits=False)
             if ours is error:
                 raise
-            raise ours from error
+            try:
+                raise ours from error
+            finally:
+                del ours  # or it, and its traceback, would hold each other
 
     def refuse_dead_link(self, sql: str) -> None:
         """Look whether the server has closed the link: what is not sent has a known outcome."""
@@ -185,7 +188,7 @@ class Hand:
             yield cursor.close()
 
     def end_stream(self, cursor: Any, text: str) -> Conversation[bool]:
-        """Have the server end a stream, and read what was on its way; False if that cannot be done."""
+        """Have the server end a stream, and read what was on its way; False if it cannot be told to."""
         number = self.dialect.session_id(self.conn)
         if number is None:
             return False
@@ -195,8 +198,13 @@ class Hand:
             return False
         try:
             yield getattr(self.conn, "consume_results", cursor.close)()  # mysql-connector's cursors refuse to be closed
-        except Exception as error:  # noqa: BLE001  that it was ended is what is expected
-            return isinstance(self.knowledge.failure(error, text, commits=False), errors.StatementKilled)
+        except Exception as error:  # noqa: BLE001  one of them is what is expected, all others are raised
+            ours = self.knowledge.failure(error, text, commits=False)
+            try:
+                if not isinstance(ours, errors.StatementKilled):
+                    raise ours from error
+            finally:
+                del ours  # or it, and its traceback, would hold each other
         return True
 
     def may_wait(self, error: BaseException) -> bool:
@@ -258,26 +266,29 @@ class Limited:
                 raise knowledge.too_late(statement.sql, seconds)
             return
         ours = knowledge.failure(exc, statement.sql, commits=self._commits, timeout=seconds, read_only=self._read_only)
-        if ours is not exc:
-            raise ours from exc
+        try:
+            if ours is not exc:
+                raise ours from exc
+        finally:
+            del ours  # or it, and its traceback, would hold each other, and all that their frames do
 
 
-def take_rows(cursor: Any) -> Conversation[tuple[Sequence[Row], Any]]:
+def take_rows(cursor: Any, _statement: Statement) -> Conversation[tuple[Sequence[Row], Any]]:
     """Take all rows of a result, and its columns."""
     columns = cursor.description
     return ((yield cursor.fetchall()) if columns is not None else ()), columns
 
 
-def take_two_rows(cursor: Any) -> Conversation[tuple[Sequence[Row], Any]]:
+def take_two_rows(cursor: Any, _statement: Statement) -> Conversation[tuple[Sequence[Row], Any]]:
     """Take what tells whether there is more than one row."""
     columns = cursor.description
     return ((yield cursor.fetchmany(2)) if columns is not None else ()), columns
 
 
-def take_count(cursor: Any) -> Conversation[Done]:
+def take_count(cursor: Any, statement: Statement) -> Conversation[Done]:
     """Take how many rows a statement touched, and the last id."""
     yield from ()  # both are known
-    return Done(cursor.rowcount, cursor.lastrowid or None)
+    return Done(cursor.rowcount, (cursor.lastrowid or None) if statement.gives_id else None)
 
 
 def finish(cursor: Any) -> Conversation[None]:

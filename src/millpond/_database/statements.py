@@ -30,6 +30,7 @@ COMMITTING: Final = frozenset(
     ("CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "LOCK", "ANALYZE", "OPTIMIZE", "REPAIR")
 )
 ONE_RESULT: Final = frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"))
+INSERTING: Final = frozenset(("INSERT", "REPLACE", "WITH"))
 CONTROL: Final = frozenset(("BEGIN", "START", "COMMIT", "END", "XA"))
 
 
@@ -47,12 +48,13 @@ class Statement:
         transactional: it leaves the transaction that it is in open.
         commits: it ends the transaction that it is in by committing it.
         one_result: there is no further result behind the first, and no cursor to be closed.
+        gives_id: what its cursor tells as the last id is its own; SQLite's tell that of the last insert for any.
         bind: returns the text for the driver, and what it is to bind; raises Misbound.
     """
 
     __slots__ = (
         *("_after_verb", "_dialect", "_template"),
-        *("bind", "commits", "one_result", "reads", "sql", "transactional", "verb"),
+        *("bind", "commits", "gives_id", "one_result", "reads", "sql", "transactional", "verb"),
     )
 
     def __init__(self, sql: str, dialect: Dialect, rules: t.Dialect) -> None:
@@ -71,6 +73,7 @@ class Statement:
         self.transactional = self.verb in TRANSACTIONAL or not dialect.ddl_commits
         self.commits = dialect.ddl_commits and self.verb in COMMITTING and not is_temporary(sql, rules)
         self.one_result = self.verb in ONE_RESULT and dialect.brand in ("mysql", "mariadb")
+        self.gives_id = self.verb in INSERTING or dialect.brand != "sqlite"
         if refused:
             raise TransactionMisuse(
                 f"{refused} as a statement: connections go back to the pool in between. Use: with db.transaction()\n"

@@ -121,6 +121,27 @@ def wait_until_closed(db: Database, transaction: millpond.Transaction) -> None:
     assert poll.poll(20_000)
 
 
+def test_a_stream_that_is_left_on_a_lost_link_raises_nothing_there(
+    far: Database, db: Database, proxy: FaultProxy
+) -> None:
+    """It may have been dropped, with nobody to raise to; what comes next is refused, and the whole is run again."""
+    seen: list[str] = []
+
+    def work() -> None:
+        add_one(far)
+        with far.stream("SELECT id FROM accounts") as found:
+            next(found)
+            if not seen:
+                proxy.reset()
+        seen.append("left")
+        add_one(far)
+        seen.append("added")
+
+    far.run_transaction(work)
+    assert ["left", "left", "added"] == seen
+    assert 12 == balance(db)
+
+
 def test_attempts_are_bounded(far: Database, proxy: FaultProxy) -> None:
     """A link that breaks each time is given up after as many attempts as were allowed."""
     runs: list[int] = []
