@@ -89,7 +89,6 @@ KINDS_BY_STATE: Final[dict[str, type[e.StatementFailed]]] = {
 # The link was found dead before, or while, the statement was sent, so that the server never had the whole of it:
 # CR_SERVER_GONE_ERROR, and MySQL's ER_CLIENT_INTERACTION_TIMEOUT, which was there before the statement was.
 UNSENT: Final = frozenset({2006, 4031})
-RETRIED: Final = (e.Deadlock, e.LockTimeout, e.ServerGone)
 
 
 def kind_of(error: BaseException, driver: Any) -> type[e.StatementFailed] | None:
