@@ -15,6 +15,7 @@ It must not decide when, and it must not poll or wait without a deadline: that i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -35,6 +36,7 @@ THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it
 ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
 COMMIT: Final = packet(COM_QUERY, b"COMMIT")
 ASK_SCHEMA: Final = packet(COM_QUERY, b"SELECT DATABASE()")
+SETS_CHARSET: Final = re.compile(r"\bNAMES\b|CHARACTER|CHARSET", re.IGNORECASE)  # after the driver
 ASK_FACTS: Final = b"SELECT @@init_connect, @@global.read_only, CONNECTION_ID(), @@max_allowed_packet"
 ASK_ROLE: Final = b"SELECT CURRENT_ROLE()"
 ASK_SPARED: Final = (
@@ -163,7 +165,8 @@ class Plan:
         """Note what a connection tells of itself."""
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
         session.brand = brand_of(conn.server_version)
-        session.utf8 = conn.charset in UTF8
+        own = (*self.statements, conn.init_command)
+        session.utf8 = conn.charset in UTF8 and not any(SETS_CHARSET.search(str(text)) for text in own)
         return session
 
     def begin(self, conn: Any, session: Session, *, tracking: bool) -> None:

@@ -184,6 +184,22 @@ def test_values_that_a_program_writes_itself_are_judged_each_time(mariadb: Scrat
     asyncio.run(main())
 
 
+def test_a_character_set_that_the_drivers_text_is_not_in_proves_nothing(server: ScratchServer) -> None:
+    """In GBK the end of this character and the backslash before the quote are one: the rest of the value is code."""
+    value = "\N{CJK UNIFIED IDEOGRAPH-7E17}' , GET_LOCK(0x6c656674, 0) -- "
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1, on_connect="SET NAMES gbk") as pool:
+            for _ in range(4):
+                async with pool.connection() as conn:
+                    ((_, taken),) = await ask(conn, "SELECT %s", (value,))
+                    assert 1 == taken
+                async with pool.connection() as conn:
+                    assert ((None,),) == await ask(conn, "SELECT IS_USED_LOCK('left')")
+
+    asyncio.run(main())
+
+
 def test_who_watches_statements_by_the_driver_sees_them_all(mariadb: ScratchServer) -> None:
     """``query_callback`` is asyncmy's own."""
     seen: list[str] = []
