@@ -73,7 +73,7 @@ class Errand(Coroutine[Any, Any, T]):
 class TaskCrew:
     """The tasks of one pool."""
 
-    __slots__ = ("_closers", "_dials", "_leaving", "_loop", "_tasks", "_vigil")
+    __slots__ = ("_closers", "_dials", "_leaving", "_loop", "_tasks", "_vigil", "dismissed", "has_ended")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,6 +83,8 @@ class TaskCrew:
         # What is left of closes, and which task awaits it; by identity.
         self._leaving: dict[int, tuple[Awaitable[object], asyncio.Task[None] | None]] = {}
         self._vigil: Vigil | None = None
+        self.dismissed = False  # the pool was closed, for good
+        self.has_ended = False  # what is due at the end of the loop was done: whoever comes now shows that it goes on
 
     def bind(self, loop: asyncio.AbstractEventLoop, last: Callable[[], Last | None]) -> None:
         """Learn whose tasks these are, and have what *last* refers to called, and awaited, when that loop ends.
@@ -92,7 +94,7 @@ class TaskCrew:
             last: a weak reference to what is to be called.
         """
         self._loop = loop
-        self._vigil = Vigil.begun(last)
+        self._vigil = Vigil.begun(loop, last)
 
     # ------------------------------------------------------------------ while it runs
     def spawn(
@@ -212,15 +214,17 @@ class Vigil:
         self._generator = keep(self._last)
 
     @classmethod
-    def begun(cls, last: Callable[[], Last | None]) -> Vigil | None:
-        """Begin one; None where no loop would end it."""
+    def begun(cls, loop: asyncio.AbstractEventLoop, last: Callable[[], Last | None]) -> Vigil | None:
+        """Begin one; None where no loop would end it, or this one would complain that its end has been."""
         noted, finalizer = sys.get_asyncgen_hooks()
-        if noted is None:
+        if noted is None or getattr(loop, "_asyncgens_shutdown_called", False):
             return None
         vigil = cls(last)
         sys.set_asyncgen_hooks(finalizer=None)  # dropped with its pool it is nobody's business
         try:
             first_step = vigil._generator.__anext__()
+        except ResourceWarning:  # made an error, of a loop that cannot be asked: the same complaint
+            return None
         finally:
             sys.set_asyncgen_hooks(finalizer=finalizer)
         step(first_step)

@@ -237,6 +237,7 @@ class AsyncPool(Shell[C]):
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
         self._bind()
+        self._go_on_after_the_end()
         try:
             await self._converse(self._filling(timeout))
         except Error as error:
@@ -266,6 +267,7 @@ class AsyncPool(Shell[C]):
         """
         until = self._clock() + timeout_of(timeout, timeout)
         self._guard()
+        self._crew.dismissed = True
         self._decide(self._ledger.close)
         self._crew.call_dials_off()
         if _get_running_loop() is None:
@@ -335,6 +337,7 @@ class AsyncPool(Shell[C]):
 
     # ------------------------------------------------------------------ the slow path
     def _checkout(self, conversation: Generator[Request, Any, Slot]) -> Generator[Any, Any, Slot]:
+        self._go_on_after_the_end()
         try:
             return (yield from self._hold(conversation))
         except Error as error:
@@ -660,6 +663,13 @@ class AsyncPool(Shell[C]):
         self._decide(self._ledger.take_all)
         self._rest()
         await self._crew.join(self._clock, self._clock() + PARTING_S, LAST_S)
+        self._crew.has_ended = True
+
+    def _go_on_after_the_end(self) -> None:
+        """Open again what was closed for the end of a loop, which only its generators have seen: it goes on."""
+        if self._crew.has_ended and not self._crew.dismissed:
+            self._crew.has_ended = False
+            self._decide(self._ledger.reopen)
 
 
 class CutShort(TimeoutError):

@@ -597,6 +597,34 @@ def test_a_pool_made_at_import_time_belongs_to_the_first_loop() -> None:
     assert issubclass(WrongEventLoop, millpond.Error)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_loop_whose_generators_were_ended_may_go_on() -> None:
+    """Its pool closes what it has, and goes on as well, unless it was closed; a pool that comes later says nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        driver, closed = ToldDriver(), AsyncPool(ToldDriver())
+        async with pool_of(driver, min_idle=2) as pool, closed:
+            await pool.wait()
+            await loop.shutdown_asyncgens()
+            assert not driver.left_open
+            await pool.wait()
+            assert 2 == pool.stats().idle
+            async with pool.connection() as conn:
+                await conn.work()
+            assert 1 == pool.stats().uses
+            await closed.close()
+            with pytest.raises(PoolClosed):
+                _ = await closed.connection()
+            async with AsyncPool(driver) as late, late.connection() as conn:
+                await conn.work()
+        with pytest.raises(PoolClosed):
+            _ = await pool.connection()
+        assert not driver.left_open
+
+    run(main)
+
+
 async def awaited(left: Any) -> None:
     """Await what can only be awaited."""
     await left

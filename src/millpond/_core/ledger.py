@@ -1038,6 +1038,11 @@ class Ledger:
                 watcher.error = watcher.error or error
         self.notify()
 
+    def reopen(self) -> None:
+        """Take callers again after a close, as if nothing had been."""
+        self.closed = False
+        self.look(self.clock())
+
     def cut(self) -> list[Any]:
         """Disown every connection that is still out; return them, so that their links can be broken.
 
