@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 from typing import Any
 
+import mysql.connector
 import pymysql
 import pytest
 
@@ -98,6 +99,18 @@ def test_a_lost_link_is_sorted_by_what_was_lost_with_it() -> None:
     assert m.ServerGone is kind(unsent, commits=True)
     assert m.ServerGone is kind(closed, commits=True)
     assert [False, True, True] == [was_unsent(error) for error in (lost, unsent, closed)]
+
+
+def test_a_link_lost_while_values_were_bound_is_lost_before_anything_was_sent() -> None:
+    """mysql-connector-python asks the server while it binds, and tells what came of it as an error without a number."""
+    connector = resolve(mysql.connector)
+    lost = mysql.connector.OperationalError("Lost connection to MySQL server during query", 2013)
+    binding = mysql.connector.ProgrammingError(f"Failed processing format-parameters; {lost}")
+    binding.__cause__ = lost
+    assert m.ServerGone is kind(binding, connector, commits=True)
+    assert [True, False] == [was_unsent(error) for error in (binding, lost)]
+    binding.__cause__ = TypeError("Python 'object' cannot be converted to a MySQL type")
+    assert m.StatementFailed is kind(binding, connector, commits=True)
 
 
 def test_what_was_ended_at_its_deadline_is_a_timeout() -> None:

@@ -138,6 +138,8 @@ def of_state(error: BaseException) -> type[e.StatementFailed] | None:
 
 def was_unsent(error: BaseException) -> bool:
     """Say whether the server cannot have had the whole statement."""
+    if faults.broke_while_binding(error) is not None:
+        return True
     number = faults.number_of(error)
     if number == 0 and type(error).__name__ == "InterfaceError":  # PyMySQL's (0, ''): the connection was closed before
         return True

@@ -118,8 +118,20 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         current = original or current.__cause__ or current.__context__
 
 
+def broke_while_binding(error: BaseException) -> BaseException | None:
+    """Return what happened to mysql-connector-python while it bound values, before it sent anything; None otherwise.
+
+    It asks the server for the session's ``sql_mode`` then, and tells of a lost link by an error without a number.
+    """
+    cause = error.__cause__
+    if cause is None or getattr(error, "errno", None) != -1 or not isinstance(getattr(cause, "errno", None), int):
+        return None
+    return cause if "format-parameters" in str(error) else None
+
+
 def number_of(error: BaseException) -> int:
     """Return the error's number; 0 if it has none."""
+    error = broke_while_binding(error) or error
     number = getattr(error, "errno", None)  # mysql-connector-python and mariadb
     if not isinstance(number, int) and error.args:
         number = error.args[0]
