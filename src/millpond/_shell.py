@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
 from . import diagnosis
-from ._core import conversations
+from ._core import census, conversations, upkeep
 from ._core.ledger import Ledger
 from ._core.ports import Ports
 from ._core.states import FOREVER, GONE, RETIRED, Slot, Verb
@@ -295,7 +295,7 @@ class Shell(abc.ABC, Generic[C]):
 
     def _reclaimed(self, slot: Slot, *, left: bool) -> Slot | None:
         found: list[Slot | None] = []
-        self._decide(lambda: found.append(self._ledger.reclaim(slot, left=left)))
+        self._decide(lambda: found.append(census.reclaim(self._ledger, slot, left=left)))
         return found[0]
 
     def _discard(self, slot: Slot) -> None:
@@ -418,7 +418,7 @@ class Shell(abc.ABC, Generic[C]):
 
     def _alarm_rang(self) -> None:
         if self._alarm_in() <= 0:
-            self._decide(self._ledger.tick)
+            self._decide(upkeep.tick, self._ledger)
 
     def _driver_close(self, conn: C) -> Any:
         """Close a connection here and now, without waiting for its server."""

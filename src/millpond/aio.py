@@ -32,7 +32,7 @@ from ._aio_crew import TaskCrew
 from ._aio_here import asker
 from ._aio_names import TaskNames
 from ._aio_waiting import Sleepers, Waiter
-from ._core import conversations
+from ._core import conversations, upkeep
 from ._core.states import FOREVER, LEASED, Notice, Reason, Slot, Verb
 from ._shell import PARTING_S, C, Shell, register
 from .aio_lease import NOTHING, Asked, AsyncLease, awaited
@@ -332,7 +332,7 @@ class AsyncPool(Shell[C]):
     def _take_all(self) -> None:
         """Close every connection, for whoever has one will never give it back."""
         self._crew.abandon()
-        self._decide(self._ledger.tick)  # what tasks held that never go on
+        self._decide(upkeep.tick, self._ledger)  # what tasks held that never go on
         self._decide(self._ledger.take_all)
 
     # ------------------------------------------------------------------ the slow path

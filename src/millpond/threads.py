@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._core import conversations
+from ._core import census, conversations
 from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Verb
 from ._crew import AlarmClock, Crew, LockLike, Runtime, Waiter
 from ._shell import PARTING_S, QUIET_S, C, Shell, register
@@ -368,7 +368,7 @@ class Pool(Shell[C]):
         super()._alarm_rang()
 
     def _give_back_now(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
-        if self._ledger.was_garbage(slot):  # its holder's finalizer gives it back, and its own may be about to run
+        if census.was_garbage(self._ledger, slot):  # its holder's finalizer gives it back; its own may be about to run
             found = self._reclaimed(slot, left=False)
             if found is None:
                 return

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from millpond import AsyncPool
+from millpond._core.audit import audit
 
 from .doubles import Connection, ToldDriver, pool_of, run
 
@@ -120,7 +121,7 @@ async def serves_in_full(pool: AsyncPool[Connection], driver: ToldDriver) -> Non
     for lease in leases:
         await lease.close()
     await asyncio.sleep(1.0)
-    pool._ledger.audit()
+    audit(pool._ledger)
     stats = pool.stats()
     assert (0, 0) == (stats.leased, stats.waiting)
     assert 0 == stats.lost, "a slot had to be recovered"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from millpond import AsyncPool
+from millpond._core.audit import audit
 
 from .cancelling import Scenario, Stage, explore
 from .doubles import Connection, ToldDriver, pool_of, run
@@ -381,7 +382,7 @@ async def is_whole(pool: AsyncPool[Connection], driver: ToldDriver) -> None:
         await lease.work(seconds=0.01)
         assert not lease.dirty
         await lease.close()
-    pool._ledger.audit()
+    audit(pool._ledger)
     assert 0 == pool.stats().lost
 
 

@@ -206,7 +206,7 @@ class TestAtRest:
         sim.worker(hold=0.001)
         sim.run(25.0)
         assert sim.opened > 5_000
-        assert len(sim.ledger.upkeep) < 100
+        assert len(sim.ledger.turns) < 100
 
 
 class TestLost:

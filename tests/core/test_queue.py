@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from millpond._core.upkeep import tick
 from millpond.errors import PoolClosed, PoolTimeout, TooManyWaiting
 from millpond.testing.simulator import Answer, Simulator
 
@@ -191,7 +192,7 @@ class TestCost:
         sim.run(1.0)
         sim.ledger.close()
         sim.ledger.outbox.clear()
-        sim.ledger.tick()
+        tick(sim.ledger)
         assert 32 == sum(notice.value == "wake" for notice, _ in sim.ledger.outbox)
 
 

@@ -37,15 +37,15 @@ PLANTS = (
     ),
     Plant(
         "a wake-up that was lost is not repeated by a tick",
-        "ledger",
-        "                self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal\n",
-        "                pass\n",
+        "upkeep",
+        "            ledger.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal\n",
+        "            pass\n",
     ),
     Plant(
         "a dial that nobody took up is not asked for again",
-        "ledger",
-        "                self.outbox.append((Notice.DIAL, slot))\n",
-        "                pass\n",
+        "upkeep",
+        "            ledger.outbox.append((Notice.DIAL, slot))\n",
+        "            pass\n",
     ),
     Plant(
         "a connection is given up, and its room to nobody",
@@ -173,10 +173,10 @@ PLANTS = (
     ),
     Plant(
         "recovery closes a slot that somebody holds",
-        "ledger",
-        "        self.abandon_overdue(now)\n        if self.hopeless(now):\n            self.fail_hopeless(now)\n        self.care(now)\n",
-        "        for slot in list(self.live()):\n            if slot.state is LEASED and now - slot.leased_at > 30.0:\n"
-        "                self.give_up(slot, Reason.UNCLEAN)\n        self.abandon_overdue(now)\n        self.care(now)\n",
+        "upkeep",
+        "    ledger.abandon_overdue(now)\n    if ledger.hopeless(now):\n        ledger.fail_hopeless(now)\n    care(ledger, now)\n",
+        "    for slot in list(ledger.live()):\n        if slot.state.value == 'leased' and now - slot.leased_at > 30.0:\n"
+        "            ledger.give_up(slot, Reason.UNCLEAN)\n    ledger.abandon_overdue(now)\n    care(ledger, now)\n",
     ),
     Plant(
         "a slot that was lost is forgotten",
@@ -186,8 +186,8 @@ PLANTS = (
     ),
     Plant(
         "a slot that died without a word keeps its room",
-        "ledger",
-        "        self.count_slots(now)\n",
+        "upkeep",
+        "    count_slots(ledger, now)\n",
         "",
     ),
     Plant(
@@ -216,8 +216,8 @@ PLANTS = (
     ),
     Plant(
         "a pool at rest looks after one connection again and again",
-        "ledger",
-        "        return max(due_at, now + HOUSEKEEPING_S)\n",
-        "        return max(due_at, now + TOLERANCE_S)\n",
+        "upkeep",
+        "    return max(due_at, now + HOUSEKEEPING_S)\n",
+        "    return max(due_at, now + TOLERANCE_S)\n",
     ),
 )

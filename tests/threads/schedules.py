@@ -32,16 +32,16 @@ from typing import Any, ClassVar
 
 import millpond
 import millpond.threads
-from millpond._core import conversations, ledger
+from millpond._core import census, conversations, ledger, upkeep
+from millpond._core.audit import audit
 from millpond._crew import AlarmClock, Runtime
 from millpond.lease import Lease
 
 from .doubles import NullConnection, NullDriver, start_tracing, trace_bytecodes
 
 SHELL = sys.modules[millpond.Pool.__mro__[1].__module__]
-FILES = {
-    module.__file__ for module in (millpond.threads, SHELL, conversations, ledger, sys.modules[AlarmClock.__module__])
-}
+CORE = (conversations, ledger, census, upkeep)
+FILES = {module.__file__ for module in (millpond.threads, SHELL, *CORE, sys.modules[AlarmClock.__module__])}
 BY_BYTECODE = {millpond.Pool.connection.__code__, Lease.close.__code__}
 SHARED = re.compile(
     r"idle|tickets|expires_at|\.state\b|lost|outbox|best_before|slots|_lock|closed|partings|door|post|yield"
@@ -375,7 +375,7 @@ class Stage:
         books = self.pool._ledger
         books.recover(100.0)
         self.world.play(self.pool._deliver)
-        books.audit()
+        audit(books)
         live = list(books.live())
         assert not books.tickets, f"tickets are left: {list(books.tickets)}"
         assert len(live) == len(books.slots), "a slot is in the books and held by nobody"

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import millpond
+from millpond._core.census import count_slots
+from millpond._core.upkeep import tick
 from millpond.observer import Dropped
 from millpond.testing import FakeDriver
 from tests.garbage import collect
@@ -30,7 +32,7 @@ def test_a_count_between_death_and_finalizer_hides_nothing(driver: FakeDriver) -
     pool = millpond.Pool(driver, max_size=1, observer=events.append)
 
     def count(_: list[Any]) -> None:
-        pool._decide(lambda: pool._ledger.count_slots(pool._clock()))
+        pool._decide(lambda: count_slots(pool._ledger, pool._clock()))
 
     first = FinalizedFirst(count)
     first.others += [first, pool.connection()]
@@ -79,7 +81,7 @@ def test_what_a_finalizer_gave_back_is_his_who_takes_it(driver: FakeDriver, rese
     (lease,) = taken
     for _ in range(3):  # whatever was finalized is taken in by the next steps and ticks
         pool.connection().close()
-        pool._decide(pool._ledger.tick)
+        pool._decide(tick, pool._ledger)
         assert number == lease.driver_connection.number
     lease.close()
     assert 0 == pool.stats().dropped
@@ -92,7 +94,7 @@ def test_what_a_finalizer_gave_back_and_somebody_dropped_is_found(driver: FakeDr
     pool = millpond.Pool(driver, max_size=1, timeout=10, reset="none")
     taken: list[Any] = []
     drop(pool, taken)
-    pool._decide(pool._ledger.tick)
+    pool._decide(tick, pool._ledger)
     assert 0 == pool.stats().dropped
     taken.clear()
     with pytest.warns(millpond.LeaseDropped, match=r"test_census\.py"):

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import millpond
+from millpond._core.audit import audit
 from millpond.lease import Lease
 from tests.garbage import collect
 
@@ -141,7 +142,7 @@ def assert_whole(pool: millpond.Pool[NullConnection], driver: NullDriver, where:
     """Assert that the pool serves its full size, and that nothing is open that it does not know."""
     leases = [pool.connection() for _ in range(SIZE)]
     with pool._lock:
-        pool._ledger.audit()
+        audit(pool._ledger)
     assert SIZE == len({lease.driver_connection.number for lease in leases}), where
     for lease in leases:
         lease.close()

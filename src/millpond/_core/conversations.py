@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
 
-from .ledger import OVERRUN_S, Ledger
+from .ledger import Ledger
+from .pace import OVERRUN_S
 from .ports import replica
 from .states import CHECKING, CLEANING, COLLECTING, GONE, LEASED, OPENING, RETIRED, Reason, Slot, Ticket, Verb, Watcher
 

@@ -7,22 +7,26 @@ The contract with shells: one step at a time (a decision, or a conversation up t
 may change between two lines here is :attr:`Ledger.idle`, which shells pop from and append to without being in a step:
 so always pop first and ask afterwards.  Finalizers only append to :attr:`Ledger.lost`.
 
-Invariants, asserted by :meth:`Ledger.audit` in every simulation:
+Invariants, asserted by :func:`millpond._core.audit.audit` in every simulation:
 - slots in any state, dials in flight included, never exceed ``max_size`` (but for a pool that was just made smaller);
 - no ticket waits while a slot is idle, nor while room exists for longer than the dial rule allows;
-- every notice can be derived again from the state, and ``tick`` does: a lost one costs time, never a connection.
+- every notice can be derived again from the state, and a tick does: a lost one costs time, never a connection.
+
+Two matters have modules of their own, which are given the ledger: slots that may be nobody's (census.py), and what is
+done when time has passed (upkeep.py).
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, cast
 
+from .census import Census, take_in
 from .dialrule import TOLERANCE_S, DialRule
+from .pace import HOUSEKEEPING_S, OVERRUN_S, ROUND, START_ANSWER_S
 from .ports import Limits, Ports, replica
 from .states import (
     CHECKING,
@@ -44,17 +48,10 @@ from .states import (
     Ticket,
     Watcher,
 )
+from .upkeep import Turns, take_charge
 
 SPREAD = 0.2  # each connection's lifetime is its own, shorter by up to this share
-RENEW_S = 10.0  # a replacement is dialled this long before the end of a lifetime ...
-RENEW_SHARE = 0.05  # ... or this share of it, whichever is less
-CENSUS = 256  # slots counted in one tick; a signal would have to strike in a finalizer for one to be missing
-ROUND = 32  # connections looked after in one tick; the rest follow in the next, at once
 COLLECT_S = 1.0  # an answer that nobody asked for is read within so long: behind it, row locks may be held
-HOUSEKEEPING_S = 1.0  # the longest time between two ticks while something could have been lost
-KEEPALIVE_S = 10.0  # unasked checks of one idle connection are at least so far apart, however small ``check_after`` is
-START_ANSWER_S = 0.25  # a dialer that has not begun by then is asked for again, or the caller dials
-OVERRUN_S = 0.5  # a driver may overrun its deadline by so much before its call is given up
 SUSPICION_S = 1.0  # one dead connection makes the others suspect, at most once in so long
 ROLE_S = 5.0  # a suspicion that the server has become read-only is looked into at most once in so long
 
@@ -68,6 +65,7 @@ class Ledger:
         self.clock = ports.clock
         self.outbox: deque[tuple[Notice, Any]] = deque()
         self.lost = Lost(ports.nudge)
+        self.census = Census()  # what is known of slots that may be nobody's
         # Weak on purpose: who holds a slot owns it (see states.py).  Keyed by number, every slot that is not GONE.
         self.slots: dict[int, weakref.ref[Slot]] = {}
         self.idle: deque[Slot] = deque()  # freshest on the right
@@ -75,17 +73,14 @@ class Ledger:
         self.tickets: OrderedDict[Ticket, None] = OrderedDict()  # oldest first; leaving from the middle costs O(1)
         self.fresh: OrderedDict[Ticket, None] = OrderedDict()  # those of them that are not overdue yet
         # Served, not yet picked up; weak, since a ticket whose caller is gone must die with what it was granted.  Not a
-        # WeakSet, which is written in Python: this is in every hand-over.  ``tick`` weeds out those that died.
+        # WeakSet, which is written in Python: this is in every hand-over.  A tick weeds out those that died.
         self.granted: set[weakref.ref[Ticket]] = set()
         self.dialing: OrderedDict[int, float] = OrderedDict()  # dials in flight: slot number -> decided at
         self.young: OrderedDict[int, float] = OrderedDict()  # those of them that are not late
         self.unanswered: dict[int, Slot] = {}  # dials that no dialer has begun yet; this owns their slots
         self.abandoned: weakref.WeakSet[Slot] = weakref.WeakSet()  # of dials given up whose driver call is still out
-        self.undead: dict[int, Slot] = {}  # finalized and alive: copies of such slots, for when they die after all
-        self.missing: set[int] = set()  # slots of which the last census has found no trace
         self.disowned: weakref.WeakSet[Slot] = weakref.WeakSet()  # cut, and still with their holders
-        self.upkeep: list[tuple[float, int]] = []  # heap: when to look at which slot; one entry a slot
-        self.uncounted: deque[int] = deque()  # slots that this census has still to look at
+        self.turns = Turns()  # when to look after which slot
         self.untended: deque[Slot] = deque()  # taken out of idle, to be checked by the tend conversation
         self.tending_until = RETIRED  # until then somebody is expected to be at it
         self.watchers: list[Watcher] = []
@@ -292,6 +287,20 @@ class Ledger:
         if self.account(slot, now):
             self.discard(slot, Reason.UNCLEAN)
 
+    def reject_broken(self, slot: Slot, now: float) -> None:
+        """A holder gives back a connection whose link broke in its hands: the others may have fared no better."""
+        if self.account(slot, now):
+            self.suspect(now)
+            self.discard(slot, Reason.DEAD)
+
+    def suspect(self, now: float) -> None:
+        """A connection was found dead: let every other idle one prove its life before it is handed out."""
+        if now - self.suspected_at < SUSPICION_S:
+            return
+        self.suspected_at = now
+        for slot in list(self.idle):
+            slot.best_before = RETIRED
+
     def discard(self, slot: Slot, reason: Reason) -> None:
         """Give up a connection and its room; somebody waiting may have the room."""
         self.give_up(slot, reason)
@@ -324,8 +333,7 @@ class Ledger:
         self.strike_off(slot.number)
 
     def strike_off(self, number: int) -> None:
-        self.bring_back(number)
-        self.missing.discard(number)
+        self.census.strike_off(number)
         self.slots.pop(number, None)
         self.dialing.pop(number, None)
         self.young.pop(number, None)
@@ -337,135 +345,26 @@ class Ledger:
             self.match(now)
         self.look(now)
 
+    def withdraw(self, slot: Slot, shelf: deque[Slot] | None = None) -> bool:
+        """Take a certain slot out of idle; False if a shell was quicker.  O(idle), in C, ROUND times a tick at most."""
+        try:
+            (self.idle if shelf is None else shelf).remove(slot)
+        except ValueError:
+            return False
+        return True
+
+    def retire_idle(self, slot: Slot, reason: Reason) -> None:
+        if self.withdraw(slot):
+            self.discard(slot, reason)
+
     def recover(self, now: float) -> None:
         """Take in what nobody holds any more; bounded, the rest follows with the next step."""
         found = self.lost.found
         for _ in range(min(len(found), ROUND) if found else 0):
             if isinstance(found[0], Slot):
-                self.recover_slot(now)
+                take_in(self, now)
             else:
                 self.recover_parked(cast("Ticket | Watcher", found.popleft()))
-
-    def recover_parked(self, parked: Ticket | Watcher) -> None:
-        """Whoever was parked there will not come back."""
-        if isinstance(parked, Watcher):
-            self.unwatch(parked)
-        else:
-            self.leave(parked)
-            self.pass_on(parked)
-
-    def pass_on(self, ticket: Ticket) -> None:
-        """What a caller was granted who does not want it any more goes to the next."""
-        slot = self.pick_up(ticket)
-        if slot is not None:
-            self.put_back(slot, self.clock())
-
-    def reclaim(self, slot: Slot, *, left: bool) -> Slot | None:
-        """Return a new body for a slot that finalizers may have seen, or may see yet; None if it is nobody's by now.
-
-        A generator that the garbage collector closes gives back what is garbage with it.
-
-        Args:
-            left: it was put aside by whoever the collector has closed; if it was finalized as well, it was dropped.
-        """
-        while self.lost.found:
-            self.recover(self.clock())
-        if slot.state is GONE:
-            self.close_disowned(slot)
-            return None
-        heir = slot.heir()
-        self.slots[heir.number] = weakref.ref(heir)
-        if self.bring_back(heir.number) and left:
-            self.bury(heir, self.clock())
-            return None
-        return heir
-
-    def bring_back(self, number: int) -> bool:
-        """Forget that a slot was finalized; False if it was not."""
-        twin = self.undead.pop(number, None)
-        if twin is None:
-            return False
-        twin.lay_down()
-        return True
-
-    def was_garbage(self, slot: Slot) -> bool:
-        """Say whether the garbage collector has had this slot in hand: it clears references before it finalizes."""
-        reference = self.slots.get(slot.number)
-        return reference is not None and reference() is None
-
-    def recover_slot(self, now: float) -> None:
-        """Take in the next slot that was finalized.
-
-        It need not be nobody's: the collector finalizes what is garbage in any order, so whatever held the lease may
-        have given it back first, and somebody else have taken it since.  It is lost when nothing else holds it.
-        """
-        slot = cast("Slot", self.lost.found.popleft())  # nobody else may hold it in here
-        if slot.state is GONE:  # reclaimed, or cut, meanwhile
-            self.close_disowned(slot)
-            return
-        number, twin = slot.number, slot.twin()
-        for shelf in (self.idle, self.settling, self.untended):
-            if slot in shelf:
-                self.withdraw(slot, shelf)
-        in_books = number in self.slots
-        reference = weakref.ref(slot)
-        del slot
-        if reference() is None:
-            self.bury(twin, now)
-        elif in_books:
-            self.slots[number] = reference
-            self.undead[number] = twin
-            self.arm(now + HOUSEKEEPING_S)
-        else:
-            twin.lay_down()
-
-    def bury(self, slot: Slot, now: float) -> None:
-        """Nobody holds a connection any more: give it up."""
-        if slot.state is LEASED:
-            self.counts["dropped"] += 1
-            slot.uses += 1
-            slot.busy_s += now - slot.leased_at
-            self.report("dropped", slot=slot, held_s=now - slot.leased_at)
-        if slot.number not in self.slots:  # counted out between its death and its finalizer
-            slot.state = GONE
-            self.close_disowned(slot)
-            return
-        self.slots[slot.number] = weakref.ref(slot)
-        self.counts["lost"] += 1
-        slot.reason = Reason.UNCLEAN
-        # Nobody can say what its last holder left in it, and a finalizer cannot wait for a reset: it is given up.
-        self.discard(slot, Reason.UNCLEAN)
-
-    def bury_undead(self, now: float) -> None:
-        for number, twin in list(self.undead.items()):
-            if self.slots[number]() is None:
-                del self.undead[number]
-                self.bury(twin, now)
-
-    def count_slots(self, now: float) -> None:
-        """Free the room of slots that died without a word; so many a tick, all of them in turn.
-
-        That takes a signal handler that raises in a finalizer, where Python drops what is raised.  One is counted out
-        when it was missing twice: the collector clears references before it finalizes, and may be at that just now.
-        """
-        if self.lost.found:  # one that died in a cycle has lost its references as well, and is in there
-            return
-        if not self.uncounted:
-            self.uncounted.extend(self.slots)
-        for _ in range(min(len(self.uncounted), CENSUS)):
-            number = self.uncounted.popleft()
-            reference = self.slots.get(number)
-            if reference is None or reference() is not None or number in self.undead:
-                self.missing.discard(number)
-                continue
-            if number not in self.missing:
-                self.missing.add(number)
-                self.arm(now + HOUSEKEEPING_S)
-                continue
-            self.counts["lost"] += 1
-            self.retired[Reason.UNCLEAN] += number not in self.dialing
-            self.strike_off(number)
-            self.room_freed(now)
 
     # ------------------------------------------------------------------ telling
     def tell(self, what: str, **details: Any) -> None:
@@ -583,6 +482,20 @@ class Ledger:
         self.granted.discard(weakref.ref(ticket))
         slot, ticket.slot = ticket.slot, None
         return slot
+
+    def recover_parked(self, parked: Ticket | Watcher) -> None:
+        """Whoever was parked there will not come back."""
+        if isinstance(parked, Watcher):
+            self.unwatch(parked)
+        else:
+            self.leave(parked)
+            self.pass_on(parked)
+
+    def pass_on(self, ticket: Ticket) -> None:
+        """What a caller was granted who does not want it any more goes to the next."""
+        slot = self.pick_up(ticket)
+        if slot is not None:
+            self.put_back(slot, self.clock())
 
     # ------------------------------------------------------------------ dials
     def look(self, now: float) -> None:
@@ -750,11 +663,7 @@ class Ledger:
         slot.opened_at = now
         if slot.expires_at > now:  # else it was drained while it was dialled
             slot.expires_at = self.end_of_life(slot)
-        if len(self.upkeep) > 2 * self.limits.max_size + ROUND:  # of connections that did not live to see their turn
-            self.upkeep = [entry for entry in self.upkeep if entry[1] in self.slots]
-            heapq.heapify(self.upkeep)
-        heapq.heappush(self.upkeep, (self.care_at(slot, now), slot.number))
-        self.arm(self.upkeep[0][0])
+        take_charge(self, slot, now)
 
     def late_arrival(self, slot: Slot, conn: Any) -> None:
         self.abandoned.discard(slot)
@@ -822,157 +731,21 @@ class Ledger:
         self.forget(slot)
 
     # ------------------------------------------------------------------ time
-    def tick(self) -> None:
-        """Do what is due now; a shell calls this at each alarm, and whenever it was nudged."""
-        now = self.clock()
-        self.alarm_at = FOREVER
-        self.recover(now)
-        self.bury_undead(now)
-        self.count_slots(now)
-        for reference in list(itertools.islice(self.granted, ROUND)):
-            ticket = reference()
-            if ticket is None:
-                self.granted.discard(reference)
-            else:
-                self.outbox.append((Notice.WAKE, ticket))  # the first one may have been lost to a signal
-        for number, slot in list(self.unanswered.items()):
-            if now - self.dialing.get(number, now) >= START_ANSWER_S - TOLERANCE_S:
-                self.outbox.append((Notice.DIAL, slot))
-        self.abandon_overdue(now)
-        if self.hopeless(now):
-            self.fail_hopeless(now)
-        self.care(now)
-        self.care_for_settling()
-        self.tend(now)
-        self.match(now)
-        self.look(now)
-        self.notify()
-        self.arm_for_the_next(now)
-
-    def arm_for_the_next(self, now: float) -> None:
-        """See to it that whatever is left to do is looked at in time."""
-        if not self.slots:
-            self.upkeep.clear()
-        waited_for = self.tickets or self.granted or self.watchers or self.dialing
-        in_progress = waited_for or self.settling or self.untended or self.undead or self.missing
-        keeps_idle = self.limits.min_idle and self.room > 0 and not self.closed and not self.callers_dial
-        if in_progress or keeps_idle:  # a checkout outside of any step may have taken one of ``min_idle``
-            self.arm(now + HOUSEKEEPING_S)
-        if self.upkeep:
-            self.arm(self.upkeep[0][0])
-        if self.tending_until > now:  # whoever tends may never come back
-            self.arm(self.tending_until)
-        if self.lost.found:
-            self.arm(now)
-
     def arm(self, at: float) -> None:
-        """See to it that ``tick`` is called at *at* or before."""
+        """See to it that :func:`millpond._core.upkeep.tick` is called at *at* or before."""
         if at < self.alarm_at:
             self.alarm_at = at
             self.outbox.append((Notice.ALARM, at))
 
     def alarm_refused(self) -> None:
-        """Nobody can be had now who calls ``tick``: let the next step that needs it ask again."""
+        """Nobody can be had now who calls the tick: let the next step that needs it ask again."""
         self.alarm_at = FOREVER
-
-    def care_at(self, slot: Slot, now: float) -> float:
-        """Return when this slot will next need to be looked at."""
-        due_at = slot.expires_at if slot.renewed else slot.expires_at - self.renew_s
-        patience_s = self.limits.idle_timeout_s
-        if slot.state is IDLE:
-            idle_at = slot.returned_at + patience_s
-            # One that is kept idle for longer, because of ``min_idle``, is looked at every so often.
-            due_at = min(due_at, self.keepalive_at(slot), idle_at if idle_at > now else now + patience_s)
-        else:
-            due_at = min(due_at, now + min(max(self.limits.check_after_s, KEEPALIVE_S), patience_s))
-        # Whatever the limits are: a pool at rest must not keep a processor busy.
-        return max(due_at, now + HOUSEKEEPING_S)
-
-    def keepalive_at(self, slot: Slot) -> float:
-        """Return when an idle connection must prove its life although nobody asks for it."""
-        return slot.best_before + max(0.0, KEEPALIVE_S - self.limits.check_after_s)
-
-    @property
-    def renew_s(self) -> float:
-        return min(RENEW_S, RENEW_SHARE * self.limits.max_lifetime_s)
-
-    def care(self, now: float) -> None:
-        """Look after the slots whose turn it is: lifetime, idle time, signs of life."""
-        for _ in range(ROUND):
-            if not self.upkeep or self.upkeep[0][0] > now + TOLERANCE_S:
-                return
-            _, number = heapq.heappop(self.upkeep)
-            reference = self.slots.get(number)
-            slot = reference() if reference is not None else None
-            if slot is None:
-                continue
-            self.care_for(slot, now)
-            if slot.state is not GONE:
-                heapq.heappush(self.upkeep, (self.care_at(slot, now), number))
-
-    def care_for(self, slot: Slot, now: float) -> None:
-        if now >= slot.expires_at - self.renew_s and not slot.renewed:
-            self.renew(slot, now)
-        if slot.state is not IDLE:
-            return
-        surplus = self.resting > self.limits.min_idle
-        if now >= slot.expires_at:
-            self.retire_idle(slot, slot.reason)
-        elif surplus and now >= slot.returned_at + self.limits.idle_timeout_s - TOLERANCE_S:
-            self.retire_idle(slot, Reason.IDLE)
-        elif now >= self.keepalive_at(slot) - TOLERANCE_S and self.withdraw(slot):
-            self.move(slot, CHECKING)
-            self.untended.append(slot)
-            self.tend(now)
 
     def tend(self, now: float) -> None:
         """Have the withdrawn connections checked, unless somebody is at it."""
         if self.untended and now >= self.tending_until:
             self.tending_until = now + self.limits.check_timeout_s + OVERRUN_S
             self.outbox.append((Notice.TEND, None))
-
-    def care_for_settling(self) -> None:
-        """Have the answers read that have come meanwhile."""
-        for _ in range(min(len(self.settling), ROUND)):
-            slot = self.settling.popleft()
-            self.move(slot, COLLECTING)
-            self.untended.append(slot)
-
-    def renew(self, slot: Slot, now: float) -> None:
-        """Dial a replacement for a connection whose life ends soon, if it is in use and there is room beside it."""
-        in_use = slot.state is not IDLE or now - slot.returned_at < self.limits.check_after_s
-        needed = in_use or len(self.slots) - len(self.dialing) <= self.limits.min_idle
-        slot.renewed = True
-        needed = needed and slot.reason is not Reason.SURPLUS
-        if needed and not self.tickets and not self.callers_dial and self.may_dial(now):
-            self.counts["renewed"] += 1
-            self.dial(now)
-
-    def withdraw(self, slot: Slot, shelf: deque[Slot] | None = None) -> bool:
-        """Take a certain slot out of idle; False if a shell was quicker.  O(idle), in C, ROUND times a tick at most."""
-        try:
-            (self.idle if shelf is None else shelf).remove(slot)
-        except ValueError:
-            return False
-        return True
-
-    def retire_idle(self, slot: Slot, reason: Reason) -> None:
-        if self.withdraw(slot):
-            self.discard(slot, reason)
-
-    def suspect(self, now: float) -> None:
-        """A connection was found dead: let every other idle one prove its life before it is handed out."""
-        if now - self.suspected_at < SUSPICION_S:
-            return
-        self.suspected_at = now
-        for slot in list(self.idle):
-            slot.best_before = RETIRED
-
-    def reject_broken(self, slot: Slot, now: float) -> None:
-        """A holder gives back a connection whose link broke in its hands: the others may have fared no better."""
-        if self.account(slot, now):
-            self.suspect(now)
-            self.discard(slot, Reason.DEAD)
 
     def looks_into_role(self, now: float) -> bool:
         """Say whether a suspicion that the server has become read-only is to be looked into now."""
@@ -1067,7 +840,7 @@ class Ledger:
         """Nothing is left to look after: let the alarm be."""
         if not self.slots:
             self.alarm_at = FOREVER
-            self.upkeep.clear()
+            self.turns.clear()
 
     def close_disowned(self, slot: Slot) -> None:
         """The holder of a connection that was taken off the books has let go of it."""
@@ -1093,57 +866,3 @@ class Ledger:
         for watcher in self.watchers:
             watcher.error = error
         self.notify()
-
-    # ------------------------------------------------------------------ proof
-    def audit(self, *, in_hand: int = 0, crossing: bool = False, silent: int = 0) -> None:
-        """Assert the invariants; for tests and simulations, between two steps.
-
-        Args:
-            in_hand: slots in IDLE that a shell holds this instant, outside of any step.
-            crossing: a shell has shelved a slot outside of any step, and has not looked again yet.
-            silent: slots whose finalizers were struck by a signal, so that they died without a word.
-        """
-        lost = {slot.number for slot in self.lost.found if isinstance(slot, Slot)}
-        held = [slot for slot in self.live() if slot.number not in lost]
-        dead = self.slots.keys() - lost - self.undead.keys() - {slot.number for slot in held}
-        assert len(dead) <= silent, "bug: a slot is dead"
-        states = Counter([slot.state for slot in held])
-        assert GONE not in states, "bug: a slot in the books is gone"
-        self.audit_queue()
-        self.audit_dials(states)
-        self.audit_time()
-        assert all((slot.conn is None) == (slot.state is OPENING) for slot in held), "bug: a slot is half open"
-        assert states[SETTLING] == len(self.settling), "bug: a settling slot is not where settling slots are"
-        assert all(slot.state is SETTLING for slot in self.settling), "bug: something settling is not SETTLING"
-        assert all(slot.state in (CHECKING, COLLECTING) for slot in self.untended), "bug: something untended is not"
-        kept = sum(slot.expires_at > RETIRED for slot in held)
-        assert kept <= self.limits.max_size, "bug: more slots than max_size"
-        if crossing:
-            return
-        assert not (self.tickets and self.resting), "bug: somebody waits while a connection is there"
-        assert states[IDLE] == len(self.idle) + in_hand, "bug: an idle slot is not where idle slots are"
-        assert all(slot.state is IDLE for slot in self.idle), "bug: something idle is not IDLE"
-        assert not any(slot.expires_at == RETIRED for slot in self.idle), "bug: something retired is idle"
-        assert not (self.closed and self.resting), "bug: a closed pool keeps connections"
-
-    def audit_queue(self) -> None:
-        assert self.tickets.keys() >= self.fresh.keys(), "bug: a fresh ticket is not in the queue"
-        assert not any(ticket.served for ticket in self.tickets), "bug: a served ticket is still queued"
-        assert not (self.tickets and self.closed), "bug: somebody waits for a closed pool"
-        arrivals = [ticket.since for ticket in self.tickets]
-        assert arrivals == sorted(arrivals), "bug: the queue is not in the order of arrival"
-        if self.callers_dial and self.tickets:
-            assert self.room <= 0, "bug: somebody waits who could dial"
-
-    def audit_dials(self, states: Counter[State]) -> None:
-        assert states[OPENING] <= len(self.dialing), "bug: a dial is not in the books"
-        assert self.dialing.keys() <= self.slots.keys(), "bug: a dial has no slot"
-        assert self.unanswered.keys() <= self.dialing.keys(), "bug: a dial nobody began is not in the books"
-        assert self.young.keys() <= self.dialing.keys(), "bug: a young dial is not in flight"
-        assert not (self.closed and self.dialing), "bug: a closed pool dials"
-
-    def audit_time(self) -> None:
-        """Whatever waits for time to pass must have an alarm."""
-        assert not (self.tickets or self.granted or self.dialing) or self.alarm_at < FOREVER, "bug: no alarm is set"
-        if self.upkeep and self.slots:
-            assert self.alarm_at <= self.upkeep[0][0], "bug: upkeep is due and no alarm is set"

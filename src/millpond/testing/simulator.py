@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from millpond import diagnosis
-from millpond._core import conversations
+from millpond._core import conversations, upkeep
 from millpond._core.conversations import Request
 from millpond._core.ledger import Ledger
 from millpond._core.ports import Ports
@@ -586,7 +586,7 @@ class Simulator:
 
     def _tick(self) -> None:
         self.ticks += 1
-        self.ledger.tick()
+        upkeep.tick(self.ledger)
         self._deliver()
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from millpond import _core
-from millpond._core import conversations, dialrule, ledger, ports, states
+from millpond._core import audit, census, conversations, dialrule, ledger, pace, ports, states, upkeep
 
-MODULES = ("states", "dialrule", "ports", "ledger", "conversations")  # each imports only those before it
+# Each imports only those before it.
+MODULES = ("states", "dialrule", "ports", "pace", "census", "upkeep", "ledger", "audit", "conversations")
 _numbers = itertools.count(1)
 
 
@@ -28,11 +29,15 @@ class Core:
     states: Any
     dialrule: Any
     ports: Any
+    pace: Any
+    census: Any
+    upkeep: Any
     ledger: Any
+    audit: Any
     conversations: Any
 
 
-REAL = Core(states, dialrule, ports, ledger, conversations)
+REAL = Core(states, dialrule, ports, pace, census, upkeep, ledger, audit, conversations)
 
 
 @dataclass(frozen=True)

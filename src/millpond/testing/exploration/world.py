@@ -199,6 +199,8 @@ class World:
         self.limits = limits
         self.seen = seen
         self.states = core.states
+        self.upkeep = core.upkeep
+        self.audit = core.audit.audit
         self.conversations = core.conversations
         self.note = note
         self.polls = polls
@@ -706,7 +708,7 @@ class World:
         self.saw("a tick came late", self.alarm_at < self.now - 0.05)
         self.saw("a tick came early", not self.tick_is_due)
         self.nudged = False
-        self.ledger.tick()
+        self.upkeep.tick(self.ledger)
         self.alarm_at = self.ledger.alarm_at
         self.circles = self.circles + 1 if self.alarm_at <= self.now else 0
         must(self.circles < CIRCLES, "one tick follows another at once, for ever")
@@ -775,7 +777,7 @@ class World:
         for held in self.pushes:
             crossing = crossing or held.stage == "look"
             in_hand += held.stage == "idle" and held.slot.state is idle and held.slot.number in self.ledger.slots
-        self.ledger.audit(in_hand=in_hand, crossing=crossing, silent=self.silent)
+        self.audit(self.ledger, in_hand=in_hand, crossing=crossing, silent=self.silent)
         if self.queued != self.ledger.counts["waits"]:
             self.queued = self.ledger.counts["waits"]
             self.barred = False
