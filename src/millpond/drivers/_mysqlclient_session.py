@@ -358,7 +358,9 @@ def quiet(kind: Any, library: Any) -> type[Any] | None:
             """Nothing was sent."""
 
     try:
-        made: Any = type(kind.__name__, (kind, Quiet), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        # query() above all: the driver's own names the library's class, and so goes past one between the two.
+        own = {"__module__": kind.__module__, "__doc__": kind.__doc__, "query": Quiet.query}
+        made: Any = type(kind.__name__, (kind, Quiet), own)
     except TypeError:  # the one does not descend from the other
         return None
     same_layout = (made.__basicsize__, made.__dictoffset__) == (kind.__basicsize__, kind.__dictoffset__)

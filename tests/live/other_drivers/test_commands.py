@@ -88,6 +88,19 @@ def test_setting_up_is_one_statement(polled_road: Road) -> None:
     assert [] == sent[:-1]
 
 
+def test_what_the_driver_sets_by_its_settings_is_set(polled_road: Road) -> None:
+    """Collation and sql_mode are those that the driver alone would set, for the next borrower too."""
+    settings = {"charset": "utf8mb4", "collation": "utf8mb4_bin", "sql_mode": "ANSI_QUOTES"}
+    look = "SELECT @@collation_connection, @@character_set_client, @@sql_mode"
+    expected = ask(polled_road.raw(**settings), look)
+    pool = polled_road.pool(connect_args=settings)
+    for _ in range(2):
+        with pool.connection() as conn:
+            assert expected == ask(conn, look)
+            ask(conn, "SET @a = 1")
+    assert "utf8mb4_bin" == expected[0][0]
+
+
 def test_init_command_is_run_again_after_a_reset(polled_road: Road) -> None:
     """What the driver's own setting for new connections has set is there for each borrower."""
     pool = polled_road.pool(connect_args={"init_command": "SET @b = 3"})
