@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +16,12 @@ import pytest
 from pymysql.connections import Connection
 
 import millpond
-from millpond.drivers._pymysql_plan import Plan
+from millpond.drivers import _pymysql_session
+from millpond.drivers._pymysql_plan import Plan, is_spared
 from millpond.drivers._pymysql_session import can_listen
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
+from tests.drivers.interrupting import interrupted
 
 OVERHEARD = "auto: ROLLBACK at every return, or a new connection: this version of PyMySQL cannot be listened to"
 FACTS = "SELECT @@init_connect, @@global.read_only, CONNECTION_ID(), @@max_allowed_packet"
@@ -529,3 +533,74 @@ def test_a_clean_pair_enters_few_frames(server: FakeServer) -> None:
         assert before == len(server.commands)
     expected = ["connection", "_is_readable", "_has_news", "close", "<lambda>", "_is_clean"]
     assert expected == entered
+
+
+# -- what is broken off, and what other programs make of it -----------------------------------------------------------
+def in_another_thread(call: Callable[[], Any]) -> Any:
+    """Run something in a thread of its own; return what it returned, or the error."""
+    told: list[Any] = []
+
+    def run() -> None:
+        try:
+            told.append(call())
+        except Exception as error:  # noqa: BLE001  to be looked at
+            told.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(10)
+    return told[0]
+
+
+@pytest.mark.parametrize("nonsense", [None, 5, object()], ids=["None", "a number", "an object"])
+def test_what_is_no_statement_leaves_the_connection_to_others(server: FakeServer, nonsense: Any) -> None:
+    """Nothing was sent, so nobody waits for a reply; the next thread is not told that two are at work."""
+    with pool_on(server) as pool:
+        with pool.connection() as conn, pytest.raises(TypeError):
+            conn.query(nonsense)
+        with pool.connection() as conn, pytest.raises(UnicodeEncodeError):
+            conn.select_db("\ud800")
+        assert ([(1,)], 1) == (in_another_thread(lambda: use(pool, "SELECT 1")), pool.stats().opened)
+
+
+@pytest.mark.parametrize("way", ["a cursor", "fetch"])
+def test_a_statement_that_is_interrupted_is_owed_or_leaves_nobody_waiting(server: FakeServer, way: str) -> None:
+    """Wherever Ctrl-C strikes, the connection is closed at return or can be used by the next thread."""
+    driver = PyMySQLDriver(pymysql, connect_args=server.connect_args(autocommit=True))
+
+    def call(conn: Any) -> None:
+        if way == "fetch":
+            _pymysql_session.fetch(conn, "SELECT 1", None)
+        else:
+            conn.query("SELECT 1")
+
+    for line in itertools.count():
+        conn = driver.open(soon())
+        was_struck = interrupted(lambda: call(conn), _pymysql_session.__file__, line)  # noqa: B023  called at once
+        session = conn._millpond
+        assert session.owed or not session.holder
+        driver.close(conn)
+        if not was_struck:
+            break
+    assert (0, True) == (session.owed, line > 10)
+
+
+def test_our_own_questions_are_not_answered_through_a_caller_s_converters(server: FakeServer) -> None:
+    """Converters for other values than ours, or none at all, change nothing of what is learned of a server."""
+
+    def refuse(value: Any) -> Any:
+        raise ValueError(value)
+
+    strange = dict.fromkeys(range(256), refuse)
+    with pool_on(server, connect_args={"conv": strange}) as pool:
+        with pool.connection() as conn, conn.cursor() as cursor:
+            cursor.execute("SET @a = 1")
+        with pool.connection():
+            pass
+        assert ("auto: COM_RESET_CONNECTION", 1) == (pool.stats().reset, pool.stats().opened)
+
+
+@pytest.mark.parametrize(("told", "expected"), [("0", False), (0, False), ("1", True), (1, True)], ids=repr)
+def test_who_is_spared_is_a_number_however_it_is_told(told: Any, expected: bool) -> None:
+    """Without converters for numbers it comes as text, and "0" is no yes: init_connect would be forgotten."""
+    assert expected == is_spared([types.SimpleNamespace(rows=[(told,)])])

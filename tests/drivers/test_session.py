@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mysql.connector.errors
 import pymysql
 import pytest
 
+from millpond.drivers import _session
 from millpond.drivers._session import COM_PING, COM_QUERY, Session, Way, brand_of, explained
 from millpond.drivers.faults import number_of
+from tests.drivers.interrupting import interrupted
 
 IN_TRANSACTION, AUTOCOMMIT, MORE, CHANGED = 1, 2, 8, 0x4000
 COM_INIT_DB = 2
@@ -183,3 +187,30 @@ def test_an_explanation_is_made_as_the_driver_makes_its_errors() -> None:
     told = explained(mysql.connector.errors.InterfaceError("gone", errno=2013), 2000, 1000)
     assert (1153, True) == (number_of(told), "max_allowed_packet" in str(told))
     assert isinstance(told, mysql.connector.errors.OperationalError)  # whatever it was before
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(AUTOCOMMIT | CHANGED, None), (AUTOCOMMIT, None), (AUTOCOMMIT, pymysql.err.ProgrammingError(1064, "no"))],
+    ids=["changed", "warnings", "an error"],
+)
+def test_a_borrower_who_is_interrupted_while_it_is_noted_leaves_no_clean_session(
+    status: int, error: Exception | None
+) -> None:
+    """Wherever Ctrl-C strikes: what a reply said is noted, or the reply is still owed."""
+
+    def tell(session: Session) -> None:
+        if error is None:
+            session.note(status, warnings=int(status == AUTOCOMMIT))
+        else:
+            session.failed(error, answered=True)
+
+    for line in itertools.count():
+        session = new()
+        session.judge(COM_QUERY, b"SELECT 1")
+        session.sent(b"SELECT 1")
+        was_struck = interrupted(lambda: tell(session), _session.__file__, line)  # noqa: B023  called at once
+        assert not session.is_clean
+        if not was_struck:
+            break
+    assert (0, True) == (session.owed, line > 3)

@@ -110,8 +110,8 @@ class AsyncListening(_Base):
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
         """Run a statement as the driver does, in one coroutine instead of four: each costs on the way in and out."""
         session = self._millpond
+        text = sql if type(sql) is bytes else self.encoded(sql)  # or it fails, and nobody waits for a reply
         self.claim(session)
-        text = sql if type(sql) is bytes else self.encoded(sql)
         try:
             session.judge(COM_QUERY, text)
             await self.send_command(COM_QUERY, text)
@@ -130,8 +130,8 @@ class AsyncListening(_Base):
 
     async def _execute_command(self, command: int, sql: Any) -> None:
         session = self._millpond
+        text = sql if type(sql) is bytes else self.encoded(sql)  # or it fails, and nobody waits for a reply
         self.claim(session)
-        text = sql if type(sql) is bytes else self.encoded(sql)
         try:
             session.judge(command, text)
             await self.send_command(command, text)
@@ -155,7 +155,7 @@ class AsyncListening(_Base):
     def encoded(self, sql: Any) -> bytes:
         """Return a text as it is sent."""
         encoding: str = self.encoding
-        return sql.encode(encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)
+        return sql.encode(encoding, "surrogateescape") if isinstance(sql, str) else b"".join((sql,))
 
     # -- hearing ---------------------------------------------------------------------------------------------------
     async def _read_query_result(self, unbuffered: bool = False) -> None:

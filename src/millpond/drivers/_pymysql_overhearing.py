@@ -56,7 +56,7 @@ class Overheard(_Base):
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run a statement."""
         session = self._millpond_overheard
-        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)
+        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else b"".join((sql,))
         session.status = self.server_status & NO_BACKSLASH_ESCAPES
         session.weigh(COM_QUERY, text)
         try:

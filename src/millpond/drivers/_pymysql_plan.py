@@ -30,6 +30,7 @@ Steps: TypeAlias = "Generator[Sequence[bytes], Sequence[Any], T]"  # commands to
 CLIENT_SESSION_TRACK: Final = 1 << 23
 COM_RESET_CONNECTION: Final = 0x1F  # PyMySQL has no name for it
 UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
+IN_XA: Final = 1399  # ER_XAER_RMFAIL, which is not about a reset
 UNANSWERED_S: Final = 1.0  # a reset that was given up after so long was not answered
 THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it
 
@@ -299,7 +300,9 @@ class Plan:
         if session.way is Way.RENEWAL:
             return False
         restore()
-        return self.commands(conn)
+        # MariaDB's reset leaves what a procedure may have prepared by XA; a ROLLBACK is refused there, and so tells.
+        tells_of_xa = [ROLLBACK] if session.brand == "mariadb" and session.status & IN_TRANSACTION else []
+        return tells_of_xa + self.commands(conn)
 
     def is_restored(self, conn: Any, replies: Sequence[Any]) -> bool:
         """Judge the answers to :meth:`commands`, and begin the session anew; False if it has to be given up."""
@@ -322,7 +325,7 @@ class Plan:
                 return False
             session.renew(conn.server_status)
             return True
-        if isinstance(replies[0], Exception):
+        if isinstance(replies[0], Exception) and not is_error(replies[0], IN_XA):
             self.reset_failed()
         if any(isinstance(reply, Exception) for reply in replies):
             return False
@@ -397,7 +400,7 @@ def is_error(reply: Any, number: int) -> bool:
 def is_spared(replies: Sequence[Any]) -> bool:
     """Say whether this user has a privilege that spares it ``init_connect``; where that was not told, it has."""
     (reply,) = replies
-    return isinstance(reply, Exception) or bool(reply.rows[0][0])
+    return isinstance(reply, Exception) or bool(int(reply.rows[0][0]))
 
 
 def is_on(value: Any) -> bool:

@@ -78,6 +78,16 @@ class ListeningResult(MySQLResult):
         return True
 
 
+class OwnResult(ListeningResult):
+    """The answer to a command of ours, in text: a caller's converters may make anything of a value, or fail."""
+
+    converters: list[tuple[str | None, Any]]
+
+    def _get_descriptions(self) -> None:
+        super()._get_descriptions()
+        self.converters = [(encoding, None) for encoding, _ in self.converters]
+
+
 def plain_oks(data: bytes, most: int) -> tuple[int, int, int]:
     """Count the whole OK packets at the beginning of *data* that need no second look.
 

@@ -33,7 +33,7 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
 from ._pymysql_proof import proves_itself
-from ._pymysql_replies import ListeningResult, plain_oks
+from ._pymysql_replies import ListeningResult, OwnResult, plain_oks
 from ._session import (
     COM_QUERY,
     IN_TRANSACTION,
@@ -145,11 +145,14 @@ class Listening(_Base):
             # Or the driver would send them once more, autocommit over what the caller's statements say; see connect().
             self.sql_mode = self.init_command = self.autocommit_mode = None
             return
+        owed = session.owed
         try:
             super().set_character_set(charset, collation)
             session.owed -= 1  # it reads its reply by itself
         except Exception as error:
-            self.hear_error(error)
+            # What is left of an earlier reply is counted by whoever reads it.
+            answered = session.owed > owed and isinstance(error, err.MySQLError) and self._sock is not None
+            session.failed(error, answered=answered)
             raise
         finally:
             session.holder = 0
@@ -160,9 +163,10 @@ class Listening(_Base):
         me = get_ident()
         if session.holder and session.holder != me:
             raise used_by_two(session.holder, me, err.InterfaceError)
-        session.holder = me
-        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else bytes(sql)
+        # What is no text is refused before anything is noted; bytes() would make zeros of a number.
+        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else b"".join((sql,))
         session.owed += 1  # from here on it is not clean, wherever this is broken off
+        session.holder = me
         try:
             if session.pending:
                 session.weigh(command, text)
@@ -372,11 +376,11 @@ class Listening(_Base):
             MySQLError: what the server answered.
         """
         self._next_seq_id = 1
-        result: Any = ListeningResult(self)  # type: ignore[arg-type]  # as above
+        result: Any = OwnResult(self)  # type: ignore[arg-type]  # as above
         first = result
         result.read()
         while (result.server_status or 0) & MORE_RESULTS:
-            result = ListeningResult(self)  # type: ignore[arg-type]  # as above
+            result = OwnResult(self)  # type: ignore[arg-type]  # as above
             result.read()
         self.server_status = first.server_status = result.server_status or 0
         return first
@@ -407,13 +411,13 @@ def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[
         result = conn._result  # noqa: SLF001  see the module's rules
         return result.rows, result.description
     # What the two calls above come to if nothing but this statement is on its way.
+    data = text.encode(conn.encoding, "surrogateescape")
+    session.owed += 1  # first of all, and ended last: see _execute_command()
     session.holder = get_ident()
-    session.owed += 1
     session.text = b""
     session.limited = False
     try:
         plain: Any = super(Listening, conn)
-        data = text.encode(conn.encoding, "surrogateescape")
         conn._millpond_length = len(data)  # noqa: SLF001  as above
         plain._execute_command(COM_QUERY, data)  # noqa: SLF001  as above
         result = ListeningResult(conn)
@@ -431,8 +435,8 @@ def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[
         session.note(status, result.warning_count)
     else:
         session.status = status
-        session.owed -= 1
         session.wrote = False
+        session.owed -= 1
     return result.rows, result.description
 
 

@@ -11,6 +11,7 @@ Rules:
   See docs/adr/003-clean-is-proved.md.
 - A transaction in which nothing was written is no dirt: a ROLLBACK ends it.
 - A server that does not tell of changed state is not trusted with writes: a trigger may have changed it.
+- A reply is owed until all is noted that it said: a borrower who is interrupted in between leaves no clean session.
 - Only the borrower's thread writes here, or whoever makes the session as good as new between two borrowers.
 
 It must not do I/O, and it must not know a driver.
@@ -183,20 +184,18 @@ class Session:
     def note(self, status: int, warnings: int) -> None:
         """Take in what the last packet of a result says."""
         self.status = status
-        if not status & MORE_RESULTS:
-            self.owed -= 1
         if not status & IN_TRANSACTION:
             self.wrote = False
         if status & STATE_CHANGED and not self.limited and not is_transaction_control(self.text):
             self.dirt = self.dirt or "changed session state"
         if warnings:  # MariaDB keeps them over a ROLLBACK for the next SHOW WARNINGS
             self.dirt = self.dirt or "warnings"
+        if not status & MORE_RESULTS:
+            self.owed -= 1
 
     def failed(self, error: BaseException, *, answered: bool) -> None:
         """Take in an error; an ERR packet carries no status, so nothing is known of what the statement left."""
         self.dirt = self.dirt or "an error"
-        if answered:  # it was the last packet of its reply
-            self.owed -= 1
         fault = faults.classify(error)
         if number_of(error) == TOO_LONG:
             self.beyond_reset = True  # the server closes the link, which says nothing of any other
@@ -204,6 +203,8 @@ class Session:
             self.lost = True
         elif fault is Fault.READ_ONLY:
             self.role_suspect = True
+        if answered:  # it was the last packet of its reply
+            self.owed -= 1
 
     # -- what follows
     @property

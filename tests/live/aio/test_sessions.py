@@ -161,3 +161,24 @@ def test_a_long_reply_left_unread_costs_the_connection(server: ScratchServer, dr
             return read, pool.stats().opened
 
     assert (1, 2) == asyncio.run(main())
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_cannot_be_encoded_leaves_the_connection_to_others(server: ScratchServer, driver: str) -> None:
+    """Nothing was sent, so no task waits for a reply; the next one is not told that two are at work."""
+
+    async def main() -> tuple[Any, int]:
+        async with pool_on(server, driver) as pool:
+            async with pool.connection() as conn:
+                with pytest.raises(UnicodeEncodeError):
+                    await ask(conn, "SELECT '\ud800'")
+                with pytest.raises(TypeError):
+                    await conn.query(5)
+
+            async def other() -> Any:
+                async with pool.connection() as conn:
+                    return await ask(conn, "SELECT 1")
+
+            return await asyncio.create_task(other()), pool.stats().opened
+
+    assert (((1,),), 1) == asyncio.run(main())

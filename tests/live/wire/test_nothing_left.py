@@ -12,7 +12,7 @@ import pytest
 from pymysql.constants import CLIENT
 
 from .dirt import CHANGES, MAY_FAIL, SPOILT, run, seen_of
-from .ways import TABLE, Way, answer, ask
+from .ways import TABLE, Way, answer, ask, wait_until
 
 
 @pytest.mark.parametrize("what", SPOILT)
@@ -233,3 +233,34 @@ def test_what_the_server_gives_new_sessions_is_given_again(spoilable: Way) -> No
         ask(root, "SET GLOBAL init_connect = ''")
         none = f"NONE FOR {user}" if spoilable.kind == "mariadb" else f"NONE TO {user}"
         ask(root, f"SET DEFAULT ROLE {none}")
+
+
+def test_a_procedure_that_prepares_by_xa_leaves_no_transaction_to_the_next_borrower(plain_way: Way) -> None:
+    """MariaDB's reset leaves it, and nothing in a CALL tells of XA: the next borrower writes even so."""
+    root, name = plain_way.root(), "wire_prepared"
+    body = f"BEGIN XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}'; END"
+    ask(root, f"CREATE PROCEDURE {plain_way.database}.{name}() {body}")
+    pool = plain_way.pool()
+    try:
+        with pool.connection() as conn:
+            ask(conn, f"CALL {name}()")
+        with pool.connection() as conn:
+            assert [] == ask(conn, f"UPDATE {TABLE} SET b = 2 WHERE a = 1")
+    finally:
+        pool.close(0)
+        ask(root, f"DROP PROCEDURE {plain_way.database}.{name}")
+        wait_until(lambda: answer(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
+    assert "auto: COM_RESET_CONNECTION" == pool.stats().reset
+
+
+def test_an_error_in_what_an_earlier_statement_left_is_counted_once(plain_way: Way) -> None:
+    """A character set that was not set, because the rest of an earlier reply was an error, owes no reply less."""
+    pool = plain_way.pool(connect_args={"client_flag": CLIENT.MULTI_STATEMENTS})
+    with pool.connection() as conn:
+        conn.query("SELECT 1; SELECT nothing_of_this_name")
+        with pytest.raises(pymysql.err.MySQLError):
+            conn.set_character_set("latin1")
+        assert 0 == conn._millpond.owed
+    with pool.connection() as conn:
+        assert [("utf8mb4",)] == ask(conn, "SELECT @@character_set_client")
+    assert 1 == pool.stats().opened
