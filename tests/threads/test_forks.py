@@ -173,3 +173,56 @@ def dedented(text: str) -> str:
     lines = text.strip("\n").split("\n")
     margin = len(lines[0]) - len(lines[0].lstrip())
     return "\n".join(line[margin:] for line in lines) + "\n"
+
+
+def test_a_fork_while_a_dial_prepares_its_tls_leaves_the_child_able_to_dial() -> None:
+    """What is prepared once for all connections is prepared again there, by whoever dials first."""
+    text = """
+    import ssl, threading
+    preparing, over = threading.Event(), threading.Event()
+    prepare = ssl.create_default_context
+    def prepare_slowly(*args, **settings):
+        preparing.set()
+        over.wait(60)
+        return prepare(*args, **settings)
+    ssl.create_default_context = prepare_slowly
+    pool = millpond.Pool("mysql://user:password@127.0.0.1:1/shop?ssl=required", min_idle=1)
+    assert preparing.wait(60)
+    def child():
+        ssl.create_default_context = prepare
+        try:
+            pool.connection()
+        except pool.driver.family("OperationalError") as error:
+            print(millpond.PoolTimeout in type(error).__mro__, "refused" in str(error))
+    in_child(child)
+    over.set()
+    pool.close()
+    """
+    assert "False True\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def test_a_lock_that_another_thread_held_at_a_fork_is_open_in_the_child() -> None:
+    """One that the forking thread holds itself it can still let go of there; in the parent nothing changes."""
+    text = """
+    import threading
+    from millpond._fork import LockOfProcess
+    lock, own = LockOfProcess(), LockOfProcess()
+    inside, over = threading.Event(), threading.Event()
+    def hold():
+        with lock():
+            inside.set()
+            over.wait(60)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert inside.wait(60)
+    def child():
+        with lock():
+            print("child", lock().locked(), lock() is lock())
+    with own():
+        in_child(child)
+        in_child(lambda: print("own", own().acquire(False)))
+    print("parent", lock().locked(), own().locked())
+    over.set()
+    holder.join()
+    """
+    assert "child True True\nown True\nparent True False\n" == run_program(SOCKET_DRIVER + dedented(text))

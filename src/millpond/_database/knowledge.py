@@ -11,12 +11,12 @@ asked of the connection each time, which knows it by itself.
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Final
 
+from millpond._fork import LockOfProcess
 from millpond._sql.params import Misbound, Params
 from millpond.errors import joined
 from millpond.url import SCHEMES, URL
@@ -57,7 +57,7 @@ class Knowledge:
         self.has_met = False
         self.plain_reads: dict[str, PlainRead] = {}
         self.packet_max: int | None = None
-        self._meeting = threading.Lock()
+        self._meeting = LockOfProcess()
 
     def meet(self, conn: Any) -> None:
         """Learn from a connection, if it is the first."""
@@ -67,7 +67,7 @@ class Knowledge:
             warnings.warn(AUTOCOMMIT_OFF, e.AutocommitOff, stacklevel=caller()[1])
 
     def _learn(self, conn: Any) -> bool:
-        with self._meeting:
+        with self._meeting():
             if self.has_met:
                 return False
             self.dialect = dialect_of(self.driver, conn)

@@ -6,11 +6,11 @@ set to those of the adapter found, so that nothing is looked up twice.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from millpond._core.states import Fault
+from millpond._fork import LockOfProcess
 
 from . import adapter_named, name_for_module
 from .base import Driver
@@ -60,7 +60,7 @@ class FoundDriver(Driver[Any]):
     ) -> None:
         self._source = source
         self._settings: dict[str, Any] = {"connect_args": connect_args, "reset": reset, "on_connect": on_connect}
-        self._lock = threading.Lock()
+        self._lock = LockOfProcess()
         self._found = False
         self._adapter: DbapiDriver = DbapiDriver(source, **self._settings)
 
@@ -84,7 +84,7 @@ class FoundDriver(Driver[Any]):
 
     def _learn(self, conn: Any) -> DbapiDriver:
         module = module_of(conn)
-        with self._lock:
+        with self._lock():
             if self._found:
                 return self._adapter
             kind = adapter_named("dbapi" if module is None else name_for_module(module))

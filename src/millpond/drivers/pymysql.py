@@ -25,13 +25,13 @@ import contextlib
 import functools
 import select
 import ssl
-import threading
 import time
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 from millpond._cursors import CursorClasses
+from millpond._fork import LockOfProcess
 from millpond.errors import DriverMissing
 from millpond.url import MYSQL_OPTIONS, Parser, boolean
 
@@ -126,7 +126,7 @@ class PyMySQLDriver(DbapiDriver):
         self._mode: str | None = take_mode(arguments) if self._dials else None
         self._parts: Parts | None = None
         self._tls: Tls | None = None
-        self._tls_lock = threading.Lock()
+        self._tls_lock = LockOfProcess()
         self._overhears = True
         self._plan = Plan(time_zone=self._time_zone, statements=statements, ahead=ahead, clock=time.monotonic)
         self._listens = self.private_parts and can_listen(self._connect if self._dials else Connection)
@@ -192,7 +192,7 @@ class PyMySQLDriver(DbapiDriver):
         """Make a connection object that is not connected yet, with the TLS context that all share."""
         tls = self._tls
         if tls is None:
-            with self._tls_lock:
+            with self._tls_lock():
                 tls = self._tls
                 if tls is None:
                     return self._first_unconnected(arguments)
