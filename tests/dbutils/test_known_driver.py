@@ -220,6 +220,14 @@ def test_dropped_connections_come_back(pool: PooledDB) -> None:
     assert 0 == pool._connections
 
 
+def test_a_connection_that_the_collector_gives_back_within_a_step_is_not_out(pool: PooledDB) -> None:
+    """The collector runs wherever it likes, in the middle of a decision of the pool as well."""
+    db: Any = pool.connection()
+    pool._engine._decide(db.close)
+    assert 0 == pool._connections
+    assert 1 == len(pool._idle_cache)
+
+
 def test_cache_gives_back(pool: PooledDB) -> None:
     """DBUtils' way to give a connection back by what is behind it."""
     db = pool.connection()

@@ -96,7 +96,9 @@ class Engine(Pool[C]):
     def out(self) -> int:
         """How many connections are handed out, or being opened for somebody."""
         ledger = self._ledger
-        self._decide(lambda: ledger.recover(self._clock()))  # what was dropped, and not yet found, is not out
+        # What was dropped, and not yet found, is not out; nor what was given back while that could not be done.
+        self._take_what_was_left()
+        self._decide(lambda: ledger.recover(self._clock()))
         return ledger.busy + len(ledger.dialing)
 
     def holders(self) -> list[int]:
