@@ -223,6 +223,7 @@ def test_dropped_connections_come_back(pool: PooledDB) -> None:
 def test_a_connection_that_the_collector_gives_back_within_a_step_is_not_out(pool: PooledDB) -> None:
     """The collector runs wherever it likes, in the middle of a decision of the pool as well."""
     db: Any = pool.connection()
+    db.cursor().execute("INSERT INTO x VALUES (9)")  # so that there is more to do than to put it back
     pool._engine._decide(db.close)
     assert 0 == pool._connections
     assert 1 == len(pool._idle_cache)
