@@ -191,7 +191,7 @@ def test_a_fork_while_a_dial_prepares_its_tls_leaves_the_child_able_to_dial() ->
     def child():
         ssl.create_default_context = prepare
         try:
-            pool.connection()
+            pool.connection(20)
         except pool.driver.family("OperationalError") as error:
             print(millpond.PoolTimeout in type(error).__mro__, "refused" in str(error))
     in_child(child)
@@ -199,6 +199,34 @@ def test_a_fork_while_a_dial_prepares_its_tls_leaves_the_child_able_to_dial() ->
     pool.close()
     """
     assert "False True\n" == run_program(SOCKET_DRIVER + dedented(text))
+
+
+def test_a_fork_while_a_callable_is_being_learned_leaves_the_child_able_to_dial() -> None:
+    """What kind of connection it makes is found out again."""
+    text = """
+    import threading
+    from millpond.drivers import found
+    learning, over = threading.Event(), threading.Event()
+    find = found.adapter_named
+    def find_slowly(name):
+        learning.set()
+        over.wait(60)
+        return find(name)
+    found.adapter_named = find_slowly
+    class Plain:
+        def close(self): pass
+        commit = rollback = cursor = close
+    pool = millpond.Pool(Plain, min_idle=1)
+    assert learning.wait(20)
+    def child():
+        found.adapter_named = find
+        with pool.connection(20) as conn:
+            print(type(conn.driver_connection).__name__)
+    in_child(child)
+    over.set()
+    pool.close()
+    """
+    assert "Plain\n" == run_program(SOCKET_DRIVER + dedented(text))
 
 
 def test_a_lock_that_another_thread_held_at_a_fork_is_open_in_the_child() -> None:
