@@ -14,7 +14,7 @@ import pymysql
 import pytest
 from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
-from millpond.drivers._pymysql_replies import DESCRIBED_MAX, Describing, plain_oks
+from millpond.drivers._pymysql_replies import DESCRIBED_MAX, Describing, ListeningResult, plain_oks
 from millpond.drivers._pymysql_session import Listening
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
@@ -240,3 +240,8 @@ def test_a_result_is_described_as_the_driver_does_it(server: FakeServer) -> None
     assert described[0] == described[1] == described[2]
     driver.close(conn)
     plain.close()
+
+
+def test_a_result_whose_beginning_was_interrupted_ends_without_a_word() -> None:
+    """Its finalizer asks whether rows are left to be read, and there are none."""
+    assert not ListeningResult.__new__(ListeningResult).unbuffered_active

@@ -55,7 +55,7 @@ class ListeningResult(MySQLResult):
     server_status: int | None
     warning_count: int
     has_next: bool | None
-    unbuffered_active: bool
+    unbuffered_active: bool = False  # or its finalizer would complain where its beginning was interrupted
 
     def _get_descriptions(self) -> None:
         conn = self.connection
