@@ -204,7 +204,7 @@ class AsyncPool(Shell[C]):
 
         Raises:
             PoolTimeout: nothing came in time; says who holds the connections, or what is wrong with the server.
-            TooManyWaiting: ``max_waiting`` callers are in the queue already.
+            TooManyWaiting: ``max_waiting`` callers wait for a return already.
             PoolClosed: the pool was closed.
             WrongEventLoop: the pool belongs to another loop.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.

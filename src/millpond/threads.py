@@ -68,7 +68,8 @@ class Pool(Shell[C]):
             up.
         on_connect: a statement, several, or a callable that gets the connection: run once for each new one.
         max_uses: checkouts after which a connection is replaced; 1 or more, None for no limit.
-        max_waiting: most callers in the queue, the next is turned away at once; 0 or more, None for no limit.
+        max_waiting: most callers who wait for one to be given back, the next is turned away at once; those for whom a
+            connection can be opened do not count.  0 or more, None for no limit.
         idle_order: "lifo" keeps few connections warm and lets the others go; "fifo" uses all evenly.
         dial: "auto" and "threads": in threads of their own ("auto" finds out where that cannot be); "caller": callers
             connect for themselves, in their own thread.
@@ -186,7 +187,7 @@ class Pool(Shell[C]):
 
         Raises:
             PoolTimeout: nothing came in time; says who holds the connections, or what is wrong with the server.
-            TooManyWaiting: ``max_waiting`` callers are in the queue already.
+            TooManyWaiting: ``max_waiting`` callers wait for a return already.
             PoolClosed: the pool was closed.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """

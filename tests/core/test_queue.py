@@ -90,6 +90,14 @@ class TestLimits:
         assert ["returned"] * 3 + ["failed"] == [caller.outcome for caller in asked]
         assert isinstance(asked[3].error, TooManyWaiting)
 
+    def test_the_end_of_the_queue_is_not_for_those_for_whom_there_is_room(self) -> None:
+        """They wait for a connection to be opened, not for a return; even where nobody may wait for that."""
+        sim = Simulator(max_size=2, max_waiting=0)
+        asked = [sim.caller(at=0.0, hold=1.0) for _ in range(3)]
+        sim.run()
+        assert ["returned", "returned", "failed"] == [caller.outcome for caller in asked]
+        assert isinstance(asked[2].error, TooManyWaiting)
+
     def test_a_caller_called_away_leaves_its_place_to_others(self) -> None:
         """It neither gets a connection nor keeps anybody from one."""
         sim = Simulator(max_size=1, idle=1)

@@ -340,6 +340,10 @@ class Ledger:
         self.unanswered.pop(number, None)
         self.notify()
 
+    def is_queue_full(self) -> bool:
+        """Say whether nobody may wait any more; those for whom a connection can be opened wait for nobody's return."""
+        return len(self.tickets) >= self.limits.max_waiting + self.room + len(self.dialing)
+
     def room_freed(self, now: float) -> None:
         if self.tickets:
             self.match(now)
@@ -382,7 +386,7 @@ class Ledger:
         if self.closed:  # meanwhile: this caller was proving a connection, and it was dead
             raise self.ports.closed()
         tickets = self.tickets
-        if len(tickets) >= self.limits.max_waiting:
+        if len(tickets) >= self.limits.max_waiting and self.is_queue_full():
             raise self.ports.queue_full(self)
         ticket = Ticket(self.ports.new_waiter(), came_at)
         # Somebody may have come while this one was proving a connection.
