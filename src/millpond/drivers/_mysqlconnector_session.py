@@ -442,17 +442,21 @@ def reset_pure(conn: Any) -> None:
     conn._handle_ok(conn._send_cmd(COM_RESET_CONNECTION[0]))
 
 
-def send(conn: Any, statements: Sequence[str], *, reset: bool) -> list[str]:
-    """Send a reset, if it is one, and statements behind it in one write; return the texts that will be answered."""
+def reset_packets(conn: Any, *, rolls_back: bool) -> list[bytes]:
+    """Return the commands of a reset, each of which is answered by one OK."""
+    return [*([query_packet(conn, "ROLLBACK")] if rolls_back else []), packet(COM_RESET_CONNECTION)]
+
+
+def send(conn: Any, statements: Sequence[str], *, first: Sequence[bytes] = ()) -> list[str]:
+    """Send commands, and statements behind them, in one write; return the texts that will be answered."""
     texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))
-    first = [packet(COM_RESET_CONNECTION)] if reset else []
-    write(conn, first + [query_packet(conn, text) for text in texts])
+    write(conn, [*first, *(query_packet(conn, text) for text in texts)])
     return texts
 
 
-def read_sent(conn: Any, texts: Sequence[str], *, reset: bool) -> list[list[Any]]:
-    """Read the answers to what :func:`send` sent."""
-    if reset:
+def read_sent(conn: Any, texts: Sequence[str], *, oks: int) -> list[list[Any]]:
+    """Read the answers to what :func:`send` sent: so many are an OK, then come those to the texts."""
+    for _ in range(oks):
         conn._handle_ok(conn._socket.recv())
     return [reply for _ in texts for reply in read_replies(conn)]
 

@@ -319,9 +319,19 @@ class WatchedDriver(DbapiDriver):
     def _renew(self, conn: Any, session: Session | None) -> bool:
         """Reset the session, and give it back what that forgot."""
         facts = self.facts(conn)
-        if facts is None or self._is_hopeless(conn, session) or not self.reset_link(conn):
+        if facts is None or self._is_hopeless(conn, session):
             return False
-        return self._restore(conn, session, facts)
+        self.tell_of_xa(conn, session)
+        return self.reset_link(conn) and self._restore(conn, session, facts)
+
+    def tell_of_xa(self, conn: Any, session: Session | None) -> None:
+        """Raise the server's error where a transaction was prepared by XA: a ROLLBACK is refused there."""
+        if session is not None and self._may_be_prepared(conn, session):
+            self.ask(conn, ["ROLLBACK"])
+
+    def _may_be_prepared(self, conn: Any, session: Session) -> bool:
+        """Say whether a procedure may have prepared a transaction by XA, which MariaDB's reset leaves."""
+        return session.brand == "mariadb" and not session.owed and bool(self.status_of(conn) & IN_TRANSACTION)
 
     def _is_hopeless(self, conn: Any, session: Session | None) -> bool:
         if session is None:

@@ -309,7 +309,10 @@ class MySQLClientDriver(WatchedDriver):
             return super()._send_reset(conn)
         with self.bounded(conn, time.monotonic() + RESET_S):
             if not rolls_back:
-                if self._is_hopeless(conn, session) or not self.reset_link(conn):
+                if self._is_hopeless(conn, session):
+                    return False
+                self.tell_of_xa(conn, session)
+                if not self.reset_link(conn):
                     return False
                 self.look_as(conn, session.looks)
             self._raw.send_query(conn, texts[0].encode(conn.encoding))

@@ -316,17 +316,20 @@ class MySQLConnectorDriver(WatchedDriver):
             return False  # the latter: more has come than was asked for
         self.look_as(conn, session.looks)
         statements = ["ROLLBACK"] if rolls_back else self._restoring(conn, session, facts)
+        prepared = self._may_be_prepared(conn, session)
+        first = [] if rolls_back else session_module.reset_packets(conn, rolls_back=prepared)
         with self.bounded(conn, time.monotonic() + 1.0):
-            conn.__dict__["_millpond_sent"] = (rolls_back, session_module.send(conn, statements, reset=not rolls_back))
+            texts = session_module.send(conn, statements, first=first)
+        conn.__dict__["_millpond_sent"] = (rolls_back, len(first), texts)
         return None
 
     def read_answers(self, conn: Any) -> bool:
         """Read the answers to what was sent at return."""
-        rolls_back, texts = conn.__dict__.pop("_millpond_sent")
+        rolls_back, oks, texts = conn.__dict__.pop("_millpond_sent")
         session, facts = self.session(conn), self.facts(conn)
         assert session is not None
         assert facts is not None
-        replies = session_module.read_sent(conn, texts, reset=not rolls_back)
+        replies = session_module.read_sent(conn, texts, oks=oks)
         return self._rolled_back(conn, session) if rolls_back else self._restored(conn, session, facts, replies)
 
     def last_words(self, conn: Any) -> None:

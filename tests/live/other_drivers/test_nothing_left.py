@@ -196,6 +196,23 @@ def test_the_drivers_own_methods_leave_nothing_behind(road: Road, number: int) -
         assert new == seen(road, conn)
 
 
+def test_a_procedure_that_prepares_by_xa_leaves_no_transaction(road: Road) -> None:
+    """MariaDB's reset leaves it, and nothing in a CALL tells of XA: the next borrower writes even so."""
+    name, root = "road_prepared", road.root()
+    body = f"BEGIN XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}'; END"
+    ask(root, f"CREATE PROCEDURE {road.server.database}.{name}() {body}")
+    pool = road.pool()
+    try:
+        with pool.connection() as conn:
+            ask(conn, f"CALL {name}()")
+        with pool.connection() as conn:
+            assert [] == ask(conn, f"UPDATE {TABLE} SET b = 2 WHERE a = 1")
+    finally:
+        pool.close(0)
+        ask(root, f"DROP PROCEDURE {road.server.database}.{name}")
+        wait_until(lambda: attempt(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
+
+
 def test_a_one_shot_isolation_is_gone(road: Road) -> None:
     """SET TRANSACTION without SESSION is about the next transaction, and that is not the next borrower's."""
     pool = road.pool()
