@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import functools
@@ -65,6 +66,26 @@ if TYPE_CHECKING:
         async def set_charset(self, charset: str) -> None: ...
         def _write_bytes(self, data: bytes) -> Any: ...
 
+        # What an adapter's own class says of its driver.
+        @property
+        def link(self) -> Any:
+            """The transport; None once it was closed."""
+
+        @property
+        def wait_gone(self) -> Callable[[], Awaitable[None]]:
+            """What waits until the socket was let go of, once the connection was closed."""
+            ...
+
+        def has_news(self) -> bool:
+            """Say whether anything was received and not read, the end of the link included."""
+            ...
+
+        async def await_news(self) -> None:
+            """Wait until there is; reads nothing."""
+
+        def go_without_tls(self) -> None:
+            """Forget that TLS was preferred: this server has none."""
+
 else:
     _Base = object
 
@@ -82,29 +103,6 @@ class AsyncListening(_Base):
     encoding: Any
     new_result: ClassVar[Any]  # makes an empty result that keeps the status word of its last packet
     send_command: ClassVar[Any]  # the driver's own way to send a command
-
-    # -- what an adapter's class says of its driver ------------------------------------------------------------------
-    @property
-    def link(self) -> Any:
-        """The transport; None once it was closed."""
-        raise NotImplementedError
-
-    def has_news(self) -> bool:
-        """Say whether anything was received and not read, the end of the link included."""
-        raise NotImplementedError
-
-    async def await_news(self) -> None:
-        """Wait until there is; reads nothing."""
-        raise NotImplementedError
-
-    @property
-    def wait_gone(self) -> Callable[[], Awaitable[None]]:
-        """What waits until the socket was let go of, once the connection was closed."""
-        raise NotImplementedError
-
-    def go_without_tls(self) -> None:
-        """Forget that TLS was preferred: this server has none."""
-        raise NotImplementedError
 
     # -- sending ---------------------------------------------------------------------------------------------------
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
@@ -346,7 +344,7 @@ class Killer:
             await asyncio.wait_for(conn.query(f"KILL {victim}"), KILL_S)
 
 
-class AsyncMySQLDriver(AiodbDriver[Any]):
+class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
     """What the adapters of asyncmy and aiomysql have in common."""
 
     options: ClassVar[Mapping[str, Parser]] = {
@@ -389,9 +387,9 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             self.is_clean = self._is_clean if self._reset in ("auto", "rollback") else None
 
     @classmethod
+    @abc.abstractmethod
     def connection_class(cls) -> type[Any]:
         """Return the class of connections that listen."""
-        raise NotImplementedError
 
     # -- opening ---------------------------------------------------------------------------------------------------
     def _take_tls(self, arguments: dict[str, Any]) -> None:
@@ -453,13 +451,13 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             session.renew(session.status)
         session.looks = self._look_at(conn)
 
+    @abc.abstractmethod
     def add_flags(self, conn: Any, flags: int) -> None:
         """Ask the server for more, before the handshake."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def shake_hands(self, conn: Any) -> None:
         """Connect as the driver does."""
-        raise NotImplementedError
 
     def tells_ends(self, conn: Any) -> bool:
         """Say whether the driver tells how each result ends."""
@@ -580,9 +578,9 @@ class AsyncMySQLDriver(AiodbDriver[Any]):
             self.sever(cursor)
         conn._millpond_cursors.clear()  # noqa: SLF001
 
+    @abc.abstractmethod
     def sever(self, cursor: Any) -> None:
         """Take a cursor's connection away."""
-        raise NotImplementedError
 
     def forget_statements(self, conn: Any) -> None:
         """Forget what a reset takes from the server's side of the connection."""

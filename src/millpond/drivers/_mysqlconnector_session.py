@@ -182,8 +182,9 @@ class Listening(_Base):
     def _heard(self) -> None:
         """Take in what the last reply said, where nothing else does."""
 
-    def _is_open(self) -> bool:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # each implementation has its own
+
+        def _is_open(self) -> bool: ...
 
 
 class ListeningPure(Listening):
