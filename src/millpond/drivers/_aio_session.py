@@ -415,9 +415,13 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
             conn = await answer_of(self._connect(**arguments))
             await self._set_up_plainly(conn)
             return conn
+        return await self._led(arguments, self._dial)
+
+    async def _led(self, arguments: dict[str, Any], leads: Callable[[Any], Awaitable[None]]) -> Any:
+        """Make a connection, and have *leads* connect it; one that fails at that is closed."""
         conn = self._new(arguments)
         try:
-            await self._dial(conn)
+            await leads(conn)
         except BaseException:
             hang_up(conn, conn.link, runs=False)
             raise
@@ -477,13 +481,7 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         arguments = await self.fresh_arguments()
         if not self._dials:
             return await answer_of(self._connect(**arguments))
-        conn = self._new(arguments)
-        try:
-            await self.shake_hands(conn)
-        except BaseException:
-            hang_up(conn, conn.link, runs=False)
-            raise
-        return conn
+        return await self._led(arguments, self.shake_hands)
 
     async def _hold(self, conn: Any, steps: Steps[T]) -> T:
         """Send what the steps ask for, and tell them the replies."""
