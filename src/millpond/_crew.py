@@ -299,10 +299,6 @@ class AlarmClock:
         self.bell.acquire()
         self.pool = weakref.ref(pool, lambda _: self.nudge())
 
-    @property
-    def running(self) -> bool:
-        return self.post.is_held
-
     def nudge(self) -> None:
         """Make the thread look again, soon; takes no lock, never raises, may be called from a finalizer."""
         try:

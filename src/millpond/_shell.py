@@ -214,7 +214,7 @@ class Shell(abc.ABC, Generic[C]):
     def __del__(self) -> None:
         # Nobody else can reach the pool any more, so nothing here is shared.
         ledger: Ledger | None = getattr(self, "_ledger", None)
-        if ledger is None or not (ledger.idle or ledger.settling):
+        if ledger is None or not ledger.resting:
             return
         warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
         self._part_at_exit()
@@ -428,11 +428,15 @@ class Shell(abc.ABC, Generic[C]):
             logger.debug("%s: closing a connection failed: %r", self.name, error)
 
     def _part_at_exit(self) -> None:
-        """Say goodbye to idle connections, here and now; nothing that waits may be had any more."""
-        for shelf in (self._ledger.idle, self._ledger.settling):
+        """Say goodbye to connections that nobody uses, here and now; nothing that waits may be had any more."""
+        for shelf in (self._ledger.idle, self._ledger.settling, self._ledger.untended):
             while shelf:
-                slot = shelf.popleft()
-                slot.state, conn, slot.conn = GONE, slot.conn, None
+                try:
+                    slot = shelf.popleft()
+                except IndexError:  # another thread, which the exit has not ended yet, was quicker
+                    break
+                conn, slot.conn = slot.conn, None
+                slot.state = GONE
                 self._driver_close(conn)
 
     def _after_fork(self) -> None:

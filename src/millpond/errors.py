@@ -15,8 +15,11 @@
     LeaseDropped, UncommittedWork, EventLoopBlocked   warnings
 
 Where the driver is known, our errors also belong to its family: PoolTimeout and TooManyWaiting to its
-``OperationalError``, the next three to its ``InterfaceError``, so that ``except pymysql.OperationalError`` still sees
-them.  These double classes are made when the driver is first seen; pickled, they become the plain class again.
+``OperationalError``, those from PoolClosed to WrongEventLoop and DriverUnsuitable to its ``InterfaceError``, the others
+to its ``Error``, so that ``except pymysql.OperationalError`` still sees them.  These double classes are made when the
+driver is first seen; pickled, they become the plain class again.
+
+What the helper layer raises beside these is in :mod:`millpond._database.errors`.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ class PoolTimeout(Error):
 
     Attributes:
         reason: ``"pool exhausted"``, ``"server unreachable"``, ``"server full"``, ``"credentials refused"``,
-        ``"server silent"`` or ``"dials too slow"``. waited: seconds this caller has waited.
+            ``"server silent"`` or ``"dials too slow"``.
+        waited: seconds this caller has waited.
         holders: who holds connections, the longest first (:class:`millpond.stats.Holder`).
     """
 
@@ -91,7 +95,13 @@ class WrongEventLoop(Error):
 
 
 class InvalidSetting(Error, ValueError):
-    """A setting has a value that it cannot have."""
+    """A setting has a value that it cannot have; nothing was changed, and nothing opened.
+
+    Attributes:
+        name: of the setting.
+        value: as it was given; ``"..."`` where it may be a secret.
+        allowed: what it may be, in words.
+    """
 
     def __init__(self, name: str, value: Any, allowed: str, why: str = "") -> None:
         super().__init__(f"{name}={value!r}: {why or 'not possible'}; allowed: {allowed}")

@@ -18,7 +18,13 @@ from .sites import Site
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a connection."""
+    """Who holds a connection.
+
+    Attributes:
+        thread: the name of the thread or task that took it; "somebody" where that is not noted (``track_use=False``).
+        seconds: how long ago.
+        site: where in the program; None where that is not noted.
+    """
 
     thread: str
     seconds: float
@@ -34,8 +40,11 @@ class PoolStats:
     """A pool at one instant.
 
     Attributes:
+        max_size, min_idle: the limits that it obeys now.
         size: connections open or being opened: ``idle + settling + leased + dialing`` and those between two hands.
         settling: given back, and being made as good as new by the server, which has not answered yet.
+        leased: with callers, or being checked.
+        dialing: being opened.
         waiting: callers in the queue.
         waiting_longest: seconds the oldest of them has waited so far.
         uses: checkouts that have ended.
@@ -47,6 +56,7 @@ class PoolStats:
         dropped: leases that were dropped without being given back, and were recovered.
         lost: all slots that were recovered; those that were not leases were lost to a signal between two instructions.
         abandoned: dials given up although their driver call had not come back.
+        uncommitted: connections that came back with writes which had to be rolled back.
         failing_for: seconds since dials began to fail without a success; 0.0 while they succeed.
         reset: how connections are made as good as new: the setting, and behind a colon the way that it takes here.
         holders: who holds connections, the longest first.

@@ -557,7 +557,7 @@ class Pool(Shell[C]):
         context = asker.context if asker is not None else self._context
         started = self._crew.start(lambda: self._dial(slot), context)
         if not started:  # the next step will see it: notices are delivered outside the lock
-            self._step(self._ledger.dial_elsewhere, slot)
+            self._step(self._ledger.let_callers_dial)
 
     def _dial(self, slot: Slot) -> None:
         self._converse(conversations.dial(self._ledger, slot))

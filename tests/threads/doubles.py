@@ -167,19 +167,6 @@ class GatedDriver(FamilyDriver):
         return super().open(until)
 
 
-class HangingDriver(NullDriver):
-    """A driver whose ``open`` does not return until the test lets go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.let_go = threading.Event()
-
-    def open(self, until: float) -> NullConnection:
-        """Hang."""
-        self.let_go.wait()
-        return super().open(until)
-
-
 def runtime_with(
     *,
     clock: Callable[[], float] | None = None,

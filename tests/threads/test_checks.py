@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from millpond import Pool
+from tests.garbage import collect
 
-from .doubles import NullConnection, NullDriver
+from .doubles import NullConnection, NullDriver, runtime_with
 
 
 class Interrupted(BaseException):
@@ -47,3 +48,19 @@ def test_a_check_that_a_signal_strikes_costs_the_connection_only_if_it_must(aske
         with pool.connection() as conn:
             assert opened == conn.driver_connection.number
         assert opened == pool.stats().opened
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_one_that_is_still_to_be_checked_again_is_closed_with_its_pool() -> None:
+    """Nobody has come to check it: it is idle for all that, and its server is told when the pool is dropped."""
+    driver = StruckDriver(asked=False)
+    runtime = runtime_with(start=lambda _: None)  # no thread of this pool's ever runs
+    pool = Pool(driver, max_size=1, check_after=0.0, reset="none", dial="caller", runtime=runtime)
+    with pool.connection():
+        pass
+    driver.strikes = True
+    with pytest.raises(Interrupted):
+        pool.connection()
+    del pool
+    collect()
+    assert not driver.left_open

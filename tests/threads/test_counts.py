@@ -7,7 +7,6 @@ the reason is in the commit.
 
 from __future__ import annotations
 
-import asyncio  # noqa: F401  where it was imported, who parks is asked for an event loop: some bytecodes more
 import functools
 import operator
 import sys

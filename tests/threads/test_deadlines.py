@@ -5,7 +5,6 @@ Time is virtual: it stands still but for what the test lets pass, so that "by it
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -150,7 +149,6 @@ def test_a_check_that_hangs_ends_by_the_deadline_if_that_is_nearer() -> None:
     Caller(host, pool)
     for slot in pool._ledger.live():
         slot.best_before = 0.0
-    driver.operation = "open"
     caller_until = host.now + 1.0
     driver.operation = "check"
     caller = Caller(host, pool, 1.0)
@@ -214,4 +212,3 @@ def test_the_host_of_these_tests_keeps_time() -> None:
     assert [] == ended
     host.advance(0.5)
     assert [(1002.0, False)] == ended
-    assert 0 == sum(thread.name == "never" for thread in threading.enumerate())

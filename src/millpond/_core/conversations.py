@@ -116,7 +116,7 @@ def wait(ledger: Ledger, until: float, ticket: Ticket, *, queues: bool) -> Gener
         ledger.lost.take(ticket)
         raise
     except BaseException:
-        forsake(ledger, ticket)
+        ledger.recover_parked(ticket)  # what it had been granted goes to the next
         raise
     slot = ledger.pick_up(ticket)
     if slot is None:
@@ -133,11 +133,6 @@ def refusal(ledger: Ledger, ticket: Ticket) -> BaseException:
     ledger.counts["timeouts"] += 1
     ledger.rule.gave_up(waited_s)
     return ledger.ports.timed_out(ledger, waited_s)
-
-
-def forsake(ledger: Ledger, parked: Ticket | Watcher) -> None:
-    """Whoever was parked there was called away, or will never come back: what it had been granted goes to the next."""
-    ledger.recover_parked(parked)
 
 
 def check(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:

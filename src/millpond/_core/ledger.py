@@ -625,10 +625,6 @@ class Ledger:
             self.forget(other)
         self.match(self.clock())
 
-    def dial_elsewhere(self, _slot: Slot) -> None:
-        """Let callers dial for themselves: no dialer can be had.  Those that have begun are left to their work."""
-        self.let_callers_dial()
-
     def dial_unusable(self, slot: Slot) -> None:
         """Let callers dial for themselves: dialers make connections that only they may use."""
         if slot.state is GONE:
@@ -638,6 +634,7 @@ class Ledger:
         self.let_callers_dial()
 
     def let_callers_dial(self) -> None:
+        """Let callers dial for themselves: no dialer can be had.  Those that have begun are left to their work."""
         self.callers_dial = True
         for slot in list(self.unanswered.values()):
             self.forget(slot)
@@ -792,10 +789,15 @@ class Ledger:
         now = self.clock()
         while len(self.slots) > limits.max_size and self.resting:
             self.give_up_oldest(Reason.SURPLUS)
-        for slot in self.live() if len(self.slots) > limits.max_size else ():
-            if slot.expires_at > RETIRED:  # whichever come back first are given up, the others are pardoned
-                slot.reason, slot.expires_at = Reason.SURPLUS, RETIRED
+        if len(self.slots) > limits.max_size:
+            self.retire_surplus()
         self.room_freed(now)
+
+    def retire_surplus(self) -> None:
+        """Retire all that are out: whichever come back first are given up, the others are pardoned."""
+        for slot in self.live():
+            if slot.expires_at > RETIRED:
+                slot.reason, slot.expires_at = Reason.SURPLUS, RETIRED
 
     def close(self) -> None:
         """Refuse new callers, fail the waiting ones, give up what is idle; what is out follows when it comes back.

@@ -68,16 +68,16 @@ class Ports(Generic[BooksT]):
         new_waiter: whatever the shell parks and wakes a caller by; made once per ticket.
         nudge: asks for a tick soon; called from finalizers, so it takes no lock and never raises.
         classify: what a driver's exception at connect says (see :class:`millpond._core.states.Fault`).
-        timed_out: makes the error of a caller who has waited so many of so many seconds.
+        timed_out: makes the error of a caller who has waited in vain, for so many seconds.
         closed: makes the error of a caller who came after, or was still waiting at, ``close()``.
-        queue_full: makes the error of a caller who found ``max_waiting`` others.
-        quiet_s: a connection that came back longer ago than this is looked at before it is handed out: a poll, which
-            asks the server nothing.
-        unread_survives: reading the answer to a reset that was sent can be broken off, and tried again later.
-        check_survives: says of a slot whose check has just been broken off whether it can be checked again, or goes on.
-        defers: a reset can be sent at return and its answer read later.
+        queue_full: makes the error of a caller who found as many waiting for a return as ``max_waiting`` allows.
         holder_names: who is who, by the numbers that the shell notes in ``Slot.thread_id``.
         observing: somebody wants to be told of every event, not only of those that call for a report.
+        quiet_s: a connection that came back longer ago than this is looked at before it is handed out: a poll, which
+            asks the server nothing.
+        defers: a reset can be sent at return and its answer read later.
+        unread_survives: reading the answer to a reset that was sent can be broken off, and tried again later.
+        check_survives: says of a slot whose check has just been broken off whether it can be checked again, or goes on.
     """
 
     clock: Callable[[], float]

@@ -208,7 +208,11 @@ _INHERITED = tuple(name for name in Slot.__slots__ if name not in ("__weakref__"
 
 
 class Ticket:
-    """A caller's place in the queue.  Granted at most once: ``slot`` or ``error`` is set once, by whoever serves it."""
+    """A caller's place in the queue.
+
+    Invariant: ``slot`` or ``error`` is set, never both, by whoever serves it.  Only what has turned out dead is taken
+    out again, and the ticket queued anew (:meth:`millpond._core.ledger.Ledger.requeue`).
+    """
 
     __slots__ = ("__weakref__", "error", "since", "slot", "waiter")
 

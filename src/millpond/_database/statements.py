@@ -84,12 +84,10 @@ class Statement:
         """Return *text*, as :meth:`bind` gave it, with a limit that the server enforces; None if there is none."""
         if not self._after_verb:
             return None
-        moved = 0
-        if (
-            text[: self._after_verb] != self.sql[: self._after_verb]
-        ):  # percent signs were doubled in a comment before it
-            moved = self.sql.count("%", 0, self._after_verb)
-        return self._dialect.timed(text, self.verb, self._after_verb + moved, seconds)
+        end = self._after_verb
+        if text[:end] != self.sql[:end]:  # percent signs were doubled in a comment before it
+            end += self.sql.count("%", 0, end)
+        return self._dialect.timed(text, self.verb, end, seconds)
 
     @property
     def driver_text(self) -> str:

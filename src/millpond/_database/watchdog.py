@@ -129,10 +129,7 @@ class Watchdog:
         self._runs = False
 
     def watch(self, seconds: float, watch: Watch) -> None:
-        """Have *watch* fire in that many seconds."""
-        self._add(seconds, watch)
-
-    def _add(self, seconds: float, watch: Watch) -> None:
+        """Have *watch* looked at in that many seconds: fired, or pressed if it has fired before."""
         with self._changed:
             entry = (self._clock() + seconds, next(self._numbers), watch)
             if len(self._due) >= self._room:
@@ -154,7 +151,7 @@ class Watchdog:
                     self._runs = False
                     return
             if watch.press() if watch.fired else watch.fire():
-                self._add(GRACE_S, watch)
+                self.watch(GRACE_S, watch)
 
     def _next(self) -> Watch | None:
         """Wait for the next deadline, and return whose it is; None: there was nothing for a while."""

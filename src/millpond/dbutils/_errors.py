@@ -10,7 +10,6 @@ It must not know pools or connections.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from millpond.errors import Error, InvalidSetting, joined
@@ -61,6 +60,3 @@ def refuse_unless(condition: bool, name: str, value: object, allowed: str, why: 
 def not_copied(what: object) -> TypeError:
     """Return the error for who copies or pickles what leads to a server: two would give it back, or close it."""
     return TypeError(f"a {type(what).__name__} cannot be copied or pickled: take another connection from the pool")
-
-
-Check = Callable[[BaseException], bool]

@@ -18,7 +18,9 @@ class GivenDriver(Driver[Any]):
     """An adapter in front of another.
 
     Args:
-        creator: a DB-API module. args: given to its ``connect``. kwargs: given to it as well.
+        creator: a DB-API module, or a function that connects.
+        args: given to its ``connect``.
+        kwargs: given to it as well.
 
     Attributes:
         given: connections to be taken in before any is opened.

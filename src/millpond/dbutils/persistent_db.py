@@ -46,7 +46,8 @@ class PersistentDB:
         setsession: statements to be run on each new connection.
         failures: exceptions that may mean a lost connection; None for the driver's three.
         ping: as for :class:`~millpond.dbutils.pooled_db.PooledDB`; bit 1 is at each :meth:`connection`, the first
-        included. closeable: whether ``close()`` of a connection closes it; else it ends a transaction at most.
+            included.
+        closeable: whether ``close()`` of a connection closes it; else it ends a transaction at most.
         threadlocal: the class of objects that differ from thread to thread; ``threading.local`` if not given.
         args: given to *creator*; the first may be *isfatal*, as in DBUtils 3.2, unless it is a string.
         isfatal: a callable that gets an exception and says whether its connection is lost.

@@ -661,7 +661,7 @@ class World:
             begun = subject.number in self.ledger.dialing and subject.number not in self.ledger.unanswered
             self.saw("a dialer could not be started, for a dial that was begun already", begun)
             self.saw("a dialer could not be started")
-            self.ledger.dial_elsewhere(subject)
+            self.ledger.let_callers_dial()
         elif name == "DIAL":
             self.jobs.append(("dial", subject))
         elif name == "TEND":
