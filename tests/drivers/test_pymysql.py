@@ -230,27 +230,43 @@ def test_a_step_that_fails_costs_the_connection(server: FakeServer) -> None:
 
 
 # -- commands written ahead ------------------------------------------------------------------------------------------
+def refuse_rollback(server: FakeServer) -> threading.Event:
+    """Have ROLLBACK refused once the event is set: an answer that has come before a checkout is read there."""
+    is_due = threading.Event()
+
+    def refuse() -> FakeError:
+        assert is_due.wait(10)
+        return FakeError(1399, "XAER_RMFAIL")
+
+    server.answers["ROLLBACK"] = refuse
+    return is_due
+
+
 def test_a_refused_rollback_fails_what_was_written_behind_it(server: FakeServer) -> None:
     """The command fails, the connection is closed, and nothing was sent twice."""
     with pool_on(server, connect_args={"autocommit": False}) as pool:
-        server.answers["ROLLBACK"] = FakeError(1399, "XAER_RMFAIL")
+        is_due = refuse_rollback(server)
         use(pool, "SELECT b FROM t")
         with pool.connection() as conn:
+            is_due.set()
             with pytest.raises(pymysql.err.OperationalError, match="XAER_RMFAIL") as refused:
                 ask(conn, "INSERT INTO t VALUES (1)")
             assert (2013, False) == (refused.value.args[0], conn.open)
         del server.answers["ROLLBACK"]
         use(pool, "SELECT 1")
+        server.wait_for(lambda: "INSERT INTO t VALUES (1)" in server.texts())
         assert (1, 2) == (server.texts().count("INSERT INTO t VALUES (1)"), pool.stats().opened)
 
 
 def test_what_is_not_proved_harmless_waits_for_the_rollback(server: FakeServer) -> None:
     """Only statements that leave nothing behind are written before the answer is known."""
     with pool_on(server, connect_args={"autocommit": False}) as pool:
-        server.answers["ROLLBACK"] = FakeError(1399, "XAER_RMFAIL")
+        is_due = refuse_rollback(server)
         use(pool, "SELECT b FROM t")
-        with pool.connection() as conn, pytest.raises(pymysql.err.OperationalError, match="XAER_RMFAIL"):
-            ask(conn, "SET GLOBAL x = 1")
+        with pool.connection() as conn:
+            is_due.set()
+            with pytest.raises(pymysql.err.OperationalError, match="XAER_RMFAIL"):
+                ask(conn, "SET GLOBAL x = 1")
         assert "SET GLOBAL x = 1" not in server.texts()
 
 

@@ -201,9 +201,10 @@ def test_settings_of_an_adapter_are_not_lost() -> None:
         (connect_in_a_loop, "for millpond.AsyncPool"),
     ],
 )
-def test_a_callable_that_makes_no_connection(made: Callable[[], Any], said: str) -> None:
+@pytest.mark.parametrize("driver", [None, "pymysql", "mysqlconnector"])
+def test_a_callable_that_makes_no_connection(made: Callable[[], Any], said: str, driver: str | None) -> None:
     """What a callable returns must be a connection; what it is instead is told to the first caller, at once."""
-    with millpond.Pool(made, timeout=60.0) as pool, pytest.raises(DriverUnsuitable, match=said):
+    with millpond.Pool(made, driver=driver, timeout=60.0) as pool, pytest.raises(DriverUnsuitable, match=said):
         pool.connection()
 
 

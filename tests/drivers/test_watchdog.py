@@ -9,10 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from millpond.drivers._watchdog import Watchdog, duplicate, has_news, unpatched_poll, wait_for_news
+from millpond.drivers._watchdog import Watchdog, duplicate, has_news, shut_down, unpatched_poll, wait_for_news
 
 PATIENCE_S = 10.0
 
@@ -93,6 +94,20 @@ def test_what_is_no_socket_is_left_alone(dog: Watchdog) -> None:
         assert not guard.fired
     finally:
         os.close(fd)
+
+
+def test_what_is_no_socket_cannot_be_shut_down_and_costs_no_descriptor(tmp_path: Path) -> None:
+    """In a forked child descriptors lead to a file: closing a pool there ends nothing, and leaves no duplicate."""
+    file = tmp_path / "no socket"
+    with file.open("wb") as opened:
+        assert [False, False] == [shut_down(opened.fileno()), shut_down(None)]
+    assert file not in [Path(os.path.realpath(link)) for link in Path("/proc/self/fd").iterdir()]
+
+
+def test_what_is_shut_down_ends_for_whoever_uses_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    """It is said whether there was anything to end."""
+    assert shut_down(pair[0].fileno())
+    assert b"" == pair[0].recv(1) == pair[1].recv(1)
 
 
 def test_no_descriptor_is_no_guard(dog: Watchdog) -> None:

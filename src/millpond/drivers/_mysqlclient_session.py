@@ -25,8 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ._model_session import limit_of
-from ._session import COM_QUERY, IN_TRANSACTION, Session, explained, used_by_two
-from ._watched import AUTOCOMMIT
+from ._session import AUTOCOMMIT, COM_QUERY, IN_TRANSACTION, Session, explained, mark_methods, used_by_two
 
 SERVER_STATUS: Final = 30  # enum mariadb_value of mysql.h
 SOCKET: Final = 19
@@ -267,26 +266,12 @@ class Listening(_Base):
         self._millpond_awaited = False
 
 
+mark_methods(Listening, OTHER_COMMANDS, "_millpond")
+
+
 def is_link_error(error: BaseException) -> bool:
     """Say whether the library has closed its descriptor: in TLS, a link that breaks is error 2026."""
     return bool(error.args) and error.args[0] in LINK_ERRORS
-
-
-def marking(name: str) -> Callable[..., Any]:
-    """Make a method that does what the driver's does, and notes that it was called."""
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        session: Session = self._millpond
-        session.dirt = session.dirt or f"{name}() of the driver's connection"
-        return getattr(super(Listening, self), name)(*args, **kwargs)
-
-    call.__name__ = name
-    call.__doc__ = f"Do what {name}() does, and note it."
-    return call
-
-
-for _name in OTHER_COMMANDS:
-    setattr(Listening, _name, marking(_name))
 
 
 @functools.lru_cache(maxsize=64)

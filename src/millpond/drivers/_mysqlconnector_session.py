@@ -1,17 +1,16 @@
 """mysql-connector-python connections that listen: both its implementations, the pure one and the one over a C library.
 
 Why: this driver reads every status word.  The pure implementation hands each packet that has one to its protocol
-object, the other shows the library's last word.  The pure one is sockets and Python: what cleans a session can be
-written in one go, and its answers be read later.
+object, the other shows the library's last word.
 
 Rules:
-- Private parts are used in this module and in ``mysqlconnector.py`` only; :func:`can_listen` looks for all of them,
-  once per class.
+- Private parts are used in this module, in ``_mysqlconnector_asking.py`` and in ``mysqlconnector.py`` only;
+  :func:`can_listen` looks for all of them, once per class.
 - Nothing is added per row of a result: a packet that ends one is looked at, and the statement that begins one.
 - ``cursor()`` asks the server whether it is there, a command per cursor; here it is answered by what is known.  Whoever
   calls ``is_connected()`` or ``ping()`` himself still asks.
 
-It must not decide when a session is cleaned.
+It must not send anything of our own, nor decide when a session is cleaned.
 """
 
 from __future__ import annotations
@@ -19,21 +18,16 @@ from __future__ import annotations
 import abc
 import functools
 import importlib
-import struct
 from _thread import get_ident
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from . import faults
-from ._model_session import limit_of, together
-from ._session import COM_QUERY, NO_BACKSLASH_ESCAPES, Session, explained, used_by_two
+from ._model_session import limit_of
+from ._mysqlconnector_asking import next_head, read_replies
+from ._session import AUTOCOMMIT, COM_QUERY, NO_BACKSLASH_ESCAPES, Session, explained, mark_methods, used_by_two
 from ._watched import DRAINED_ROWS_MAX
 
-COM_RESET_CONNECTION: Final = b"\x1f"
-AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
-MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
-QUERY_ATTRIBUTES: Final = 1 << 27  # CLIENT_QUERY_ATTRIBUTES
-NO_ATTRIBUTES: Final = b"\x00\x01"
 PURE_PARTS: Final = frozenset(
     {
         "_handle_result",
@@ -187,6 +181,10 @@ class Listening(_Base):
         def _is_open(self) -> bool: ...
 
 
+mark_methods(Listening, OTHER_COMMANDS, "_millpond")
+mark_methods(Listening, BEYOND_RESET, "_millpond", beyond_reset=True)
+
+
 class ListeningPure(Listening):
     """The pure implementation's part: what its protocol reads is heard, and its sockets are ours to prepare.
 
@@ -217,9 +215,7 @@ class ListeningPure(Listening):
         return sock
 
     def _send_cmd(self, *args: Any, **kwargs: Any) -> Any:
-        if (
-            self._have_next_result
-        ):  # the driver sends all the same, and takes each answer for the next one's from then on
+        if self._have_next_result:  # the driver sends all the same, and takes each answer for another's from then on
             self._millpond.dirt = "a statement was sent before all results of the last one were read"
             self._millpond.beyond_reset = True
         return super()._send_cmd(*args, **kwargs)
@@ -322,26 +318,6 @@ def take_in(session: Session, error: BaseException) -> None:
         session.lost = was_lost
 
 
-def marking(name: str, *, beyond_reset: bool) -> Callable[..., Any]:
-    """Make a method that does what the driver's does, and notes that it was called."""
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        session: Session = self._millpond
-        session.dirt = session.dirt or f"{name}() of the driver's connection"
-        session.beyond_reset = session.beyond_reset or beyond_reset
-        return getattr(super(Listening, self), name)(*args, **kwargs)
-
-    call.__name__ = name
-    call.__doc__ = f"Do what {name}() does, and note it."
-    return call
-
-
-for _name in OTHER_COMMANDS:
-    setattr(Listening, _name, marking(_name, beyond_reset=False))
-for _name in BEYOND_RESET:
-    setattr(Listening, _name, marking(_name, beyond_reset=True))
-
-
 def is_pure(kind: Any) -> bool:
     """Say whether these connections are the pure implementation's."""
     pure: type[Any] = importlib.import_module("mysql.connector.connection").MySQLConnection
@@ -391,77 +367,6 @@ def begin(conn: Any) -> Session | None:
     return session
 
 
-# -- our own statements ----------------------------------------------------------------------------------------------
-def packet(payload: bytes) -> bytes:
-    """Return a command as it goes over the wire; ours are far below the 16 MiB of one packet."""
-    return struct.pack("<I", len(payload))[:3] + b"\x00" + payload
-
-
-def query_packet(conn: Any, text: str) -> bytes:
-    """Return a statement as it goes over the wire on this connection."""
-    prefix = NO_ATTRIBUTES if conn._client_flags & QUERY_ATTRIBUTES else b""
-    return packet(b"\x03" + prefix + text.encode("utf-8"))
-
-
-def write(conn: Any, packets: Sequence[bytes]) -> None:
-    """Send commands of ours in one write; the pure implementation without compression."""
-    conn._socket.sock.sendall(b"".join(packets))
-
-
-def read_replies(conn: Any) -> list[list[Any]]:
-    """Read all replies to one text, each to its end."""
-    replies: list[list[Any]] = []
-    while True:
-        head = conn._handle_result(conn._socket.recv())
-        replies.append(list(conn.get_rows(raw=True)[0]) if "columns" in head else [])
-        if not conn._have_next_result:
-            return replies
-
-
-def ask_pure(conn: Any, texts: Sequence[str]) -> list[list[Any]]:
-    """Run texts in one write, and read all that they answer."""
-    write(conn, [query_packet(conn, text) for text in texts])
-    return [reply for _ in texts for reply in read_replies(conn)]
-
-
-def ask_stepwise(conn: Any, texts: Sequence[str]) -> list[list[Any]]:
-    """Run texts one after another, as the driver sends them: with compression only it knows how."""
-    cmd_query = importlib.import_module("mysql.connector.connection").MySQLConnection.cmd_query
-    replies: list[list[Any]] = []
-    for text in texts:
-        head = cmd_query(conn, text)
-        while True:
-            replies.append(list(conn.get_rows(raw=True)[0]) if "columns" in head else [])
-            if not conn._have_next_result:
-                break
-            head = conn._handle_result(conn._socket.recv())
-    return replies
-
-
-def reset_pure(conn: Any) -> None:
-    """Send COM_RESET_CONNECTION and read its answer."""
-    conn._handle_ok(conn._send_cmd(COM_RESET_CONNECTION[0]))
-
-
-def reset_packets(conn: Any, *, rolls_back: bool) -> list[bytes]:
-    """Return the commands of a reset, each of which is answered by one OK."""
-    return [*([query_packet(conn, "ROLLBACK")] if rolls_back else []), packet(COM_RESET_CONNECTION)]
-
-
-def send(conn: Any, statements: Sequence[str], *, first: Sequence[bytes] = ()) -> list[str]:
-    """Send commands, and statements behind them, in one write; return the texts that will be answered."""
-    texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))
-    write(conn, [*first, *(query_packet(conn, text) for text in texts)])
-    return texts
-
-
-def read_sent(conn: Any, texts: Sequence[str], *, oks: int) -> list[list[Any]]:
-    """Read the answers to what :func:`send` sent: so many are an OK, then come those to the texts."""
-    for _ in range(oks):
-        conn._handle_ok(conn._socket.recv())
-    return [reply for _ in texts for reply in read_replies(conn)]
-
-
 def is_unread(conn: Any) -> bool:
     """Say whether a part of a reply is left."""
     if isinstance(conn, ListeningC):
@@ -486,26 +391,9 @@ def drain(conn: Any) -> bool:
             conn.free_result()
         conn._hear()
         return True
-    while conn._have_next_result:
-        head = conn._handle_result(conn._socket.recv())
-        if "columns" in head:
-            conn.get_rows(raw=True)
+    if conn._have_next_result:
+        read_replies(conn, next_head(conn))
     return True
-
-
-def ask_c(conn: Any, texts: Sequence[str]) -> list[list[Any]]:
-    """Run texts one after another."""
-    cmd_query = importlib.import_module("mysql.connector.connection_cext").CMySQLConnection.cmd_query
-    replies: list[list[Any]] = []
-    for text in texts:
-        cmd_query(conn, text, raw=True)
-        while True:
-            replies.append(list(conn.get_rows(raw=True)[0]) if conn.unread_result else [])
-            if not conn.more_results:
-                conn.free_result()
-                break
-            conn.next_result()
-    return replies
 
 
 def detach(cursor: Any, _: type[Any]) -> None:

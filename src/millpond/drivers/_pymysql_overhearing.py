@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pymysql.connections import Connection
 
-from ._session import COM_QUERY, NO_BACKSLASH_ESCAPES, UTF8, Session, Way, brand_of
+from ._session import COM_QUERY, NO_BACKSLASH_ESCAPES, UTF8, Session, Way, brand_of, mark_methods
 
 # Whatever a borrower may call that sends something and is no statement; BEGIN, COMMIT and ROLLBACK leave nothing that
 # a ROLLBACK does not end, and a ping that does not reconnect leaves nothing at all.
@@ -72,21 +71,7 @@ class Overheard(_Base):
         super().ping(*args, **kwargs)
 
 
-def marking(name: str) -> Callable[..., Any]:
-    """Make a method that does what the driver's does, and notes that it was called."""
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        session: Session = self._millpond_overheard
-        session.dirt = session.dirt or f"{name}() of the driver's connection"
-        return getattr(super(Overheard, self), name)(*args, **kwargs)
-
-    call.__name__ = name
-    call.__doc__ = f"Do what {name}() does, and note it."
-    return call
-
-
-for _name in OTHER_COMMANDS:
-    setattr(Overheard, _name, marking(_name))
+mark_methods(Overheard, OTHER_COMMANDS, "_millpond_overheard")
 
 
 @functools.lru_cache(maxsize=256)

@@ -24,6 +24,7 @@ import re
 import struct
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from millpond._core.states import Fault
@@ -34,6 +35,7 @@ from . import faults
 from .faults import number_of
 
 IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
+AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 MORE_RESULTS: Final = 0x0008  # SERVER_MORE_RESULTS_EXISTS
 NO_BACKSLASH_ESCAPES: Final = 0x0200  # SERVER_STATUS_NO_BACKSLASH_ESCAPES
 STATE_CHANGED: Final = 0x4000  # SERVER_SESSION_STATE_CHANGED
@@ -41,6 +43,10 @@ STATE_CHANGED: Final = 0x4000  # SERVER_SESSION_STATE_CHANGED
 COM_INIT_DB: Final = 0x02
 COM_QUERY: Final = 0x03
 COM_PING: Final = 0x0E
+
+CLIENT_SSL: Final = 1 << 11
+MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
+TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR: of a dial, and in some drivers of any link under TLS that breaks
 
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
 TOO_LONG: Final = 1153  # ER_NET_PACKET_TOO_LARGE: more than max_allowed_packet
@@ -90,6 +96,7 @@ class Session:
         owed: replies of which the last packet was not seen yet.
         status: the last status word.
         text: what the next reply is about, if it is short.
+        limited: it is about a read with a limit on its time, which MariaDB calls a change of state.
         wrote: something may have been written since the open transaction began.
         pending: a ROLLBACK was sent, and its answer has not been read.
         answers: how many replies a reset that was sent will have.
@@ -146,7 +153,7 @@ class Session:
         self.pending = False
         self.role_suspect = False
         self.text: bytes = b""
-        self.limited = False  # the last statement was a read with a limit on its time, which MariaDB calls a change
+        self.limited = False
 
     # -- what is sent
     def judge(self, command: int, text: bytes) -> None:
@@ -226,6 +233,32 @@ class Session:
     def uncommitted(self) -> bool:
         """Say whether writes would be lost by a rollback; over a broken link they are lost already, with an error."""
         return self.wrote and not self.lost and bool(self.status & IN_TRANSACTION)
+
+
+def mark_methods(mixin: Any, names: Sequence[str], attribute: str, *, beyond_reset: bool = False) -> None:
+    """Have methods of the driver's connections noted as dirt when they are called.
+
+    Args:
+        mixin: the class that a driver's connections gain; it gets a method of each name, which does what the driver's
+            does.
+        names: of methods that send something and are no statement, or none that is judged.
+        attribute: where such a connection has its :class:`Session`.
+        beyond_reset: the connection is another one afterwards, or leads to another session.
+    """
+
+    def marking(name: str) -> Callable[..., Any]:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            session: Session = getattr(self, attribute)
+            session.dirt = session.dirt or f"{name}() of the driver's connection"
+            session.beyond_reset = session.beyond_reset or beyond_reset
+            return getattr(super(mixin, self), name)(*args, **kwargs)  # pyright: ignore[reportUnknownArgumentType]  # a driver's
+
+        call.__name__ = name
+        call.__doc__ = f"Do what {name}() does, and note it."
+        return call
+
+    for name in names:
+        setattr(mixin, name, marking(name))
 
 
 def explained(error: BaseException, length: int, limit: float) -> BaseException:

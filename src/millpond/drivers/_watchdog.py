@@ -181,6 +181,15 @@ def shut(twin: socket.socket) -> bool:
     return True
 
 
+def shut_down(fd: int | None) -> bool:
+    """Shut down the link behind a descriptor, for whoever uses it in whatever thread; False if there is none to end."""
+    twin = None if fd is None else duplicate(fd)
+    if twin is None:
+        return False
+    with twin:
+        return shut(twin)
+
+
 def has_news(owner: dict[str, Any], fd: int, new_poll: Callable[[], Any]) -> bool:
     """Poll a descriptor: is there anything to read, or is it closed?  The poll object is kept in *owner*."""
     known = owner.get("_millpond_poll")

@@ -42,13 +42,12 @@ from ._model_session import (
     set_role,
     split,
 )
-from ._session import IN_TRANSACTION, UTF8, Session, Way
-from ._watchdog import Guard, duplicate, has_news, shut, unpatched_poll, wait_for_news, watchdog
+from ._session import AUTOCOMMIT, IN_TRANSACTION, UTF8, Session, Way
+from ._watchdog import has_news, unpatched_poll, wait_for_news
 from .dbapi import DbapiDriver, OnConnect, Reset
 
 logger = logging.getLogger("millpond")
 
-AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 FACTS_S: Final = 60.0  # facts about a server are asked again when they are older
 FAREWELL_S: Final = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
 RESET_S: Final = 5.0  # a reset that is answered at return
@@ -158,11 +157,11 @@ class WatchedDriver(DbapiDriver):
         with self.bounded(conn, until) as guard:
             guard.keep_alive(USER_TIMEOUT_S)
             abilities = abilities_of(self.version_of(conn))
-            facts = self._facts if self._dials else None
-            if facts is None or time.monotonic() - facts.read_at > FACTS_S:
-                facts = None
+            known = self._facts if self._dials else None
+            if known is not None and time.monotonic() - known.read_at > FACTS_S:
+                known = None
             statements = () if callable(self._on_connect) or self._on_connect is None else self._on_connect
-            facts = self._furnish(conn, session, abilities, facts, statements)
+            facts = self._furnish(conn, session, abilities, known, statements)
             conn.__dict__["_millpond_facts"] = facts
             if callable(self._on_connect):
                 self._on_connect(conn)
@@ -249,7 +248,11 @@ class WatchedDriver(DbapiDriver):
         session.utf8 = facts.charset in UTF8
         session.way = Way.RESET if facts.direct else Way.ROLLBACK
         session.looks = self.look_at(conn)
-        session.renew(self.status_of(conn) & (~0 if self.tells(conn) else ~IN_TRANSACTION))
+        session.renew(self._settled_status(conn))
+
+    def _settled_status(self, conn: Any) -> int:
+        """Return the status word after a reply of ours: where none is told, its OK has left no transaction open."""
+        return self.status_of(conn) & (~0 if self.tells(conn) else ~IN_TRANSACTION)
 
     # -- between two borrowers -----------------------------------------------------------------------------------------
     @staticmethod
@@ -294,7 +297,8 @@ class WatchedDriver(DbapiDriver):
                     session.renew(self.status_of(conn))
                 return True
             if session is not None and self._reset == "auto" and self._needs_rollback_only(conn, session):
-                return self._roll_back(conn, session)
+                self.ask(conn, ["ROLLBACK"])
+                return self._rolled_back(conn, session)
             return self._renew(conn, session)
 
     def _needs_rollback_only(self, conn: Any, session: Session) -> bool:
@@ -303,14 +307,9 @@ class WatchedDriver(DbapiDriver):
         open_only = not session.dirt and not session.is_hopeless and not session.holder
         return open_only and bool(session.status & IN_TRANSACTION) and self._is_as_new(conn)
 
-    def _roll_back(self, conn: Any, session: Session) -> bool:
-        self.ask(conn, ["ROLLBACK"])
-        return self._rolled_back(conn, session)
-
     def _rolled_back(self, conn: Any, session: Session) -> bool:
-        status = self.status_of(conn)
-        if not self.tells(conn):
-            status &= ~IN_TRANSACTION  # the server has answered OK
+        """Take in the answer to a ROLLBACK: as good as new?"""
+        status = self._settled_status(conn)
         if status & IN_TRANSACTION:
             return False
         session.renew(status)
@@ -322,7 +321,11 @@ class WatchedDriver(DbapiDriver):
         if facts is None or self._is_hopeless(conn, session):
             return False
         self.tell_of_xa(conn, session)
-        return self.reset_link(conn) and self._restore(conn, session, facts)
+        if not self.reset_link(conn):
+            return False
+        self.look_as(conn, None if session is None else session.looks)
+        replies = self.ask(conn, self._restoring(conn, session, facts))
+        return self._restored(conn, session, facts, replies)
 
     def tell_of_xa(self, conn: Any, session: Session | None) -> None:
         """Raise the server's error where a transaction was prepared by XA: a ROLLBACK is refused there."""
@@ -334,15 +337,11 @@ class WatchedDriver(DbapiDriver):
         return session.brand == "mariadb" and not session.owed and bool(self.status_of(conn) & IN_TRANSACTION)
 
     def _is_hopeless(self, conn: Any, session: Session | None) -> bool:
+        """Say whether nothing makes the session as good as new; what is left unread of a reply is owed."""
         if session is None:
             return False
         session.owed = int(self.is_unread(conn))
         return session.is_hopeless
-
-    def _restore(self, conn: Any, session: Session | None, facts: Facts) -> bool:
-        self.look_as(conn, None if session is None else session.looks)
-        replies = self.ask(conn, self._restoring(conn, session, facts))
-        return self._restored(conn, session, facts, replies)
 
     def _restoring(self, conn: Any, session: Session | None, facts: Facts) -> list[str]:
         """Return the statements that give a session back what a reset forgot; the first asks what it kept.
@@ -361,6 +360,7 @@ class WatchedDriver(DbapiDriver):
         return statements
 
     def _restored(self, conn: Any, session: Session | None, facts: Facts, replies: list[list[Any]]) -> bool:
+        """Take in the answers to :meth:`_restoring`: as good as new?"""
         ((schema, number),) = replies[0]
         if as_text(number) != str(conn.__dict__["_millpond_asked"]):
             return False
@@ -372,7 +372,7 @@ class WatchedDriver(DbapiDriver):
             conn.commit()
         if session is not None:
             session.holder = 0
-            session.renew(self.status_of(conn) & (~0 if self.tells(conn) else ~IN_TRANSACTION))
+            session.renew(self._settled_status(conn))
         return True
 
     def _send_reset(self, conn: Any) -> bool | None:
@@ -420,10 +420,6 @@ class WatchedDriver(DbapiDriver):
         if session is not None:
             session.holder = 0
         return alive and not guard.fired
-
-    def bounded(self, conn: Any, until: float) -> Guard:
-        """Return a context in which the connection is cut at *until*; where no descriptor is known, it is not."""
-        return watchdog.guard(self.fileno(conn), until)
 
     def fileno(self, conn: Any) -> int | None:
         """Return the socket's descriptor; the last known one while a call of its holder is under way."""
@@ -495,15 +491,6 @@ class WatchedDriver(DbapiDriver):
         if not facts.direct:
             return Way.ROLLBACK.value
         return self.link_reset() + ("" if self._tracking_works else ", after every write: changes are not told")
-
-    def cut(self, conn: Any) -> bool:
-        """Shut the socket down under whoever waits on it."""
-        fd = self.fileno(conn)
-        twin = None if fd is None else duplicate(fd)
-        if twin is None:
-            return False
-        with twin:
-            return shut(twin)
 
     def close(self, conn: Any) -> None:
         """Say goodbye without waiting for anything; a reply that was left unread is not read."""

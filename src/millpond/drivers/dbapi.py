@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
-import socket
 import sys
 import time
 import types
@@ -27,7 +25,7 @@ from millpond.errors import DriverUnsuitable, InvalidSetting
 from millpond.url import URL, Parser
 
 from . import faults
-from ._watchdog import Guard, watchdog
+from ._watchdog import Guard, shut_down, watchdog
 from .base import Driver
 
 Reset: TypeAlias = "str | Callable[[Any], Any] | None"
@@ -227,8 +225,7 @@ class DbapiDriver(Driver[Any]):
 
     def cut(self, conn: Any) -> bool:
         """Shut the socket down by a duplicate of its descriptor, which the holder's driver cannot have reused."""
-        fd = self.fileno(conn)
-        return fd is not None and shut_down(fd)
+        return shut_down(self.fileno(conn))
 
     def classify(self, error: BaseException) -> Fault:
         """Sort an exception by number, state or class."""
@@ -344,18 +341,3 @@ def no_reconnect(kind: type[Any]) -> dict[str, Any]:
             accepted = {}  # type: ignore[assignment]  # both are mappings of names
         known = _no_reconnect[kind] = {"reconnect": False} if "reconnect" in accepted else {}
     return known
-
-
-def shut_down(fd: int) -> bool:
-    """Shut down the connection behind a socket's descriptor, for whoever uses it in whatever thread."""
-    try:
-        twin = socket.socket(fileno=os.dup(fd))
-    except OSError:
-        return False
-    try:
-        twin.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return False  # it is down already, or no socket
-    finally:
-        twin.close()
-    return True

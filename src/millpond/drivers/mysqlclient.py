@@ -27,16 +27,22 @@ from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser
 
-from ._model_session import together
+from ._model_session import Abilities, Facts, together
 from ._mysqlclient_session import LINK_ERRORS, LOOKS, Native, begin, native_of, quiet, worst_case
-from ._session import IN_TRANSACTION, MORE_RESULTS, Session, Way
-from ._watched import AUTOCOMMIT, DRAINED_ROWS_MAX, RESET_S, WatchedDriver
+from ._session import (
+    AUTOCOMMIT,
+    CLIENT_SSL,
+    IN_TRANSACTION,
+    MORE_RESULTS,
+    MULTI_STATEMENTS,
+    TLS_FAILED,
+    Session,
+    Way,
+)
+from ._watched import DRAINED_ROWS_MAX, RESET_S, WatchedDriver
 from .dbapi import OnConnect, Reset
 from .faults import number_of
 
-MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
-CLIENT_SSL: Final = 1 << 11
-TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR: of a dial, and of any link under TLS that breaks
 BROKEN: Final = ("unexpected eof", "reset by peer", "broken pipe", "error in the", "not properly terminated")
 MODES = {
     "disabled": "DISABLED",
@@ -174,7 +180,7 @@ class MySQLClientDriver(WatchedDriver):
         """Return the C library, if this build leads to it."""
         return native_of(importlib.import_module("MySQLdb._mysql"))
 
-    def _begin(self, conn: Any, session: Session, abilities: Any, facts: Any) -> None:
+    def _begin(self, conn: Any, session: Session, abilities: Abilities, facts: Facts) -> None:
         super()._begin(conn, session, abilities, facts)
         values = conn.__dict__
         if values["_millpond_told"] and bool(self.status_of(conn) & AUTOCOMMIT) != bool(conn.get_autocommit()):

@@ -8,7 +8,8 @@ What this adapter does better than ``mysql.connector.connect`` and any DB-API ad
 
 Rules: the pure implementation is used unless ``use_pure=False`` says otherwise, because the other one shows no
 descriptor: nothing tells that its connection is dead but a command, and nothing ends a call that hangs.  Private parts
-are used where ``_mysqlconnector_session.py`` has found them.  See docs/adr/014-mysql-connector-is-pure.md.
+are used where ``_mysqlconnector_session.py`` has found them; how our own statements are sent is in
+``_mysqlconnector_asking.py``.  See docs/adr/014-mysql-connector-is-pure.md.
 """
 
 from __future__ import annotations
@@ -26,19 +27,28 @@ from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing, InvalidSetting
 from millpond.url import MYSQL_OPTIONS, URL, Parser, boolean
 
-from . import _mysqlconnector_session as session_module
+from . import _mysqlconnector_asking as asking
 from ._model_session import SQL_MODE_AT, Abilities, Facts, as_text, together
-from ._mysqlconnector_session import LOOKS, ListeningC, ListeningPure, can_listen, listening
-from ._session import IN_TRANSACTION, Session, Way
+from ._mysqlconnector_session import (
+    LOOKS,
+    ListeningC,
+    ListeningPure,
+    begin,
+    can_listen,
+    detach,
+    drain,
+    is_misuse,
+    is_unread,
+    listening,
+)
+from ._session import CLIENT_SSL, IN_TRANSACTION, MULTI_STATEMENTS, TLS_FAILED, Session, Way
 from ._watchdog import watchdog
 from ._watched import WatchedDriver
 from .dbapi import OnConnect, Reset
 
 SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
 EXPIRED_PASSWORDS: Final = 1 << 22  # CLIENT_CAN_HANDLE_EXPIRED_PASSWORDS
-MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
-CLIENT_SSL: Final = 1 << 11
-TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
+SEND_S: Final = 1.0  # a few hundred bytes go at once, or the peer has stopped reading
 NOT_HERE = (
     "bind_address",
     "max_allowed_packet",
@@ -139,13 +149,13 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def cursor_classes(self) -> CursorClasses:
         """Every cursor may read from the connection by itself."""
-        return CursorClasses(sever=session_module.detach)
+        return CursorClasses(sever=detach)
 
     # -- opening
     def dial(self, arguments: dict[str, Any], until: float) -> Any:
         """Connect by *until*; with the pure implementation TCP, TLS and handshake together."""
         if not self._dials:
-            return self._connect(**arguments)
+            return super().dial(arguments, until)
         left_s = until - time.monotonic()
         pure = arguments.pop("use_pure", True) is not False
         if pure:
@@ -207,18 +217,18 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def watch(self, conn: Any) -> Session | None:
         """Make a connection listen."""
-        return session_module.begin(conn)
+        return begin(conn)
 
     def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
         """Run statements of our own past what listens."""
         if self.session(conn) is None:
-            return ask_publicly(conn, statements)
+            return asking.ask_publicly(conn, statements)
         texts = together(statements, allowed=bool(conn._client_flags & MULTI_STATEMENTS))
         if isinstance(conn, ListeningC):
-            return session_module.ask_c(conn, texts)
+            return asking.ask_c(conn, texts)
         if self._compresses(conn):
-            return session_module.ask_stepwise(conn, texts)
-        return session_module.ask_pure(conn, texts)
+            return asking.ask_stepwise(conn, texts)
+        return asking.ask_pure(conn, texts)
 
     @staticmethod
     def _compresses(conn: Any) -> bool:
@@ -245,7 +255,7 @@ class MySQLConnectorDriver(WatchedDriver):
         if isinstance(conn, ListeningPure):
             if self._is_readable(conn):
                 return False
-            session_module.reset_pure(conn)
+            asking.reset_pure(conn)
             return True
         if isinstance(conn, ListeningC):
             return bool(conn._cmysql.reset_connection())
@@ -253,7 +263,7 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def is_unread(self, conn: Any) -> bool:
         """Say whether a part of a reply is left."""
-        return session_module.is_unread(conn)
+        return is_unread(conn)
 
     def in_flight(self, conn: Any) -> bool | None:
         """Say whether a part of a reply is left; the driver itself tells, where nobody watches."""
@@ -261,7 +271,7 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def drain(self, conn: Any) -> bool:
         """Read what follows a result that was read; a result that was not is left alone."""
-        return session_module.drain(conn)
+        return drain(conn)
 
     def _learn(self, conn: Any, abilities: Abilities, row: Sequence[Any]) -> Facts:
         facts = super()._learn(conn, abilities, row)
@@ -303,7 +313,7 @@ class MySQLConnectorDriver(WatchedDriver):
 
     def _is_own(self, error: BaseException) -> bool:
         family = self.family("Error")
-        return family is not None and isinstance(error, family) and session_module.is_misuse(error)
+        return family is not None and isinstance(error, family) and is_misuse(error)
 
     # -- sent ahead
     def _send_reset(self, conn: Any) -> bool | None:
@@ -317,9 +327,9 @@ class MySQLConnectorDriver(WatchedDriver):
         self.look_as(conn, session.looks)
         statements = ["ROLLBACK"] if rolls_back else self._restoring(conn, session, facts)
         prepared = self._may_be_prepared(conn, session)
-        first = [] if rolls_back else session_module.reset_packets(conn, rolls_back=prepared)
-        with self.bounded(conn, time.monotonic() + 1.0):
-            texts = session_module.send(conn, statements, first=first)
+        first = [] if rolls_back else asking.reset_packets(conn, rolls_back=prepared)
+        with self.bounded(conn, time.monotonic() + SEND_S):
+            texts = asking.send(conn, statements, first=first)
         conn.__dict__["_millpond_sent"] = (rolls_back, len(first), texts)
         return None
 
@@ -329,24 +339,13 @@ class MySQLConnectorDriver(WatchedDriver):
         session, facts = self.session(conn), self.facts(conn)
         assert session is not None
         assert facts is not None
-        replies = session_module.read_sent(conn, texts, oks=oks)
+        replies = asking.read_sent(conn, texts, oks=oks)
         return self._rolled_back(conn, session) if rolls_back else self._restored(conn, session, facts, replies)
 
     def last_words(self, conn: Any) -> None:
         """Close; a reply that was left unread is not read."""
         conn.__dict__["_consume_results"] = False
         conn.close()
-
-
-def ask_publicly(conn: Any, statements: Sequence[str]) -> list[list[Any]]:
-    """Run statements by a cursor, one after another: all that can be done with a connection that is not known."""
-    replies: list[list[Any]] = []
-    cursor = conn.cursor()
-    for statement in statements:
-        cursor.execute(statement)
-        replies.append(list(cursor.fetchall()) if cursor.with_rows else [])
-    cursor.close()
-    return replies
 
 
 def arguments_of_mode(mode: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

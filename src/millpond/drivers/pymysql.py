@@ -50,8 +50,8 @@ from ._pymysql_dialling import (
     within,
 )
 from ._session import Session, Way
-from ._watchdog import unpatched_poll
-from .dbapi import DbapiDriver, OnConnect, Reset, run, shut_down
+from ._watchdog import shut_down, unpatched_poll
+from .dbapi import DbapiDriver, OnConnect, Reset, connection_of, run
 
 try:
     import pymysql
@@ -155,7 +155,7 @@ class PyMySQLDriver(DbapiDriver):
     def dial(self, arguments: dict[str, Any], until: float) -> Any:
         """Connect by *until*, host names aside: TCP, TLS and handshake together."""
         if not self._dials:
-            return self._connect(**arguments)
+            return connection_of(self._connect(**arguments))
         if not self.private_parts:
             return self._plainly_dialled(arguments, until)
         until = min(until, time.monotonic() + float(arguments.pop("connect_timeout", None) or float("inf")))
@@ -565,7 +565,7 @@ def has_unread(conn: Any) -> bool:
     sock.settimeout(0)
     try:
         return bool(conn._rfile.peek(1))  # noqa: SLF001  see the module's rules
-    except ssl.SSLWantReadError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         return True
