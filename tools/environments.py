@@ -22,6 +22,7 @@ FOLDER = ROOT / ".venvs"
 _SYSTEMS_PYTHON = Path("/usr/bin/python3")
 _PIP_PACKAGE = "python3-pip-whl"  # Debian's and Ubuntu's: pip, as the file that ensurepip would install
 _WHEELS = "usr/share/python-wheels"  # where that package puts it
+_DISTUTILS_PACKAGE = "python3-distutils"  # Ubuntu's, up to 22.04
 _one_fetches = threading.Lock()
 
 
@@ -76,9 +77,19 @@ def _can_make_venvs(interpreter: Interpreter) -> bool:
 
 
 def make_from_wheel(interpreter: Interpreter, folder: Path, pip: Path) -> None:
-    """Make an environment in *folder* without ensurepip: *pip*, a wheel, is run from its file to install itself."""
+    """Make an environment in *folder* without ensurepip: *pip*, a wheel, is run from its file to install itself.
+
+    Ubuntu 22.04 takes distutils out of its Python as well, and the pip that it keeps does not run without: with what is
+    missing beside it, it installs a newer one.
+    """
     system.call([interpreter.path, "-m", "venv", "--without-pip", str(folder)])
-    system.call([str(folder / "bin" / "python"), str(pip / "pip"), "install", "--quiet", "--no-index", str(pip)])
+    run_pip = [str(folder / "bin" / "python"), str(pip / "pip")]
+    if system.succeeds([*run_pip, "--version"]):
+        system.call([*run_pip, "install", "--quiet", "--no-index", str(pip)])
+    else:
+        library = _fetched(_DISTUTILS_PACKAGE) / f"usr/lib/python{interpreter.version}"
+        (library / "distutils" / "__init__.py").touch()  # makes it a package of its own: the system's has only this
+        system.call(["env", f"PYTHONPATH={library}", *run_pip, "install", "--quiet", "pip>=23"])
 
 
 def pip_wheel(system_folder: Path = Path("/")) -> Path:
@@ -87,15 +98,18 @@ def pip_wheel(system_folder: Path = Path("/")) -> Path:
     Raises:
         SetupFailed: there is no apt-get, or it cannot get the package.
     """
+    wheels = sorted((system_folder / _WHEELS).glob("pip-*.whl"))
+    return wheels[-1] if wheels else next((_fetched(_PIP_PACKAGE) / _WHEELS).glob("pip-*.whl"))
+
+
+def _fetched(package: str) -> Path:
+    """Return the folder into which *package* is unpacked, beside the environments; fetch it if it is not there."""
+    unpacked = FOLDER / package
     with _one_fetches:
-        unpacked = FOLDER / "pip"
-        for folder in (system_folder, unpacked):
-            wheels = sorted((folder / _WHEELS).glob("pip-*.whl"))
-            if wheels:
-                return wheels[-1]
-        print(f"This Python comes without pip: fetching {_PIP_PACKAGE} with apt-get, into {unpacked}", flush=True)
-        _fetch_package(_PIP_PACKAGE, unpacked)
-        return next((unpacked / _WHEELS).glob("pip-*.whl"))
+        if not unpacked.exists():
+            print(f"This Python comes without pip: fetching {package} with apt-get, into {unpacked}", flush=True)
+            _fetch_package(package, unpacked)
+    return unpacked
 
 
 def _fetch_package(package: str, into: Path) -> None:
@@ -114,7 +128,11 @@ def _fetch_package(package: str, into: Path) -> None:
         }
         apt = ["apt-get", "-q", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
         system.call([*apt, "update"])
-        system.call([*apt, "download", package], folder=Path(aside))
+        try:
+            system.call([*apt, "download", package], folder=Path(aside))
+        except SetupFailed as failure:
+            remedy = f"Ubuntu has {package} in its component universe, which apt's sources have to name."
+            raise SetupFailed(f"{failure}\n{remedy}") from None
         (downloaded,) = Path(aside).glob("*.deb")
         system.call(["dpkg-deb", "--extract", str(downloaded), f"{aside}/tree"])
         Path(aside, "tree").rename(into)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -119,6 +120,22 @@ def test_piped_output_is_plain_lines() -> None:
     assert "\x1b" not in answer.stdout
     assert re.search(r"times as many\n", answer.stdout)
     assert re.search(r"found, 0 lost", answer.stdout)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_who_ends_it_early_finds_nothing_left(number: signal.Signals, tmp_path: Path) -> None:
+    """Ended, hung up on or interrupted, the demo takes its temporary folder along."""
+    command_line = [sys.executable, "-m", "millpond", "demo", "--seconds", "60"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        while b"zones in" not in process.stdout.readline():  # it has its folder, and tables in it
+            assert process.poll() is None
+        assert 1 == len([*tmp_path.iterdir()])
+        process.send_signal(number)
+        _, said = process.communicate(timeout=DEADLINE_S)
+    expected = (1, b"\nAborted!\n") if number == signal.SIGINT else (128 + number, b"")
+    assert (*expected, []) == (process.returncode, said, [*tmp_path.iterdir()])
 
 
 def test_a_terminal_sees_it_move() -> None:

@@ -35,6 +35,14 @@ def test_says_which_extra_is_missing() -> None:
     assert "millpond's command line needs rich: pip install 'millpond[cli]'\n" == answer.stderr
 
 
+def test_a_full_disk_is_told_in_a_line() -> None:
+    """What cannot be written is no traceback, but the system's own words and the exit code 1."""
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123  a device
+        command_line = [sys.executable, "-m", "millpond", "--help"]
+        answer = subprocess.run(command_line, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (1, "millpond: [Errno 28] No space left on device\n") == (answer.returncode, answer.stderr)
+
+
 def test_package_does_not_need_the_extra() -> None:
     """Importing millpond imports none of the command line's libraries."""
     answer = run_python("import sys, millpond; print([n for n in ('click', 'rich', 'tzdata') if n in sys.modules])")

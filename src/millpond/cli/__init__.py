@@ -21,7 +21,11 @@ def main() -> None:
         raise SystemExit(2)
     from .app import millpond
 
-    millpond(prog_name="millpond")
+    try:
+        millpond(prog_name="millpond")
+    except OSError as error:  # a full disk, a folder that must not be written to: the machine's fault, told in a line
+        print(f"millpond: {error}", file=sys.stderr)  # noqa: T201  as above
+        raise SystemExit(1) from None
 
 
 def _is_there(name: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 from typing import get_args
 
 import click
@@ -28,12 +30,18 @@ def millpond() -> None:
     """Keep database connections: who holds which, and that each is alive, clean and affordable."""
 
 
-@millpond.command()
+@millpond.command(short_help="See the pool at work.")
 @click.option("--url", metavar="URL", help="A MySQL or MariaDB to use, as in mysql://user:password@host/database.")
 @click.option("--server", type=click.Choice(KINDS), help="Use a scratch server, started for this and removed after it.")
-@click.option("--threads", type=click.IntRange(2, 1000), default=Casting.threads, show_default=True)
-@click.option("--connections", type=click.IntRange(1, 1000), default=Casting.connections, show_default=True)
-@click.option("--seconds", type=click.FloatRange(1, 600), default=Casting.seconds, show_default=True, help="About.")
+@click.option("--threads", type=click.IntRange(2, 1000), default=Casting.threads, show_default=True, help="How many.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 1000),
+    default=Casting.connections,
+    show_default=True,
+    help="For all of them.",
+)
+@click.option("--seconds", type=click.FloatRange(1, 600), default=Casting.seconds, show_default=True, help="How long.")
 def demo(url: str | None, server: Kind | None, threads: int, connections: int, seconds: float) -> None:
     """See the pool at work: many threads on few connections, fair shares, connections killed, nothing lost.
 
@@ -44,11 +52,28 @@ def demo(url: str | None, server: Kind | None, threads: int, connections: int, s
         raise click.UsageError("--url and --server are two ways to say where; choose one.")
     casting = Casting(threads, connections, seconds)
     try:
-        with _store(url, server) as store, store.errors_in_words(), screen_for(sys.stdout) as screen:
+        with _ended_in_order(), _store(url, server) as store, store.errors_in_words(), screen_for(sys.stdout) as screen:
             faults = play(store, casting, screen)
     except (package.Error, WrongRow, ServerMissing, ServerFailed) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(1 if faults else 0)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Generator[None, None, None]:
+    """Make who ends this program, or closes its terminal, leave no table and no folder behind, as Ctrl-C does."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)  # what a shell says of a program that a signal has ended
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
