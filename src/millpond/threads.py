@@ -230,13 +230,7 @@ class Pool(Shell[C]):
     def stats(self) -> PoolStats:
         """Return a snapshot of the pool: sizes, the queue, counters, who holds what."""
         self._refuse_in_a_step()
-        me = get_ident()
-        with self._lock:
-            self._stepper = me
-            try:
-                return self._snapshot()
-            finally:
-                self._stepper = 0
+        return self._step(self._snapshot)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until ``min_idle`` connections are open.
@@ -387,9 +381,8 @@ class Pool(Shell[C]):
     def _look_into_role(self, conn: C) -> None:
         """The server may have become read-only: ask it, and if so, leave it; addresses are looked up anew by dials."""
         now = self._clock()
-        asks: list[bool] = []
-        self._step(lambda: asks.append(self._ledger.looks_into_role(now)))
-        if asks[0] and self._driver.has_lost_role(conn, now + self._limits.check_timeout_s):
+        asks = self._step(self._ledger.looks_into_role, now)
+        if asks and self._driver.has_lost_role(conn, now + self._limits.check_timeout_s):
             self._decide(lambda: self._ledger.drain(Reason.ROLE))
 
     def _converse(self, conversation: Generator[Request, Any, T]) -> T:
@@ -442,13 +435,13 @@ class Pool(Shell[C]):
                 self._stepper = 0
         self._deliver()
 
-    def _step(self, decision: Callable[..., object], *subjects: Any) -> None:
-        """Take a step from where notices are being delivered: what it adds to them is performed there as well."""
+    def _step(self, decision: Callable[..., T], *subjects: Any) -> T:
+        """Take a step whose notices, if any, are delivered by whoever called this; return what was decided."""
         me = get_ident()
         with self._lock:
             self._stepper = me
             try:
-                decision(*subjects)
+                return decision(*subjects)
             finally:
                 self._stepper = 0
 

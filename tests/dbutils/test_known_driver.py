@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from millpond.dbutils import simple_pooled_db, steady_db
 from millpond.dbutils.persistent_db import PersistentDB
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB
 from tests.garbage import collect
+from tests.threads.doubles import until
 
-from .fakes import DEADLINE_S, in_threads, joined
+from .fakes import in_threads, joined
 
 
 @pytest.fixture
@@ -214,10 +216,7 @@ def test_dropped_connections_come_back(pool: PooledDB) -> None:
             db._cycle = [db]
         del db
     collect()
-    deadline, nobody = time.monotonic() + DEADLINE_S, threading.Event()
-    while pool._connections and time.monotonic() < deadline:
-        nobody.wait(0.001)
-    assert 0 == pool._connections
+    until(lambda: not pool._connections, "the end of the last")
 
 
 def test_a_connection_that_the_collector_gives_back_within_a_step_is_not_out(pool: PooledDB) -> None:
@@ -225,8 +224,44 @@ def test_a_connection_that_the_collector_gives_back_within_a_step_is_not_out(poo
     db: Any = pool.connection()
     db.cursor().execute("INSERT INTO x VALUES (9)")  # so that there is more to do than to put it back
     pool._engine._decide(db.close)
-    assert 0 == pool._connections
+    until(lambda: not pool._connections, "the end of the return")  # which the pool's clock may have taken up as well
     assert 1 == len(pool._idle_cache)
+
+
+class Keeper:
+    """What a program keeps a connection in; in a cycle, so that only the collector ends it."""
+
+    def __init__(self, db: Any) -> None:
+        self.end = db.close
+        self.me = self
+
+    def __del__(self) -> None:
+        self.end()
+
+
+def test_the_collector_may_run_while_holders_are_looked_for(pool: PooledDB) -> None:
+    """A finalizer of the program's gives a connection back just then: the thread that looks has the pool's lock."""
+    db = pool.connection()
+    db.cursor().execute("INSERT INTO x VALUES (9)")  # so that there is more to do than to put it back
+    collected: list[int] = []
+
+    def collect_in_the_middle(frame: types.FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "live":
+            sys.setprofile(None)
+            collected.append(gc.collect())
+
+    def look() -> None:
+        Keeper(db)
+        sys.setprofile(collect_in_the_middle)
+        pool._engine.holders()
+
+    gc.disable()  # not before
+    try:
+        assert joined(in_threads(1, look))
+    finally:
+        gc.enable()
+    assert collected
+    until(lambda: not pool._connections, "the end of the return")  # which the pool's clock may have taken up as well
 
 
 def test_cache_gives_back(pool: PooledDB) -> None:
@@ -318,8 +353,6 @@ def test_a_steady_connection_commits_its_block(database: str) -> None:
 
 def test_the_simple_pool_pools_and_takes_in(database: str) -> None:
     """One thread at a time where the driver says so, all opened at once; one more can be added."""
-    import types
-
     one_at_a_time: Any = types.ModuleType("one_at_a_time")
     one_at_a_time.threadsafety, one_at_a_time.connect = 1, sqlite3.connect
     pool = simple_pooled_db.PooledDB(one_at_a_time, 2, database, check_same_thread=False)

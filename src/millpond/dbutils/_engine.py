@@ -98,14 +98,16 @@ class Engine(Pool[C]):
         ledger = self._ledger
         # What was dropped, and not yet found, is not out; nor what was given back while that could not be done.
         self._take_what_was_left()
-        self._decide(lambda: ledger.recover(self._clock()))
+        self._decide(ledger.recover, self._clock())
         return ledger.busy + len(ledger.dialing)
 
     def holders(self) -> list[int]:
         """Return the threads that took what is out, by their numbers."""
-        with self._lock:
-            idle = {id(slot) for slot in (*self._ledger.idle, *self._ledger.settling)}
-            return [slot.thread_id for slot in self._ledger.live() if slot.conn is not None and id(slot) not in idle]
+        return self._step(self._holders_now)
+
+    def _holders_now(self) -> list[int]:
+        idle = {id(slot) for slot in (*self._ledger.idle, *self._ledger.settling)}
+        return [slot.thread_id for slot in self._ledger.live() if slot.conn is not None and id(slot) not in idle]
 
     def retire(self) -> None:
         """Close the pool: what is idle now, what is out when it comes back."""
