@@ -108,6 +108,15 @@ def test_further_results_are_owed() -> None:
         (["INSERT INTO t VALUES (1)"], False, True),
         (["WITH x AS (SELECT 1) SELECT * FROM x"], True, False),
         (["WITH x AS (SELECT 1) UPDATE t, x SET a = 1"], False, True),
+        (["/* app */ SELECT * FROM t"], True, False),
+        (["-- app\n# page\n(SELECT * FROM t)"], True, False),
+        (["/* SELECT */ DELETE FROM t /* SELECT */"], False, True),
+        (["/* a */ INSERT INTO t VALUES (1) /* b */; SELECT 1"], False, True),
+        (["/*! INSERT INTO t VALUES (1) */"], False, True),
+        (["/*M! INSERT INTO t VALUES (1) */"], False, True),
+        (["SAVEPOINT s", "RELEASE SAVEPOINT s"], False, False),
+        (["INSERT INTO t VALUES (1)", "/* app */ BEGIN"], True, False),
+        (["BEGIN NOT ATOMIC INSERT INTO t VALUES (1); END"], False, True),
         (["INSERT INTO t VALUES (1)", "BEGIN"], True, False),
         (["SET @a = 1"], False, False),
     ],
@@ -118,6 +127,41 @@ def test_what_a_rollback_alone_mends(texts: list[str], only_rollback: bool, unco
     for text in texts:
         say(session, text, IN_TRANSACTION)
     assert (only_rollback, uncommitted) == (session.needs_rollback_only, session.uncommitted)
+
+
+@pytest.mark.parametrize(
+    ("texts", "number", "uncommitted"),
+    [
+        (["BEGIN", "SELEKT 1"], 1064, False),
+        (["BEGIN", "INSERT INTO t VALUES (1)"], 1062, False),
+        (["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)"], 1062, True),
+        (["INSERT INTO t VALUES (1)", "SELEKT 1"], 1064, True),
+        (["INSERT INTO t VALUES (1)", "SELECT nothing"], 1054, True),
+        (["BEGIN", "CALL p()"], 1062, True),
+        (["BEGIN", "/* app */ EXECUTE s"], 1062, True),
+        (["BEGIN", "SET STATEMENT max_statement_time=1 FOR CALL p()"], 1062, True),
+        (["BEGIN", "INSERT INTO t VALUES (1); SELEKT 1"], 1064, True),
+        (["INSERT INTO t VALUES (1)", "UPDATE t SET a = 2"], 1213, False),
+        (["INSERT INTO t VALUES (1)", "UPDATE t SET a = 2"], 1205, True),
+    ],
+)
+def test_a_statement_that_fails_wrote_nothing(texts: list[str], number: int, uncommitted: bool) -> None:
+    """It is undone where it is one statement, and so is the whole transaction after a deadlock."""
+    session = new()
+    for text in texts[:-1]:
+        say(session, text, IN_TRANSACTION)
+    session.judge(COM_QUERY, texts[-1].encode())
+    session.failed(pymysql.err.OperationalError(number, "failed"), answered=True)
+    session.status |= IN_TRANSACTION
+    assert uncommitted == session.uncommitted
+
+
+def test_another_command_that_fails_leaves_what_was_written() -> None:
+    """That a schema cannot be chosen says nothing of an INSERT before it."""
+    session = say(new(), "INSERT INTO t VALUES (1)", IN_TRANSACTION)
+    session.judge(COM_INIT_DB, b"other")
+    session.failed(pymysql.err.OperationalError(1049, "unknown"), answered=True)
+    assert session.uncommitted
 
 
 def test_writes_over_a_broken_link_are_not_uncommitted_work() -> None:

@@ -33,9 +33,11 @@ CAPSULE: Final = b"_mysql.connection.native_connection"
 PARTS: Final = frozenset({"query", "store_result", "use_result", "next_result", "field_count", "warning_count"})
 # Whatever a borrower may call that is no statement, or one that is not seen by ``query``.
 OTHER_COMMANDS: Final = (
-    *("autocommit", "change_user", "dump_debug_info", "kill", "read_query_result", "select_db", "send_query"),
-    *("set_character_set", "set_server_option", "shutdown", "stat"),
+    *("autocommit", "dump_debug_info", "kill", "read_query_result", "select_db", "send_query"),
+    *("set_character_set", "shutdown", "stat"),
 )
+# A reset leaves the session somebody else's, or taking several statements in one text.
+BEYOND_RESET: Final = ("change_user", "set_server_option")
 LINK_ERRORS: Final = frozenset({2000, 2006, 2013, 2026, 2055})  # of the library, once it has closed its descriptor
 LOOKS: Final = ("cursorclass", "encoding", "_binary_prefix", "executemany_fallback")
 
@@ -267,6 +269,7 @@ class Listening(_Base):
 
 
 mark_methods(Listening, OTHER_COMMANDS, "_millpond")
+mark_methods(Listening, BEYOND_RESET, "_millpond", beyond_reset=True)
 
 
 def is_link_error(error: BaseException) -> bool:

@@ -43,12 +43,14 @@ PURE_PARTS: Final = frozenset(
 C_PARTS: Final = frozenset({"cmd_query", "get_rows", "next_result", "free_result", "more_results", "unread_result"})
 # Whatever a borrower may call that is no statement, or one that ``cmd_query`` does not see.
 OTHER_COMMANDS: Final = (
-    *("cmd_change_user", "cmd_debug", "cmd_init_db", "cmd_query_iter", "cmd_refresh", "cmd_reset_connection"),
+    *("cmd_debug", "cmd_init_db", "cmd_query_iter", "cmd_refresh", "cmd_reset_connection"),
     *("cmd_shutdown", "cmd_statistics", "cmd_stmt_close", "cmd_stmt_execute", "cmd_stmt_fetch", "cmd_stmt_prepare"),
     *("cmd_stmt_reset", "cmd_stmt_send_long_data", "info_query", "reset_session", "shutdown"),
 )
-# After these the driver's own object is another one, or leads to another session.
-BEYOND_RESET: Final = ("connect", "reconnect", "set_charset_collation", "set_converter_class", "set_unicode")
+# After these the driver's own object is another one, or leads to another session, or to somebody else's.
+BEYOND_RESET: Final = (
+    *("cmd_change_user", "connect", "reconnect", "set_charset_collation", "set_converter_class", "set_unicode"),
+)
 OF_THE_LINK: Final = ("not available", "not connected", "lost connection", "closed", "timed out")
 LOOKS: Final = (
     *("_autocommit", "_sql_mode", "_time_zone", "_raw", "_buffered", "_use_unicode", "_get_warnings"),
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
         def cursor(self, *args: Any, **kwargs: Any) -> Any: ...
         @property
         def sql_mode(self) -> str: ...
+        @property
+        def use_unicode(self) -> bool: ...
         def is_connected(self) -> bool: ...
         def ping(self, *args: Any, **kwargs: Any) -> None: ...
         def close(self) -> None: ...
@@ -118,6 +122,17 @@ class Listening(_Base):
     @sql_mode.setter
     def sql_mode(self, value: Any) -> None:
         cast("Any", super(Listening, type(self))).sql_mode.fset(self, value)
+
+    @property
+    def use_unicode(self) -> bool:
+        """Whether text comes as str; the driver keeps that in its converter too, or in its library."""
+        return super().use_unicode
+
+    @use_unicode.setter
+    def use_unicode(self, value: bool) -> None:
+        self._millpond.dirt = self._millpond.dirt or "text comes in another form"
+        self._millpond.beyond_reset = True
+        cast("Any", super(Listening, type(self))).use_unicode.fset(self, value)
 
     def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """Send a statement and read the head of its reply."""

@@ -50,21 +50,28 @@ TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR: of a dial, and in some driv
 
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
 TOO_LONG: Final = 1153  # ER_NET_PACKET_TOO_LARGE: more than max_allowed_packet
+DEADLOCK: Final = 1213  # ER_LOCK_DEADLOCK: the server has rolled back all of the transaction
 UNTOLD: Final = frozenset({2006, 2013, 2026, 2055})  # of a client whose link broke, and that has not read why
 
 CONTROL_LENGTH_MAX: Final = 128  # longer texts are not kept: they are no BEGIN, COMMIT or ROLLBACK
 
+# What may stand before a statement; what is in a comment that begins with /*! or /*M! is run.
+_COMMENT: Final = rb"/\*(?!M?!)[^*]*(?:\*(?!/)[^*]*)*\*/|#[^\n]*\n|--(?=\s)[^\n]*\n"
+_BEFORE: Final = rb"[\s(]*(?:(?:" + _COMMENT + rb")[\s(]*)*"
+_BEGIN: Final = rb"BEGIN(?!\s+NOT\b)"  # BEGIN NOT ATOMIC heads a block of statements, on MariaDB
 # Statements that write nothing.  WITH may head an UPDATE or DELETE, and SET STATEMENT any statement.
 _READS: Final = re.compile(
-    rb"(?:SET STATEMENT max_statement_time=[0-9.]+ FOR )?"
-    rb"[\s(]*(?:SELECT|SHOW|EXPLAIN|DESC|DESCRIBE|VALUES|TABLE|BEGIN|START|COMMIT|ROLLBACK|SET(?!\s+STATEMENT)|USE"
+    rb"(?:SET STATEMENT max_statement_time=[0-9.]+ FOR )?" + _BEFORE + rb"(?:" + _BEGIN + rb"|SELECT|SHOW|EXPLAIN|DESC"
+    rb"|DESCRIBE|VALUES|TABLE|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET(?!\s+STATEMENT)|USE"
     rb"|WITH(?!.*\b(?:UPDATE|DELETE)\b))\b",
     re.IGNORECASE | re.DOTALL,
 )
+# One statement for certain, all of which is undone if it fails: no procedure, whose first half would stay.
+_MAY_STAY: Final = re.compile(_BEFORE + rb"(?:CALL|EXECUTE|SET)\b", re.IGNORECASE)
 # MariaDB marks SET STATEMENT by the state-changed bit, though it puts the variable back (seen on 10.11).
 LIMITED_READ: Final = b"SET STATEMENT"
 _LIMITED_READ: Final = re.compile(rb"SET STATEMENT max_statement_time=[0-9.]+ FOR SELECT\b", re.IGNORECASE)
-_BEGINS: Final = re.compile(rb"\s*(?:BEGIN|START)\b", re.IGNORECASE)
+_BEGINS: Final = re.compile(_BEFORE + rb"(?:" + _BEGIN + rb"|START)\b", re.IGNORECASE)
 _MENTIONS_XA: Final = re.compile(rb"\bXA\b", re.IGNORECASE)
 
 
@@ -98,6 +105,7 @@ class Session:
         text: what the next reply is about, if it is short.
         limited: it is about a read with a limit on its time, which MariaDB calls a change of state.
         wrote: something may have been written since the open transaction began.
+        trying: by the statement that is at work, and by none before it; if it fails, nothing was.
         pending: a ROLLBACK was sent, and its answer has not been read.
         answers: how many replies a reset that was sent will have.
         oks: how many of these were read, and were OK.
@@ -125,6 +133,7 @@ class Session:
         "status",
         "text",
         "tracked",
+        "trying",
         "utf8",
         "way",
         "wrote",
@@ -149,7 +158,7 @@ class Session:
         self.owed = 0
         self.answers = self.oks = 0
         self.status = status
-        self.wrote = False
+        self.wrote = self.trying = False
         self.pending = False
         self.role_suspect = False
         self.text: bytes = b""
@@ -165,6 +174,7 @@ class Session:
         """Judge a command whose reply is owed already: it may be on its way, while the server is at work."""
         if command == COM_QUERY:
             if not _READS.match(text):
+                self.trying = not self.wrote and b";" not in text and not _MAY_STAY.match(text)
                 self.wrote = True
                 if not self.tracked:
                     self.dirt = self.dirt or "a write, and the server does not tell what triggers changed"
@@ -193,6 +203,8 @@ class Session:
         self.status = status
         if not status & IN_TRANSACTION:
             self.wrote = False
+        else:
+            self.trying = False
         if status & STATE_CHANGED and not self.limited and not is_transaction_control(self.text):
             self.dirt = self.dirt or "changed session state"
         if warnings:  # MariaDB keeps them over a ROLLBACK for the next SHOW WARNINGS
@@ -204,7 +216,10 @@ class Session:
         """Take in an error; an ERR packet carries no status, so nothing is known of what the statement left."""
         self.dirt = self.dirt or "an error"
         fault = faults.classify(error)
-        if number_of(error) == TOO_LONG:
+        number = number_of(error)
+        if self.trying or number == DEADLOCK:
+            self.wrote = self.trying = False
+        if number == TOO_LONG:
             self.beyond_reset = True  # the server closes the link, which says nothing of any other
         elif fault is Fault.GONE:
             self.lost = True

@@ -14,6 +14,7 @@ are used where ``_mysqlconnector_session.py`` has found them; how our own statem
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import socket
@@ -281,13 +282,15 @@ class MySQLConnectorDriver(WatchedDriver):
     def look_at(self, conn: Any) -> Any:
         """Return the driver object's own settings."""
         values = conn.__dict__
-        return [values.get(name) for name in LOOKS]
+        return [*(values.get(name) for name in LOOKS), copy.copy(values.get("_query_attrs"))]
 
     def look_as(self, conn: Any, looks: Any) -> None:
         """Give the driver object its settings again."""
-        for name, value in zip(LOOKS, looks or (), strict=False):
+        if looks is None:
+            return
+        for name, value in zip((*LOOKS, "_query_attrs"), looks, strict=True):
             if name in conn.__dict__:
-                conn.__dict__[name] = value
+                conn.__dict__[name] = copy.copy(value) if name == "_query_attrs" else value
 
     def descriptor(self, conn: Any) -> int | None:
         """Return the descriptor, which the pure implementation has."""

@@ -196,6 +196,42 @@ def test_the_drivers_own_methods_leave_nothing_behind(road: Road, number: int) -
         assert new == seen(road, conn)
 
 
+ACCOUNT = ("user", "password", "database")
+BEYOND_RESET: dict[str, dict[str, Callable[[Road, Any], object]]] = {
+    "mysqlclient": {
+        "change_user()": lambda road, conn: conn.change_user(*(road.arguments()[name] for name in ACCOUNT)),
+        "set_server_option()": lambda _, conn: conn.set_server_option(0),  # MULTI_STATEMENTS_ON
+    },
+    "mysqlconnector": {
+        "cmd_change_user()": lambda road, conn: conn.cmd_change_user(*(road.arguments()[name] for name in ACCOUNT)),
+        "use_unicode": lambda _, conn: setattr(conn, "use_unicode", False),
+    },
+}
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_what_no_reset_undoes_costs_the_connection(road: Road, number: int) -> None:
+    """A session that is another account's, or takes several statements in one text, is nobody's after its borrower."""
+    spoil = list(BEYOND_RESET[road.driver].values())[number]
+    pool = road.pool(connect_args={"multi_statements": False} if road.driver == "mysqlclient" else None)
+    with pool.connection() as conn:
+        first = thread_of(conn)
+        spoil(road, conn)
+    with pool.connection() as conn:
+        assert first != thread_of(conn)
+
+
+@pytest.mark.parametrize("road", ["mysqlconnector"], indirect=True)
+def test_attributes_for_statements_are_not_the_next_borrowers(road: Road) -> None:
+    """mysql-connector keeps them in its connection, whichever cursor was given them."""
+    pool = road.pool()
+    with pool.connection() as conn:
+        conn.cursor().add_attribute("trace", "1")
+        assert [("trace", "1")] == conn.query_attrs
+    with pool.connection() as conn:
+        assert [] == conn.query_attrs
+
+
 def test_a_procedure_that_prepares_by_xa_leaves_no_transaction(road: Road) -> None:
     """MariaDB's reset leaves it, and nothing in a CALL tells of XA: the next borrower writes even so."""
     name, root = "road_prepared", road.root()
