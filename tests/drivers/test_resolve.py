@@ -185,6 +185,36 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], setting: str, said: 
     assert SECRET not in told_by(caught.value)
 
 
+WRONG_FOR_TASKS = [
+    pytest.param("mysql://h/d", {"connect_args": {1: SECRET}}, "connect_args", "no name", id="a key that is no name"),
+    pytest.param("mysql://h/d", {"driver": 3}, "driver", "the name of a driver", id="driver is no name"),
+    pytest.param("mysql+aiomysql://h/d", {"driver": "asyncmy"}, "driver", "aiomysql, or nothing", id="contradiction"),
+    pytest.param("mysql+pymysql://h/d", {}, "driver", "use millpond.Pool for it", id="a driver for threads"),
+    pytest.param("mysql+AIOMYSLQ://h/d", {}, "driver", "did you mean aiomysql?", id="driver misspelt"),
+    pytest.param("mysql+aiosqlite://h/d", {}, "driver", "it does not go with mysql://", id="driver of another scheme"),
+    pytest.param("sqlite+AioMySQL:///x", {}, "driver", "with mysql or mariadb://", id="scheme of another driver"),
+    pytest.param("mysqll://h/d", {}, "url", "did you mean mysql://?", id="scheme misspelt"),
+    pytest.param("postgresql://h/d", {}, "url", "AsyncPool(adapter)", id="scheme unknown"),
+    pytest.param(json, {}, "driver", "there is no such asyncio driver", id="a module that is none"),
+    pytest.param(sqlite3.connect(":memory:"), {}, "source", "pass what makes one", id="a connection"),
+    pytest.param(lambda: None, {}, "driver", "whose connections the callable makes", id="a callable alone"),
+    pytest.param(FakeDriver(), {}, "source", "for threads; use millpond.Pool", id="an adapter for threads"),
+    pytest.param(None, {}, "source", "an asyncio driver's module", id="None"),
+]
+
+
+@pytest.mark.parametrize(("source", "settings", "setting", "said"), WRONG_FOR_TASKS)
+def test_what_no_pool_for_tasks_can_be_made_of_is_named(
+    source: Any, settings: dict[str, Any], setting: str, said: str
+) -> None:
+    """As for threads: the setting, the fault and the remedy are told when the pool is made."""
+    with pytest.raises(InvalidSetting) as caught:
+        millpond.AsyncPool(source, **settings)
+    assert setting == caught.value.name
+    assert said in str(caught.value)
+    assert SECRET not in told_by(caught.value)
+
+
 def test_settings_of_an_adapter_are_not_lost() -> None:
     """What an adapter was made without cannot be added by the pool, which says so."""
     for settings in ({"connect_args": {"password": SECRET}}, {"driver": "pymysql"}, {"reset": "always"}):

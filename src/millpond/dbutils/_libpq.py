@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from millpond.drivers import faults
-from millpond.drivers.dbapi import DbapiDriver, OnConnect, Reset, connection_of
+from millpond.drivers.dbapi import DbapiDriver, connection_of
+from millpond.drivers.settings import OnConnect, Reset
 
 LIBPQ: Final = ("psycopg", "psycopg2")
 ACTIVE: Final = 1  # PQTRANS_ACTIVE

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
-from millpond.drivers.dbapi import tell
+from millpond.drivers.settings import tell
 from millpond.errors import InvalidSetting
 
 from ._errors import WrongKind, refuse_unless

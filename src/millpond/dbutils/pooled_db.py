@@ -24,7 +24,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from millpond.drivers.dbapi import tell
+from millpond.drivers.settings import tell
 from millpond.errors import PoolClosed, PoolTimeout
 
 from . import _careful

@@ -44,7 +44,8 @@ from ._model_session import (
 )
 from ._session import AUTOCOMMIT, IN_TRANSACTION, UTF8, Session, Way
 from ._watchdog import has_news, unpatched_poll, wait_for_news
-from .dbapi import DbapiDriver, OnConnect, Reset
+from .dbapi import DbapiDriver
+from .settings import OnConnect, Reset
 
 logger = logging.getLogger("millpond")
 

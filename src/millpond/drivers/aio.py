@@ -19,27 +19,17 @@ import abc
 import inspect
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from millpond._core.states import Fault
-from millpond.errors import DriverMissing, InvalidSetting
-from millpond.url import MYSQL_SCHEMES, URL, Parser
+from millpond.errors import InvalidSetting
 
-from . import ALIASES, BUILT_IN, entry_points, faults, installed, refuse_settings
+from . import THREADED
+from ._catalogue import Catalogue, checked_driver, keyword_arguments, refuse_connection, refuse_settings
 from .base import Adapter, Driver
-from .dbapi import OnConnect, Reset, module_of, renamed, valid_on_connect, valid_reset
+from .settings import Configured, OnConnect, Reset
 
 C = TypeVar("C")
 SOURCES = "a URL, an asyncio driver's module, a callable that returns a connection or an awaitable, or an adapter"
-
-# Name -> where the adapter is, and the module that shows that its driver is installed.
-ASYNC_BUILT_IN: dict[str, tuple[str, str]] = {
-    "asyncmy": ("millpond.drivers.asyncmy:AsyncmyDriver", "asyncmy"),
-    "aiomysql": ("millpond.drivers.aiomysql:AiomysqlDriver", "aiomysql"),
-    "aiosqlite": ("millpond.drivers.aiosqlite:AiosqliteDriver", "aiosqlite"),
-}
-GROUP = "millpond.async_drivers"
-MYSQL_NAMES = ("asyncmy", "aiomysql")  # in this order, where a URL leaves the choice to us
 
 
 class Remaining:
@@ -93,7 +83,7 @@ class AsyncDriver(Adapter[C]):
         return False
 
 
-class AiodbDriver(AsyncDriver[Any], Generic[C]):
+class AiodbDriver(Configured[Any], AsyncDriver[Any], Generic[C]):
     """What the adapters of asyncio drivers with DB-API names have in common.
 
     Args:
@@ -109,8 +99,6 @@ class AiodbDriver(AsyncDriver[Any], Generic[C]):
         described: what the repr shows of where connections lead; no password.
     """
 
-    options: ClassVar[Mapping[str, Parser]] = {}
-
     def __init__(
         self,
         source: types.ModuleType | Callable[..., Any] | None = None,
@@ -121,12 +109,9 @@ class AiodbDriver(AsyncDriver[Any], Generic[C]):
         described: str = "",
     ) -> None:
         self.module = self.import_module()
-        self._given: Any = self.module if source is None else source
-        self._connect: Any = getattr(self._given, "connect", self._given)
-        self._connect_args = renamed(connect_args or {})
-        self._reset = valid_reset(reset)
-        self._on_connect = valid_on_connect(on_connect)
-        self._described = described
+        given = self.module if source is None else source
+        super().__init__(given, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
+        self._connect: Any = getattr(given, "connect", given)
 
     @classmethod
     @abc.abstractmethod
@@ -136,21 +121,6 @@ class AiodbDriver(AsyncDriver[Any], Generic[C]):
         Raises:
             DriverMissing: it is not installed; the message says how to install it.
         """
-
-    @classmethod
-    def from_url(
-        cls, url: URL, *, connect_args: Mapping[str, Any], reset: Reset = "auto", on_connect: OnConnect = None
-    ) -> AiodbDriver[Any]:
-        """Make the adapter for a URL; *connect_args* win over what the URL says."""
-        arguments = {**cls.arguments_of(url), **renamed(connect_args)}
-        return cls(None, connect_args=arguments, reset=reset, on_connect=on_connect, described=str(url))
-
-    @classmethod
-    def arguments_of(cls, url: URL) -> dict[str, Any]:
-        """Return the keyword arguments of ``connect`` that a URL stands for."""
-        parts = {"user": url.user, "password": url.password, "host": url.host, "port": url.port}
-        known = {name: value for name, value in parts.items() if value is not None}
-        return {**known, **({"database": url.database} if url.database else {}), **url.typed(cls.options)}
 
     async def fresh_arguments(self) -> dict[str, Any]:
         """Return the arguments for one connect; a password that is a callable is asked now."""
@@ -173,14 +143,6 @@ class AiodbDriver(AsyncDriver[Any], Generic[C]):
         await conn.rollback()
         return True
 
-    def classify(self, error: BaseException) -> Fault:
-        """Sort an exception by number, state or class."""
-        return faults.classify(error)
-
-    def __repr__(self) -> str:
-        shown = self._described or getattr(self._given, "__name__", type(self._given).__name__)
-        return f"<{self.name} adapter of {shown}>"
-
 
 async def answer_of(given: Any) -> Any:
     """Return what was given, or what it is an awaitable of."""
@@ -188,6 +150,22 @@ async def answer_of(given: Any) -> Any:
 
 
 # -- which adapter fits ----------------------------------------------------------------------------------------------
+TASKED: Final = Catalogue(
+    kind="asyncio driver",
+    built_in={
+        "asyncmy": ("millpond.drivers.asyncmy:AsyncmyDriver", "asyncmy"),
+        "aiomysql": ("millpond.drivers.aiomysql:AiomysqlDriver", "aiomysql"),
+        "aiosqlite": ("millpond.drivers.aiosqlite:AiosqliteDriver", "aiosqlite"),
+    },
+    mysql=("asyncmy", "aiomysql"),
+    sqlite="aiosqlite",
+    group="millpond.async_drivers",
+    is_elsewhere=lambda name: THREADED.canonical(name) in THREADED.built_in,
+    instead="this driver is for threads: use millpond.Pool for it, or name an asyncio driver",
+    remedy="any other is given by an adapter: AsyncPool(adapter)",
+)
+
+
 def resolve(
     source: Any,
     *,
@@ -211,89 +189,30 @@ def resolve(
         InvalidSetting: one of these cannot be; the message names it and what is allowed.
         DriverMissing: the driver's package is not installed; the message says which extra to install.
     """
-    try:
-        arguments = dict(connect_args or {})
-    except (TypeError, ValueError):  # not chained: it may quote what was given
-        allowed = "a dict of keyword arguments for connect"
-        raise InvalidSetting("connect_args", type(connect_args).__name__, allowed) from None
+    arguments = keyword_arguments(connect_args)
+    name = checked_driver(driver)
     if isinstance(source, AsyncDriver):
-        refuse_settings(arguments, driver, reset, on_connect)
+        refuse_settings(arguments, name, reset, on_connect)
         return source  # pyright: ignore[reportUnknownVariableType]  # an adapter of whatever its maker said
+    settings = {"connect_args": arguments, "reset": reset, "on_connect": on_connect}
+    made: AsyncDriver[Any]
+    if isinstance(source, str):
+        made = TASKED.of_url(source, name, settings)
+    else:
+        made = TASKED.adapter_named(name_for(source, name))(source, **settings)
+    return made
+
+
+def name_for(source: Any, name: str | None) -> str:
+    """Return the name of the adapter for a module or a callable, where that can be told."""
     if isinstance(source, Driver):
         raise InvalidSetting("source", source, SOURCES, "this adapter is for threads; use millpond.Pool for it")
-    if isinstance(source, str):
-        return of_url(source, driver, arguments, reset, on_connect)
     if isinstance(source, types.ModuleType):
-        name = driver or source.__name__.partition(".")[0]
-    elif not callable(source):
+        return name or source.__name__.partition(".")[0]
+    refuse_connection(source, SOURCES)
+    if not callable(source):
         raise InvalidSetting("source", type(source).__name__, SOURCES)
-    elif driver is None:
-        raise InvalidSetting(
-            "driver", None, ", ".join(ASYNC_BUILT_IN), "say whose connections the callable makes, or give an adapter"
-        )
-    else:
-        name = driver
-    made: AsyncDriver[Any] = adapter_named(name)(source, connect_args=arguments, reset=reset, on_connect=on_connect)
-    return made
-
-
-def of_url(source: str, driver: str | None, arguments: dict[str, Any], reset: Any, on_connect: Any) -> AsyncDriver[Any]:
-    """Return the adapter for a URL."""
-    url = URL.parse(source)
-    if driver is not None and url.driver is not None and driver.lower() != url.driver.lower():
-        raise InvalidSetting(
-            "driver", driver, f"{url.driver}, or nothing", f"the URL says {url.scheme}+{url.driver}://"
-        )
-    name = driver or url.driver or default_driver(url.scheme)
-    adapter = adapter_named(name)
-    expected = ("sqlite",) if name == "aiosqlite" else MYSQL_SCHEMES
-    if name in ASYNC_BUILT_IN and url.scheme not in expected:
-        raise InvalidSetting("driver", name, f"with {' or '.join(expected)}://", f"it does not go with {url.scheme}://")
-    made: AsyncDriver[Any] = adapter.from_url(url, connect_args=arguments, reset=reset, on_connect=on_connect)
-    return made
-
-
-def default_driver(scheme: str) -> str:
-    """Return the driver for a URL that names none."""
-    if scheme == "sqlite":
-        return "aiosqlite"
-    if scheme not in MYSQL_SCHEMES:
-        if scheme in entry_points(GROUP):
-            return scheme
-        raise InvalidSetting("url", f"{scheme}://...", "mysql://, mariadb:// or sqlite://", "no asyncio driver for it")
-    for name in MYSQL_NAMES:
-        if installed(ASYNC_BUILT_IN[name][1]):
-            return name
-    raise DriverMissing(
-        f'no asyncio driver for {scheme}:// is installed; install one with: pip install "millpond[asyncmy]"'
-    )
-
-
-def adapter_named(name: str) -> Any:
-    """Return the adapter class of that name.
-
-    Raises:
-        InvalidSetting: there is none, or it is one for threads.
-        DriverMissing: there is, but its driver is not installed.
-    """
-    import importlib
-
-    place = ASYNC_BUILT_IN.get(name.lower())
-    if place is None:
-        added = entry_points(GROUP)
-        if name in added:
-            return added[name].load()
-        why = "there is no such asyncio driver"
-        if ALIASES.get(name.lower(), name.lower()) in BUILT_IN:
-            why = "this driver is for threads: use millpond.Pool for it, or name an asyncio driver"
-        raise InvalidSetting("driver", name, ", ".join((*ASYNC_BUILT_IN, *added)), why)
-    where, needed = place
-    if not installed(needed):
-        raise DriverMissing(
-            f'the driver {needed} is not installed; install it with: pip install "millpond[{name.lower()}]"'
-        )
-    module, _, attribute = where.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-__all__ = ["AiodbDriver", "AsyncDriver", "Remaining", "adapter_named", "answer_of", "module_of", "resolve"]
+    if name is None:
+        why = "say whose connections the callable makes, or give an adapter"
+        raise InvalidSetting("driver", None, ", ".join(TASKED.built_in), why)
+    return name

@@ -33,7 +33,7 @@ from millpond.errors import DriverMissing
 from millpond.url import URL, Parser
 
 from .aio import AiodbDriver, answer_of
-from .dbapi import OnConnect, Reset
+from .settings import OnConnect, Reset
 from .sqlite import SQLiteDriver
 
 MAKERS = ("cursor", "execute", "executemany", "executescript")

@@ -15,24 +15,15 @@ import inspect
 import sys
 import time
 import types
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from millpond._core.states import Fault
 from millpond._cursors import CursorClasses
 from millpond.errors import DriverUnsuitable, InvalidSetting
-from millpond.url import URL, Parser
 
-from . import faults
 from ._watchdog import Guard, shut_down, watchdog
 from .base import Driver
-
-Reset: TypeAlias = "str | Callable[[Any], Any] | None"
-OnConnect: TypeAlias = "str | Sequence[str] | Callable[[Any], Any] | None"
-
-RESETS = ("auto", "always", "rollback", "none")
-RENAMED = {"db": "database", "passwd": "password"}
+from .settings import Configured, OnConnect, Reset
 
 # How the deadline of a dial is told to drivers that take one: keyword, and the least whole number of seconds it may be.
 CONNECT_TIMEOUTS: dict[str, tuple[str, int]] = {
@@ -45,7 +36,7 @@ CONNECT_TIMEOUTS: dict[str, tuple[str, int]] = {
 LONGEST_S = 86400  # told to drivers in place of for ever
 
 
-class DbapiDriver(Driver[Any]):
+class DbapiDriver(Configured[Any], Driver[Any]):
     """Adapter for a DB-API module, or for a callable that connects.
 
     Args:
@@ -71,8 +62,6 @@ class DbapiDriver(Driver[Any]):
         "cut": "its descriptor is shut down, where fileno() tells one",
         "errors": "by the names of PEP 249, by SQLSTATE or by the numbers of MySQL",
     }
-    #: Options of a URL, and what reads each.
-    options: ClassVar[Mapping[str, Parser]] = {}
 
     def __init__(
         self,
@@ -85,17 +74,13 @@ class DbapiDriver(Driver[Any]):
     ) -> None:
         if source is None:
             source = self.import_module()
-        self._given = source
+        super().__init__(source, connect_args=connect_args, reset=reset, on_connect=on_connect, described=described)
         self._connect: Callable[..., Any]
         if isinstance(source, types.ModuleType):
             self._connect = source.connect
             self.learn_module(source)
         else:
             self._connect = source
-        self._connect_args = renamed(connect_args or {})
-        self._reset = valid_reset(reset)
-        self._on_connect = valid_on_connect(on_connect)
-        self._described = described
         self._cursors = self.cursor_classes()
 
     @classmethod
@@ -106,21 +91,6 @@ class DbapiDriver(Driver[Any]):
             DriverMissing: it is not installed; the message says how to install it.
         """
         raise InvalidSetting("source", None, "a DB-API module, or a callable that connects")
-
-    @classmethod
-    def from_url(
-        cls, url: URL, *, connect_args: Mapping[str, Any], reset: Reset = "auto", on_connect: OnConnect = None
-    ) -> DbapiDriver:
-        """Make the adapter for a URL; *connect_args* win over what the URL says."""
-        arguments = {**cls.arguments_of(url), **renamed(connect_args)}
-        return cls(None, connect_args=arguments, reset=reset, on_connect=on_connect, described=str(url))
-
-    @classmethod
-    def arguments_of(cls, url: URL) -> dict[str, Any]:
-        """Return the keyword arguments of ``connect`` that a URL stands for."""
-        parts = {"user": url.user, "password": url.password, "host": url.host, "port": url.port}
-        known = {name: value for name, value in parts.items() if value is not None}
-        return {**known, **({"database": url.database} if url.database else {}), **url.typed(cls.options)}
 
     def cursor_classes(self) -> CursorClasses:
         """Return how cursors of this driver are lent and cut off."""
@@ -227,66 +197,9 @@ class DbapiDriver(Driver[Any]):
         """Shut the socket down by a duplicate of its descriptor, which the holder's driver cannot have reused."""
         return shut_down(self.fileno(conn))
 
-    def classify(self, error: BaseException) -> Fault:
-        """Sort an exception by number, state or class."""
-        return faults.classify(error)
-
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class for *lease*."""
         return self._cursors.lend(conn.cursor(*args, **kwargs), lease)
-
-    def __repr__(self) -> str:
-        shown = self._described or getattr(self._given, "__name__", type(self._given).__name__)
-        return f"<{self.name} adapter of {shown}>"
-
-
-# -- settings --------------------------------------------------------------------------------------------------------
-def valid_reset(reset: Reset) -> str | Callable[[Any], Any]:
-    """Return a ``reset`` that can be used."""
-    if reset is None:
-        return "none"
-    if callable(reset) or reset in RESETS:
-        return reset
-    raise InvalidSetting(
-        "reset", reset, '"auto", "always", "rollback", "none", None, or a callable that gets the connection'
-    )
-
-
-def valid_on_connect(on_connect: OnConnect) -> tuple[str, ...] | Callable[[Any], Any] | None:
-    """Return an ``on_connect`` that can be run."""
-    if on_connect is None or callable(on_connect):
-        return on_connect
-    given: Any = [on_connect] if isinstance(on_connect, str) else on_connect
-    statements: list[Any] = [*given] if isinstance(given, (list, tuple)) else [None]
-    if not all(isinstance(statement, str) and statement.strip() for statement in statements):
-        allowed = "a statement, a list of statements, or a callable that gets the connection"
-        # A statement may have a password in it, so none is shown.
-        raise InvalidSetting("on_connect", type(on_connect).__name__, allowed, "there is something else in it")
-    return tuple(statements)
-
-
-def renamed(connect_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments under the names that all drivers know; old names are told of, values never."""
-    arguments = dict(connect_args)
-    for old, new in RENAMED.items():
-        if old not in arguments:
-            continue
-        if new in arguments:
-            raise InvalidSetting("connect_args", sorted(arguments), f"{new} alone", f"it has both {old} and {new}")
-        tell(f"connect_args: {old!r} is deprecated by the drivers; call it {new!r}")
-        arguments[new] = arguments.pop(old)
-    charset = arguments.get("charset")
-    if isinstance(charset, str) and charset.lower() in ("utf8", "utf8mb3"):
-        tell("charset=utf8 is MySQL's three-byte form, which refuses emoji and rare Han: use charset=utf8mb4")
-    return arguments
-
-
-def tell(text: str) -> None:
-    """Warn at the line of the program that made the pool."""
-    depth, frame = 2, sys._getframe(1)  # noqa: SLF001  documented, and the only way
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("millpond."):
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth)
 
 
 # -- what all adapters need ------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from millpond._fork import LockOfProcess
 
 from . import adapter_named, name_for_module
 from .base import Driver
-from .dbapi import DbapiDriver, OnConnect, Reset, module_of
+from .dbapi import DbapiDriver, module_of
+from .settings import OnConnect, Reset
 
 FORWARDED = (
     "name",

@@ -40,8 +40,8 @@ from ._session import (
     Way,
 )
 from ._watched import DRAINED_ROWS_MAX, RESET_S, WatchedDriver
-from .dbapi import OnConnect, Reset
 from .faults import number_of
+from .settings import OnConnect, Reset
 
 BROKEN: Final = ("unexpected eof", "reset by peer", "broken pipe", "error in the", "not properly terminated")
 MODES = {

@@ -45,7 +45,7 @@ from ._mysqlconnector_session import (
 from ._session import CLIENT_SSL, IN_TRANSACTION, MULTI_STATEMENTS, TLS_FAILED, Session, Way
 from ._watchdog import watchdog
 from ._watched import WatchedDriver
-from .dbapi import OnConnect, Reset
+from .settings import OnConnect, Reset
 
 SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
 EXPIRED_PASSWORDS: Final = 1 << 22  # CLIENT_CAN_HANDLE_EXPIRED_PASSWORDS

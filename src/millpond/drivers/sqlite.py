@@ -37,7 +37,8 @@ from millpond._cursors import CursorClasses
 from millpond.errors import DriverUnsuitable, InvalidSetting
 from millpond.url import URL, Parser, boolean, one_of, seconds, whole
 
-from .dbapi import DbapiDriver, OnConnect, Reset
+from .dbapi import DbapiDriver
+from .settings import OnConnect, Reset
 
 JOURNAL_MODES = ("wal", "delete", "truncate", "persist", "memory", "off", "keep")
 MEMDB_SINCE = (3, 36, 0)  # SQLite's release in which "file:/name?vfs=memdb" became one database for a whole process
