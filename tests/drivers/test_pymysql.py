@@ -96,6 +96,19 @@ def test_no_server_makes_it_leak(what: str) -> None:
         assert (way, opened) == (pool.stats().reset, pool.stats().opened)
 
 
+def test_a_reset_that_broke_the_link_is_known_for_that_before_the_link_is_closed() -> None:
+    """The next connection may be there before the thread that closes has come to this one."""
+    with FakeServer(resets="closes") as server:
+        driver = PyMySQLDriver(connect_args=server.connect_args(autocommit=True))
+        conn = driver.open(soon())
+        ask(conn, "SET @a = 1")
+        assert driver.send_reset is not None
+        assert driver.send_reset(conn) is None
+        assert driver.collect(conn, soon()) is False
+        assert LACKING["resets, rudely"][1] == f"auto: {driver.reset_way()}"
+        driver.close(conn)
+
+
 def test_without_tracking_a_write_is_followed_by_a_reset() -> None:
     """A trigger may have changed the session, and nobody would tell; reading needs no reset even so."""
     with FakeServer(tracking=False) as server, pool_on(server) as pool:

@@ -390,6 +390,7 @@ class PyMySQLDriver(DbapiDriver):
                         return False
         except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
             session.lost = True
+            self._plan.given_up(session)  # now: the next connection may be here before this one is closed
             return False
         return self._is_quiet(conn, emptied=not left)
 
