@@ -23,8 +23,9 @@ It must not know what a statement means, and it must not change a text.
 from __future__ import annotations
 
 import enum
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 __all__ = [
@@ -135,16 +136,15 @@ def tokens(text: Text, dialect: Dialect = Dialect.MYSQL) -> Iterator[Token]:
         dialect: whose rules hold.
     """
     characters = _as_characters(text)
-    scanner = _SCANNERS[dialect]
-    kinds = scanner.kinds
     if _EXECUTABLE_OPENING.search(characters) is None:
+        pattern, kinds = _scanner(dialect)
         start = 0
-        for match in scanner.pattern.finditer(characters):
+        for match in pattern.finditer(characters):
             end = match.end()
             yield kinds[match.lastindex], start, end
             start = end  # the alternatives take any character, so there is no gap
         return
-    yield from _tokens_with_executable_comments(characters, scanner)
+    yield from _tokens_with_executable_comments(characters, dialect)
 
 
 def code_tokens(text: Text, dialect: Dialect = Dialect.MYSQL) -> Iterator[Token]:
@@ -320,34 +320,35 @@ def _sqlite_alternatives() -> tuple[str, ...]:
 class _Scanner(NamedTuple):
     pattern: re.Pattern[str]
     kinds: Mapping[int | None, str]
-    inside: re.Pattern[str]  # the same within an executable comment, where "*/" is its end
-    inside_kinds: Mapping[int | None, str]
 
 
-def _compile(alternatives: tuple[str, ...]) -> tuple[re.Pattern[str], Mapping[int | None, str]]:
-    expression = "|".join(alternatives)
+@functools.cache
+def _scanner(dialect: Dialect, is_inside: bool = False) -> _Scanner:
+    """Return what cuts a text; *is_inside* an executable comment ``*/`` is its end.
+
+    It is made when it is needed: these six are more work than all else that an import of millpond does, and a program
+    needs one or two.
+    """
+    alternatives = _ALTERNATIVES[dialect]()
+    expression = "|".join((rf"\*/<{EXECUTABLE_END}>", *alternatives) if is_inside else alternatives)
     mark = re.compile(r"<([a-z_]{3,})>")  # no lookbehind and no operator above looks like this
     kinds: dict[int | None, str] = {}
     kinds.update(enumerate(mark.findall(expression), start=1))
-    return re.compile(mark.sub("()", expression)), kinds
+    return _Scanner(re.compile(mark.sub("()", expression)), kinds)
 
 
-def _scanner(alternatives: tuple[str, ...]) -> _Scanner:
-    return _Scanner(*_compile(alternatives), *_compile((rf"\*/<{EXECUTABLE_END}>", *alternatives)))
-
-
-_SCANNERS: Final = {
-    Dialect.MYSQL: _scanner(_mysql_alternatives(backslash=True)),
-    Dialect.MYSQL_NO_BACKSLASH_ESCAPES: _scanner(_mysql_alternatives(backslash=False)),
-    Dialect.SQLITE: _scanner(_sqlite_alternatives()),
+_ALTERNATIVES: Final[Mapping[Dialect, Callable[[], tuple[str, ...]]]] = {
+    Dialect.MYSQL: functools.partial(_mysql_alternatives, backslash=True),
+    Dialect.MYSQL_NO_BACKSLASH_ESCAPES: functools.partial(_mysql_alternatives, backslash=False),
+    Dialect.SQLITE: _sqlite_alternatives,
 }
 _EXECUTABLE_OPENING: Final = re.compile(r"/\*M?!")
 
 
-def _tokens_with_executable_comments(characters: str, scanner: _Scanner) -> Iterator[Token]:
+def _tokens_with_executable_comments(characters: str, dialect: Dialect) -> Iterator[Token]:
     position, is_inside = 0, False
     while position < len(characters):
-        pattern, kinds = (scanner.inside, scanner.inside_kinds) if is_inside else (scanner.pattern, scanner.kinds)
+        pattern, kinds = _scanner(dialect, is_inside)
         match = pattern.match(characters, position)
         assert match is not None, "bug: the last alternative takes any character"
         kind, end = kinds[match.lastindex], match.end()
