@@ -111,29 +111,29 @@ PLANTS = (
     ),
     Plant(
         "a dial that lands after it was given up is not closed",
-        "ledger",
-        "        self.retired[Reason.LATE] += 1\n        self.outbox.append((Notice.CLOSE, conn))\n",
-        "        self.retired[Reason.LATE] += 1\n",
+        "dials",
+        "    ledger.retired[Reason.LATE] += 1\n    ledger.outbox.append((Notice.CLOSE, conn))\n",
+        "    ledger.retired[Reason.LATE] += 1\n",
     ),
     Plant(
-        "a dial that was given up is settled as if it had not been",
-        "ledger",
-        "        if slot.state is GONE:  # given up before: overdue, or the pool was closed\n"
-        "            self.late_arrival(slot, conn)\n            return\n        self.settle(slot, conn, now)\n",
-        "        self.settle(slot, conn, now)\n",
+        "a dial that was given up is entered as if it had not been",
+        "dials",
+        "    if slot.state is GONE:  # given up before: overdue, or the pool was closed\n"
+        "        late_arrival(ledger, slot, conn)\n        return\n    enter(ledger, slot, conn, now)\n",
+        "    enter(ledger, slot, conn, now)\n",
     ),
     Plant(
-        "a dial in the caller is settled twice",
+        "a dial in the caller is entered twice",
         "conversations",
-        "    ledger.settle(slot, conn, ledger.clock())\n    ledger.move(slot, LEASED)\n",
-        "    ledger.settle(slot, conn, ledger.clock())\n    ledger.settle(slot, conn, ledger.clock())\n"
+        "    enter(ledger, slot, conn, ledger.clock())\n    ledger.move(slot, LEASED)\n",
+        "    enter(ledger, slot, conn, ledger.clock())\n    enter(ledger, slot, conn, ledger.clock())\n"
         "    ledger.move(slot, LEASED)\n",
     ),
     Plant(
         "a dial that was given up counts as abandoned for ever",
-        "ledger",
-        '        self.abandoned.discard(slot)\n        self.counts["opened"] += 1\n',
-        "        self.counts[\"opened\"] += 1\n        self.kept = [*getattr(self, 'kept', ()), slot]\n",
+        "dials",
+        '    ledger.abandoned.discard(slot)\n    ledger.counts["opened"] += 1\n',
+        "    ledger.counts[\"opened\"] += 1\n    ledger.kept = [*getattr(ledger, 'kept', ()), slot]\n",
     ),
     Plant(
         "a drain forgets the connections that are settling",
@@ -143,9 +143,9 @@ PLANTS = (
     ),
     Plant(
         "a drain forgets the dials in flight",
-        "ledger",
-        "        if slot.expires_at > now:  # else it was drained while it was dialled\n",
-        "        if True:\n",
+        "dials",
+        "    if slot.expires_at > now:  # else it was drained while it was dialled\n",
+        "    if True:\n",
     ),
     Plant(
         "a drained connection is handed out when its check is good",
@@ -174,9 +174,9 @@ PLANTS = (
     Plant(
         "recovery closes a slot that somebody holds",
         "upkeep",
-        "    ledger.abandon_overdue(now)\n    if ledger.hopeless(now):\n        ledger.fail_hopeless(now)\n    care(ledger, now)\n",
+        "    abandon_overdue(ledger, now)\n    if ledger.hopeless(now):\n        ledger.fail_hopeless(now)\n    care(ledger, now)\n",
         "    for slot in list(ledger.live()):\n        if slot.state.value == 'leased' and now - slot.leased_at > 30.0:\n"
-        "            ledger.give_up(slot, Reason.UNCLEAN)\n    ledger.abandon_overdue(now)\n    care(ledger, now)\n",
+        "            ledger.give_up(slot, Reason.UNCLEAN)\n    abandon_overdue(ledger, now)\n    care(ledger, now)\n",
     ),
     Plant(
         "a slot that was lost is forgotten",
@@ -204,9 +204,9 @@ PLANTS = (
     ),
     Plant(
         "an overdue dial keeps its room",
-        "ledger",
-        "            self.abandon(slot)\n            self.rule.failed(now)\n",
-        "            self.dialing.pop(number)\n            self.young.pop(number, None)\n            self.rule.failed(now)\n",
+        "upkeep",
+        "        ledger.abandon(slot)\n        ledger.rule.failed(now)\n",
+        "        ledger.dialing.pop(number)\n        ledger.young.pop(number, None)\n        ledger.rule.failed(now)\n",
     ),
     Plant(
         "more dials than max_size",

@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 
 import millpond
 import millpond.threads
-from millpond._core import census, conversations, ledger, upkeep
+from millpond._core import census, conversations, dials, ledger, upkeep
 from millpond._core.audit import audit
 from millpond._crew import AlarmClock, Runtime
 from millpond.lease import Lease
@@ -40,7 +40,7 @@ from millpond.lease import Lease
 from .doubles import NullConnection, NullDriver, start_tracing, trace_bytecodes
 
 SHELL = sys.modules[millpond.Pool.__mro__[1].__module__]
-CORE = (conversations, ledger, census, upkeep)
+CORE = (conversations, ledger, dials, census, upkeep)
 FILES = {module.__file__ for module in (millpond.threads, SHELL, *CORE, sys.modules[AlarmClock.__module__])}
 BY_BYTECODE = {millpond.Pool.connection.__code__, Lease.close.__code__}
 SHARED = re.compile(

@@ -15,6 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
 
+from .dials import (
+    answer_by,
+    begun_by_caller,
+    dial_begins,
+    dial_failed,
+    dial_interrupted,
+    dial_unusable,
+    enter,
+    landed,
+    late_arrival,
+)
 from .ledger import Ledger
 from .pace import OVERRUN_S
 from .ports import replica
@@ -109,9 +120,9 @@ def wait(ledger: Ledger, until: float, ticket: Ticket, *, queues: bool) -> Gener
             now = ledger.clock()
             if now >= until or not queues:
                 break
-            yield PARK, ticket, until if ledger.dialers_answer else min(until, ledger.answer_by(now))
+            yield PARK, ticket, until if ledger.dialers_answer else min(until, answer_by(ledger, now))
             if ledger.unanswered:
-                ledger.begun_by_caller(ticket)
+                begun_by_caller(ledger, ticket)
     except GeneratorExit:
         ledger.lost.take(ticket)
         raise
@@ -190,22 +201,22 @@ def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, An
     except GeneratorExit:
         raise
     except Exception as error:
-        ledger.dial_failed(slot, error)
+        dial_failed(ledger, slot, error)
         raise
     except BaseException:
-        ledger.dial_interrupted(slot)
+        dial_interrupted(ledger, slot)
         raise
     if slot.state is GONE:
-        ledger.late_arrival(slot, conn)
+        late_arrival(ledger, slot, conn)
         return None
-    ledger.settle(slot, conn, ledger.clock())
+    enter(ledger, slot, conn, ledger.clock())
     ledger.move(slot, LEASED)
     return slot
 
 
 def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
     """Open one connection for whoever is first in the queue when it lands; a dialer holds this."""
-    taken_up = ledger.dial_begins(slot)
+    taken_up = dial_begins(ledger, slot)
     if taken_up is None:
         return
     slot = taken_up
@@ -215,15 +226,15 @@ def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:
     except GeneratorExit:
         raise
     except Exception as error:  # noqa: BLE001  it is told to whoever waits
-        ledger.dial_failed(slot, error)
+        dial_failed(ledger, slot, error)
         return
     except BaseException:
-        ledger.dial_interrupted(slot)
+        dial_interrupted(ledger, slot)
         raise
     if conn is None:
-        ledger.dial_unusable(slot)
+        dial_unusable(ledger, slot)
     else:
-        ledger.landed(slot, conn)
+        landed(ledger, slot, conn)
 
 
 def checkin(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, None]:

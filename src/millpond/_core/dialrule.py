@@ -41,7 +41,7 @@ class DialRule:
 
     __slots__ = (
         "backoff_s", "barred", "eager", "failures", "fastest_s", "formed_at", "hold_s", "jitter",
-        "last_return_at", "outage_at", "paid_s", "recent", "retry_at", "wary",
+        "last_return_at", "outage_at", "paid_s", "patience_s", "recent", "retry_at", "wary",
     )  # fmt: skip
 
     def __init__(self, jitter: Callable[[], float], *, eager: bool = False) -> None:
@@ -50,6 +50,7 @@ class DialRule:
         self.hold_s = 0.0  # smoothed length of holds that ended while somebody waited; 0: not known yet, hope
         self.recent: deque[float] = deque(maxlen=KEEP)
         self.fastest_s = 0.0  # of ``recent``; 0 before the first success
+        self.patience_s = 0.0  # how long a ticket may wait before it counts as overdue
         self.paid_s = 0.0  # waiting suffered since the last dial was begun
         self.last_return_at = RETIRED
         self.formed_at = RETIRED  # when the present queue began
@@ -87,6 +88,7 @@ class DialRule:
     def succeeded(self, took_s: float) -> None:
         self.recent.append(took_s)
         self.fastest_s = min(self.recent)
+        self.patience_s = min(self.fastest_s, PATIENCE_S)
         self.failures = 0
         self.backoff_s = 0.0
         self.retry_at = RETIRED
@@ -111,11 +113,6 @@ class DialRule:
         self.retry_at = now + REFUSED_PAUSE_S
 
     # ------------------------------------------------------------------ what follows
-    @property
-    def patience_s(self) -> float:
-        """How long a ticket may wait before it counts as overdue."""
-        return min(self.fastest_s, PATIENCE_S)
-
     @property
     def late_after_s(self) -> float:
         """The age at which a dial in flight no longer counts as help; never, before one has succeeded."""

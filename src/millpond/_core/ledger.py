@@ -12,8 +12,8 @@ Invariants, asserted by :func:`millpond._core.audit.audit` in every simulation:
 - no ticket waits while a slot is idle, nor while room exists for longer than the dial rule allows;
 - every notice can be derived again from the state, and a tick does: a lost one costs time, never a connection.
 
-Two matters have modules of their own, which are given the ledger: slots that may be nobody's (census.py), and what is
-done when time has passed (upkeep.py).
+Three matters have modules of their own, which are given the ledger: slots that may be nobody's (census.py), what is
+done when time has passed (upkeep.py), and what becomes of a dial (dials.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, cast
 from .census import Census, take_in
 from .dialrule import TOLERANCE_S, DialRule
 from .pace import HOUSEKEEPING_S, OVERRUN_S, ROUND, START_ANSWER_S
-from .ports import Limits, Ports, replica
+from .ports import Limits, Ports
 from .states import (
     CHECKING,
     COLLECTING,
@@ -48,7 +48,7 @@ from .states import (
     Ticket,
     Watcher,
 )
-from .upkeep import Turns, take_charge
+from .upkeep import Turns
 
 SPREAD = 0.2  # each connection's lifetime is its own, shorter by up to this share
 COLLECT_S = 1.0  # an answer that nobody asked for is read within so long: behind it, row locks may be held
@@ -397,10 +397,12 @@ class Ledger:
         if now - came_at < self.rule.patience_s - TOLERANCE_S:
             self.fresh[ticket] = None
         self.counts["waits"] += 1
-        self.rule.asked(now, len(tickets))
+        if len(tickets) == 1 or self.rule.barred:
+            self.rule.asked(now, len(tickets))
         if self.alarm_at > now + HOUSEKEEPING_S:  # so that the loss of any notice costs that much at most
             self.arm(now + HOUSEKEEPING_S)
-        self.match(now)  # a shell may have shelved a slot before it could see this ticket
+        if self.idle or self.settling or self.untended or self.callers_dial:
+            self.match(now)  # a shell may have shelved a slot before it could see this ticket
         # Without room there is nothing to decide: something will come back.
         if len(self.slots) < self.limits.max_size and not ticket.served:
             self.look(now)  # whether it is still hopeless, only a dial can tell
@@ -501,7 +503,7 @@ class Ledger:
         if slot is not None:
             self.put_back(slot, self.clock())
 
-    # ------------------------------------------------------------------ dials
+    # ------------------------------------------------------------------ whether to dial
     def look(self, now: float) -> None:
         """Apply the dial rule: begin the dials that pay, and arrange for the next look."""
         if self.room <= 0 or self.closed or self.callers_dial:
@@ -592,138 +594,12 @@ class Ledger:
         refused = self.rule.wary and self.last_fault is Fault.CREDENTIALS
         return refused or (self.rule.failures > 0 and now >= self.outage_ends_at)
 
-    def dial_begins(self, slot: Slot) -> Slot | None:
-        """Return what a dialer is to go on with: nothing if another one has begun, or the dial was given up."""
-        self.dialers_answer = True
-        if self.callers_dial and not self.limits.callers_dial:
-            self.callers_dial = False
-            self.look(self.clock())
-        return self.taken_up(slot) if slot.number in self.unanswered else None
-
-    def taken_up(self, slot: Slot) -> Slot:
-        """Give a dial that begins a body of its own: threads that began too late, or never, may hold the old one."""
-        del self.unanswered[slot.number]
-        heir = slot.heir()
-        self.slots[slot.number] = weakref.ref(heir)
-        return heir
-
-    def answer_by(self, now: float) -> float:
-        """Return when a parked caller should look whether any dialer works here at all."""
-        return FOREVER if self.dialers_answer or self.callers_dial else now + START_ANSWER_S
-
-    def begun_by_caller(self, ticket: Ticket) -> None:
-        """Hand one of the dials to the caller who waits for it, if no dialer has ever answered; leave it at that.
-
-        Hosts exist where a new thread starts without an error and never runs (uWSGI without ``enable-threads``).
-        """
-        if ticket.served or self.dialers_answer or not self.unanswered:
-            return
-        self.callers_dial = True
-        ticket.slot = self.taken_up(next(iter(self.unanswered.values())))
-        self.leave(ticket)
-        for other in list(self.unanswered.values()):
-            self.forget(other)
-        self.match(self.clock())
-
-    def dial_unusable(self, slot: Slot) -> None:
-        """Let callers dial for themselves: dialers make connections that only they may use."""
-        if slot.state is GONE:
-            self.abandoned.discard(slot)
-        else:
-            self.forget(slot)
-        self.let_callers_dial()
-
     def let_callers_dial(self) -> None:
         """Let callers dial for themselves: no dialer can be had.  Those that have begun are left to their work."""
         self.callers_dial = True
         for slot in list(self.unanswered.values()):
             self.forget(slot)
         self.match(self.clock())
-
-    def landed(self, slot: Slot, conn: Any) -> None:
-        """A dial has succeeded; whoever is first in the queue gets it."""
-        now = self.clock()
-        if slot.state is GONE:  # given up before: overdue, or the pool was closed
-            self.late_arrival(slot, conn)
-            return
-        self.settle(slot, conn, now)
-        self.shelve(slot, now)
-        self.notify()
-        self.look(now)
-
-    def settle(self, slot: Slot, conn: Any, now: float) -> None:
-        """Enter a new connection into the books."""
-        began_at = self.dialing.pop(slot.number, now)
-        self.young.pop(slot.number, None)
-        self.rule.succeeded(now - began_at)
-        self.succeeded = True
-        self.last_error = self.last_fault = None
-        self.counts["opened"] += 1
-        self.tell("opened", seconds=now - began_at)
-        slot.conn = conn
-        slot.opened_at = now
-        if slot.expires_at > now:  # else it was drained while it was dialled
-            slot.expires_at = self.end_of_life(slot)
-        take_charge(self, slot, now)
-
-    def late_arrival(self, slot: Slot, conn: Any) -> None:
-        self.abandoned.discard(slot)
-        self.counts["opened"] += 1
-        self.retired[Reason.LATE] += 1
-        self.outbox.append((Notice.CLOSE, conn))
-        self.notify()
-
-    def dial_failed(self, slot: Slot, error: BaseException) -> None:
-        """A dial has failed: tell those whom waiting cannot help, and arrange for the next try."""
-        now = self.clock()
-        if slot.state is GONE:
-            self.abandoned.discard(slot)
-            self.notify()
-            return
-        fault = self.ports.classify(error)
-        self.counts["failed"] += 1
-        self.tell("open_failed", error=error, seconds=now - slot.opened_at)
-        error = replica(error)  # without its traceback, whose frames would keep what callers hold alive
-        self.last_error, self.last_fault = error, fault
-        self.rule.failed(now)
-        if fault is Fault.CREDENTIALS:
-            self.rule.refused(now)
-        self.forget(slot)
-        may_pass = fault in (Fault.SERVER_FULL, Fault.TRANSIENT)
-        if not self.succeeded and not may_pass:
-            self.fail_all(error)
-            self.fail_watchers(error)
-        elif self.hopeless(now):
-            self.fail_hopeless(now)
-        self.room_freed(now)
-
-    def dial_interrupted(self, slot: Slot) -> None:
-        """Whoever dialled was called away: that says nothing of the server, and concerns nobody else."""
-        now = self.clock()
-        if slot.state is GONE:
-            self.abandoned.discard(slot)
-            self.notify()
-            return
-        self.counts["failed"] += 1
-        self.rule.failed(now)  # the next try is not made at once: the host may be about to end
-        self.forget(slot)
-        self.room_freed(now)
-
-    def abandon_overdue(self, now: float) -> None:
-        """Give back the room of dials that their drivers cannot end in time."""
-        limit_s = self.limits.connect_timeout_s + OVERRUN_S
-        while self.dialing:
-            number, begun_at = next(iter(self.dialing.items()))
-            if now - begun_at < limit_s - TOLERANCE_S:
-                self.arm(begun_at + limit_s)
-                return
-            slot = self.slots[number]()
-            if slot is None:  # its dialer is gone too: recover() has it
-                self.dialing.pop(number)
-                continue
-            self.counts["abandoned"] += 1
-            self.abandon(slot)
-            self.rule.failed(now)
 
     def abandon(self, slot: Slot) -> None:
         """Give a dial up: its room is free at once, its driver's call may come back or not."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .census import bury_undead, count_slots
 from .dialrule import TOLERANCE_S
-from .pace import HOUSEKEEPING_S, ROUND, START_ANSWER_S
+from .pace import HOUSEKEEPING_S, OVERRUN_S, ROUND, START_ANSWER_S
 from .states import CHECKING, COLLECTING, FOREVER, GONE, IDLE, Notice, Reason, Slot
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def tick(ledger: Ledger) -> None:
     bury_undead(ledger, now)
     count_slots(ledger, now)
     repeat_notices(ledger, now)
-    ledger.abandon_overdue(now)
+    abandon_overdue(ledger, now)
     if ledger.hopeless(now):
         ledger.fail_hopeless(now)
     care(ledger, now)
@@ -91,6 +91,23 @@ def repeat_notices(ledger: Ledger, now: float) -> None:
     for number, slot in list(ledger.unanswered.items()):
         if now - ledger.dialing.get(number, now) >= START_ANSWER_S - TOLERANCE_S:
             ledger.outbox.append((Notice.DIAL, slot))
+
+
+def abandon_overdue(ledger: Ledger, now: float) -> None:
+    """Give back the room of dials that their drivers cannot end in time."""
+    limit_s = ledger.limits.connect_timeout_s + OVERRUN_S
+    while ledger.dialing:
+        number, begun_at = next(iter(ledger.dialing.items()))
+        if now - begun_at < limit_s - TOLERANCE_S:
+            ledger.arm(begun_at + limit_s)
+            return
+        slot = ledger.slots[number]()
+        if slot is None:  # its dialer is gone too: recover() has it
+            ledger.dialing.pop(number)
+            continue
+        ledger.counts["abandoned"] += 1
+        ledger.abandon(slot)
+        ledger.rule.failed(now)
 
 
 def arm_for_the_next(ledger: Ledger, now: float) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias
 from millpond import diagnosis
 from millpond._core import conversations, upkeep
 from millpond._core.conversations import Request
+from millpond._core.dials import landed
 from millpond._core.ledger import Ledger
 from millpond._core.ports import Ports
 from millpond._core.states import Fault, Notice, Slot, Verb
@@ -252,7 +253,7 @@ class Simulator:
         for _ in range(idle):
             slot = ledger.reserve(self.clock())
             ledger.dialing[slot.number] = self.clock()
-            ledger.landed(slot, self._connect())
+            landed(ledger, slot, self._connect())
         ledger.limits = self.limits
         ledger.dialers_answer = bool(idle)
         rule.recent.clear()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from millpond import _core
-from millpond._core import audit, census, conversations, dialrule, ledger, pace, ports, states, upkeep
+from millpond._core import audit, census, conversations, dialrule, dials, ledger, pace, ports, states, upkeep
 
 # Each imports only those before it.
-MODULES = ("states", "dialrule", "ports", "pace", "census", "upkeep", "ledger", "audit", "conversations")
+MODULES = ("states", "dialrule", "ports", "pace", "census", "upkeep", "ledger", "dials", "audit", "conversations")
 _numbers = itertools.count(1)
 
 
@@ -33,11 +33,12 @@ class Core:
     census: Any
     upkeep: Any
     ledger: Any
+    dials: Any
     audit: Any
     conversations: Any
 
 
-REAL = Core(states, dialrule, ports, pace, census, upkeep, ledger, audit, conversations)
+REAL = Core(states, dialrule, ports, pace, census, upkeep, ledger, dials, audit, conversations)
 
 
 @dataclass(frozen=True)
