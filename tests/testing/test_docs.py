@@ -22,6 +22,18 @@ def test_examples_run(code: str, tmp_path: Path) -> None:
     assert (0, "") == (answer.returncode, answer.stderr)
 
 
+def test_the_example_of_a_server_that_lacks_something(tmp_path: Path) -> None:
+    """It runs as it stands, and tells by which way its pool resets."""
+    page = (DOCS / "testing-servers.md").read_text(encoding="utf-8")
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "FakeServer" in code)
+    command = [sys.executable, "-W", "error", "-c", code]
+    answer = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=DEADLINE_S)
+    assert (0, "") == (answer.returncode, answer.stderr)
+    said, way = answer.stdout.splitlines()
+    assert "(1205, 'Lock wait timeout exceeded')" == said
+    assert way.startswith("auto: ROLLBACK, or a new connection: ")
+
+
 def test_the_contract_is_collected_from_a_subclass(tmp_path: Path) -> None:
     """The example of a driver's test is a test module that pytest runs, and that passes."""
     (code,) = (code for code in EXAMPLES if "DriverContract" in code)

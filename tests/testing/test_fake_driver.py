@@ -11,6 +11,7 @@ import pytest
 
 import millpond
 from millpond._core.states import Fault
+from millpond.testing import SimClock
 from millpond.testing.fake_driver import (
     FakeConnection,
     FakeDriver,
@@ -102,6 +103,26 @@ class TestBehaviours:
         with pytest.raises(OperationalError, match="never"):
             driver.open(time.monotonic() + 0.01)
         assert 0 == driver.counts["opened"]
+
+    def test_never_on_a_clock_of_the_tests(self) -> None:
+        """On a ``SimClock`` a deadline passes when the test says so: no real time, however far away it was."""
+        clock = SimClock()
+        driver = FakeDriver(clock=clock)
+        driver.behave("check", "never")
+        conn = driver.open(clock())
+        failed_at: list[float] = []
+
+        def check() -> None:
+            with pytest.raises(OperationalError, match="never"):
+                driver.is_alive(conn, 3600.0)
+            failed_at.append(clock())
+
+        with another_thread(check):
+            driver.await_waiting("check", 1)
+            clock.advance(3599.0)
+            assert [] == failed_at
+            clock.advance(1.0)
+        assert [3600.0] == failed_at
 
     def test_never_without_bounds(self) -> None:
         """A driver that cannot be bounded waits on behind its deadline, until the test is over."""

@@ -18,13 +18,11 @@ every wait, so that no thread outlives a test.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from millpond._core.states import Fault
@@ -32,6 +30,28 @@ from millpond._cursors import CursorClasses
 from millpond.drivers import faults
 from millpond.drivers.base import Driver
 from millpond.errors import InvalidSetting
+from millpond.testing._fake_database import (
+    DatabaseError,
+    Error,
+    FakeConnection,
+    FakeCursor,
+    FakeDatabase,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
+from millpond.testing.sim_clock import SimClock
+
+__all__ = [
+    "DatabaseError",
+    "Error",
+    "FakeConnection",
+    "FakeCursor",
+    "FakeDriver",
+    "InterfaceError",
+    "OperationalError",
+    "ProgrammingError",
+]
 
 Operation = Literal["open", "check", "reset", "close"]
 Behaviour = Literal["ok", "no", "error", "late", "never", "lie"]
@@ -39,176 +59,14 @@ OPERATIONS: tuple[Operation, ...] = ("open", "check", "reset", "close")
 BEHAVIOURS: tuple[Behaviour, ...] = ("ok", "no", "error", "late", "never", "lie")
 
 
-class Error(Exception):
-    """The base of what this driver raises; ``fault`` says how an adapter would sort it."""
-
-    fault: Fault | None = None
-
-
-class InterfaceError(Error):
-    """A connection was used after it was closed."""
-
-
-class DatabaseError(Error):
-    """Something about the database."""
-
-
-class OperationalError(DatabaseError):
-    """The link, or the server."""
-
-
-class ProgrammingError(DatabaseError):
-    """The statement."""
-
-
-class FakeConnection:
-    """A connection of :class:`FakeDriver`.
-
-    Attributes:
-        number: counted from 1.
-        alive: False once its server is gone.
-        closed: closed by the client.
-        unread: set it to leave a reply unread.
-        session: what ``SET name = value`` has set.
-    """
-
-    def __init__(self, driver: FakeDriver, number: int) -> None:
-        self.number = number
-        self.alive = True
-        self.closed = False
-        self.unread = False
-        self.session: dict[str, str] = {}
-        self._driver = driver
-        self._pending: list[tuple[str, Any]] = []
-        self._inside = threading.RLock()
-
-    @contextmanager
-    def used(self, what: str) -> Generator[None, None, None]:
-        """Be inside; two threads at once are noted as a mishap."""
-        if not self._inside.acquire(blocking=False):
-            self._driver.note(f"two threads at once in connection {self.number}: {what}")
-            self._inside.acquire()
-        try:
-            yield
-        finally:
-            self._inside.release()
-
-    def check_usable(self, what: str) -> None:
-        """Raise if it is closed or dead."""
-        if self.closed:
-            self._driver.note(f"connection {self.number} was used after it was closed: {what}")
-            raise InterfaceError(0, f"connection {self.number} is closed")
-        if not self.alive:
-            raise OperationalError(2013, f"connection {self.number} has lost its server")
-
-    @property
-    def in_transaction(self) -> bool:
-        """Are there writes that were not committed?"""
-        return bool(self._pending)
-
-    def cursor(self, cursor: type[FakeCursor] | None = None) -> FakeCursor:
-        """Make a cursor, of a class of the caller's own if one is given."""
-        self.check_usable("cursor")
-        return (cursor or FakeCursor)(self)
-
-    def commit(self) -> None:
-        """Make the writes everybody's."""
-        with self.used("commit"):
-            self.check_usable("commit")
-            self._driver.commit(self._pending)
-            self._pending = []
-
-    def rollback(self) -> None:
-        """Forget the writes."""
-        with self.used("rollback"):
-            self.check_usable("rollback")
-            self._pending = []
-
-    def close(self) -> None:
-        """Close; twice is noted as a mishap."""
-        with self.used("close"):
-            self._driver.forget(self)
-
-    def run(self, statement: str, parameters: Any) -> list[tuple[Any, ...]] | None:
-        """Run a statement; return its rows, or None if it has none."""
-        with self.used(statement):
-            self.check_usable(statement)
-            return self._driver.run(self, statement, parameters)
-
-    def add(self, table: str, value: Any) -> None:
-        """Write a row, uncommitted."""
-        self._pending.append((table, value))
-
-    def own(self, table: str) -> list[Any]:
-        """Return the uncommitted rows of a table."""
-        return [value for name, value in self._pending if name == table]
-
-    def renew(self) -> None:
-        """Be as good as new."""
-        self._pending = []
-        self.session.clear()
-
-    def __repr__(self) -> str:
-        return f"<fake connection {self.number}>"
-
-
-class FakeCursor:
-    """A cursor of :class:`FakeConnection`, with all its rows in memory."""
-
-    arraysize = 1
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self.description: tuple[tuple[Any, ...], ...] | None = None
-        self.rowcount = -1
-        self._rows: list[tuple[Any, ...]] = []
-
-    def execute(self, statement: str, parameters: Any = ()) -> FakeCursor:
-        """Run a statement."""
-        rows = self.connection.run(statement, parameters)
-        self._rows = rows or []
-        self.rowcount = 1 if rows is None else len(rows)
-        self.description = None if rows is None else (("value", None, None, None, None, None, None),)
-        return self
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """Return the next row."""
-        return self._rows.pop(0) if self._rows else None
-
-    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        """Return some rows."""
-        count = self.arraysize if size is None else size
-        rows, self._rows = self._rows[:count], self._rows[count:]
-        return rows
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return the rows that are left."""
-        rows, self._rows = self._rows, []
-        return rows
-
-    def close(self) -> None:
-        """Forget the rows."""
-        self._rows = []
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        while self._rows:
-            yield self._rows.pop(0)
-
-    def __enter__(self) -> FakeCursor:  # noqa: PYI034  typing.Self is younger than the oldest Python we run on
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class FakeDriver(Driver[FakeConnection]):
+class FakeDriver(FakeDatabase, Driver[FakeConnection]):
     """A driver that does what a test tells it to; usable from many threads.
 
     Args:
         tells_clean: it can tell without asking whether a session is as good as new (``is_clean``).
         tells_readable: it can tell without asking whether an idle connection was closed (``is_readable``).
         bounded: what would never be answered fails when its deadline has passed; False: it never ends by itself.
-        clock: what deadlines are measured on.
+        clock: what deadlines are measured on; on a :class:`SimClock` they pass by its ``advance`` alone.
 
     Attributes:
         counts: how often each operation was begun ("open", "check", "reset", "close"), and "opened" and "closed".
@@ -237,14 +95,11 @@ class FakeDriver(Driver[FakeConnection]):
         bounded: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        self.connections: list[FakeConnection] = []
-        self.mishaps: list[str] = []
-        self.tables: dict[str, list[Any]] = {}
+        # On a clock of the test's, whoever waits for a deadline waits for that clock.
+        super().__init__(clock.changed if isinstance(clock, SimClock) else threading.Condition())
         self.module = fake_module(self)
         self._bounded = bounded
         self._clock = clock
-        self._changed = threading.Condition()
         self._plans: dict[str, tuple[Behaviour, int | None, BaseException | None]] = {}
         self._tokens: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
@@ -414,10 +269,6 @@ class FakeDriver(Driver[FakeConnection]):
                 raise error or OperationalError(0, f"{operation}: {behaviour}, as the test has told")
             return behaviour
 
-    def _count(self, what: str) -> None:
-        self.counts[what] += 1
-        self._changed.notify_all()
-
     def _next(self, operation: Operation) -> tuple[Behaviour, BaseException | None]:
         behaviour, times, error = self._plans.get(operation, ("ok", None, None))
         if times is not None:
@@ -435,113 +286,19 @@ class FakeDriver(Driver[FakeConnection]):
             self._waiting[operation] -= 1
 
     def _wait_in_vain(self, operation: Operation, until: float) -> None:
-        left_s = max(0.0, until - self._clock()) if self._bounded and until != float("inf") else None
+        if not self._bounded:
+            until = float("inf")
+        no_real_time = until == float("inf") or isinstance(self._clock, SimClock)
+        left_s = None if no_real_time else max(0.0, until - self._clock())
         self._waiting[operation] += 1
         self._changed.notify_all()
         try:
-            self._changed.wait_for(lambda: self._down, left_s)
+            self._changed.wait_for(lambda: self._down or self._clock() >= until, left_s)
         finally:
             self._waiting[operation] -= 1
 
-    # -- the server --------------------------------------------------------------------------------------------------
-    def note(self, mishap: str) -> None:
-        """Note what no pool must ever do."""
-        with self._changed:
-            self.mishaps.append(mishap)
-            self._changed.notify_all()
-
-    def forget(self, conn: FakeConnection) -> None:
-        """Note that a connection was closed."""
-        with self._changed:
-            if conn.closed:
-                self.mishaps.append(f"connection {conn.number} was closed twice")
-                return
-            conn.closed = True
-            self._count("closed")
-
-    def commit(self, rows: list[tuple[str, Any]]) -> None:
-        """Make rows everybody's."""
-        with self._changed:
-            for table, value in rows:
-                self.tables.setdefault(table, []).append(value)
-
-    def run(self, conn: FakeConnection, statement: str, parameters: Any) -> list[tuple[Any, ...]] | None:
-        """Understand a few words of SQL."""
-        for pattern, action in SENTENCES:
-            found = re.fullmatch(pattern, statement.strip().rstrip(";"), re.IGNORECASE | re.DOTALL)
-            if found:
-                with self._changed:
-                    rows: list[tuple[Any, ...]] | None = action(self, conn, found, list(parameters))
-                    return rows
-        known = "CREATE, DROP, INSERT, SELECT and SET"
-        raise ProgrammingError(1064, f"this fake server knows {known}, in their simplest forms")
-
-    def rows(self, conn: FakeConnection, table: str) -> list[Any]:
-        """Return what a connection sees in a table."""
-        if table not in self.tables:
-            raise ProgrammingError(1146, f"there is no table {table}")
-        return self.tables[table] + conn.own(table)
-
     def __repr__(self) -> str:
         return f"<fake adapter: {len(self.connections)} opened, {len(self.live)} live>"
-
-
-Sentence = Callable[[FakeDriver, FakeConnection, "re.Match[str]", "list[Any]"], "list[tuple[Any, ...]] | None"]
-
-
-def literal(text: str, parameters: list[Any]) -> Any:
-    """Return the value of a literal, or of the parameter that a placeholder stands for."""
-    if text in ("?", "%s"):
-        return parameters.pop(0)
-    return int(text) if text.isdigit() else text.strip("'")
-
-
-def create(driver: FakeDriver, _: FakeConnection, found: re.Match[str], __: list[Any]) -> None:
-    """CREATE TABLE name (...)."""
-    driver.tables.setdefault(found[1], [])
-
-
-def drop(driver: FakeDriver, _: FakeConnection, found: re.Match[str], __: list[Any]) -> None:
-    """DROP TABLE name."""
-    driver.tables.pop(found[1], None)
-
-
-def insert(driver: FakeDriver, conn: FakeConnection, found: re.Match[str], parameters: list[Any]) -> None:
-    """INSERT INTO name VALUES (value)."""
-    driver.rows(conn, found[1])
-    conn.add(found[1], literal(found[2], parameters))
-
-
-def count(driver: FakeDriver, conn: FakeConnection, found: re.Match[str], _: list[Any]) -> list[tuple[Any, ...]]:
-    """SELECT COUNT(*) FROM name."""
-    return [(len(driver.rows(conn, found[1])),)]
-
-
-def read(driver: FakeDriver, conn: FakeConnection, found: re.Match[str], _: list[Any]) -> list[tuple[Any, ...]]:
-    """SELECT * FROM name."""
-    return [(value,) for value in driver.rows(conn, found[1])]
-
-
-def constant(_: FakeDriver, __: FakeConnection, found: re.Match[str], parameters: list[Any]) -> list[tuple[Any, ...]]:
-    """SELECT value."""
-    return [(literal(found[1], parameters),)]
-
-
-def assign(_: FakeDriver, conn: FakeConnection, found: re.Match[str], parameters: list[Any]) -> None:
-    """SET name = value."""
-    conn.session[found[1]] = str(literal(found[2], parameters))
-
-
-VALUE = r"(\?|%s|\d+|'[^']*')"
-SENTENCES: tuple[tuple[str, Sentence], ...] = (
-    (r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)\s*\(.*\)", create),
-    (r"DROP TABLE (?:IF EXISTS )?(\w+)", drop),
-    (rf"INSERT INTO (\w+)\s*(?:\([^)]*\)\s*)?VALUES\s*\(\s*{VALUE}\s*\)", insert),
-    (r"SELECT COUNT\(\*\) FROM (\w+)", count),
-    (r"SELECT [\w*]+ FROM (\w+)", read),
-    (rf"SELECT {VALUE}", constant),
-    (rf"SET (@?\w+)\s*=\s*{VALUE}", assign),
-)
 
 
 def fake_module(driver: FakeDriver) -> types.ModuleType:
