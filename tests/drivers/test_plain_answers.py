@@ -16,8 +16,10 @@ from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
 from millpond.drivers._pymysql_replies import DESCRIBED_MAX, Describing, ListeningResult, plain_oks
 from millpond.drivers._pymysql_session import Listening
+from millpond.drivers._pymysql_wires import straighten
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing.fake_server import FakeError, FakeServer
+from tests.drivers.lines import WAYS, line_of
 
 AUTOCOMMIT = 0x0002
 MORE_RESULTS = 0x0008
@@ -65,8 +67,10 @@ def test_only_what_needs_no_second_look_counts(data: bytes, most: int, expected:
 class Wire:
     """As much of a connection as reading needs, and the server's end of it."""
 
-    def __init__(self) -> None:
-        self._sock, self.server = socket.socketpair()
+    def __init__(self, way: str) -> None:
+        self.line = line_of(way)
+        straighten(self.line.sock)
+        self._sock = self.line.sock
         self._sock.settimeout(7.0)
         self._rfile = self._sock.makefile("rb")
         self.server_status = 0
@@ -78,49 +82,62 @@ class Wire:
 
     def rest(self) -> tuple[bytes, float | None]:
         """Return what is left unread when the server has ended it, and how long the socket would wait."""
-        self.server.shutdown(socket.SHUT_WR)
+        self.line.hang_up()
         return self._rfile.read(), self._sock.gettimeout()
 
 
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    """Return a connection that nothing has come over."""
-    made = Wire()
+@pytest.fixture(params=WAYS)
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """Return a connection that nothing has come over, in the clear and under TLS."""
+    made = Wire(request.param)
     yield made
     made._rfile.close()
-    made._sock.close()
-    made.server.close()
+    made.line.close()
 
 
 @pytest.mark.parametrize("cut", range(2 * len(OK)))
 def test_wherever_an_answer_is_cut_nothing_is_lost(wire: Wire, cut: int) -> None:
     """What has come in part stays for whoever reads packet by packet."""
     whole = OK + TELLING
-    wire.server.sendall(whole[:cut])
+    wire.line.send(whole[:cut])
     taken = wire.take(2)
     assert cut // len(OK) == taken
-    wire.server.sendall(whole[cut:])
+    wire.line.send(whole[cut:])
     assert (whole[len(OK) * taken :], 7.0) == wire.rest()
+
+
+@pytest.mark.parametrize("cut", [1, 5, -1])
+def test_a_record_that_has_come_in_part_is_none_yet(cut: int) -> None:
+    """Under TLS the last answer may be on its way; those before it are taken, and nobody waits for it."""
+    wire = Wire("tls")
+    wire.line.send(OK)
+    record = wire.line.sealed(TELLING)
+    wire.line.end.sendall(record[:cut])
+    taken = [wire.take(2), wire.take(1)]
+    wire.line.end.sendall(record[cut:])
+    assert ([1, 0], (TELLING, 7.0)) == (taken, wire.rest())
+    wire._rfile.close()
+    wire.line.close()
 
 
 def test_what_came_later_is_taken_later(wire: Wire) -> None:
     """Answers may come one by one."""
-    wire.server.sendall(OK)
+    wire.line.send(OK)
     first = wire.take(2)
-    wire.server.sendall(TELLING)
+    wire.line.send(TELLING)
     assert (1, 1, 0x4002, (b"", 7.0)) == (first, wire.take(1), wire.server_status, wire.rest())
 
 
 def test_what_follows_the_last_answer_is_left_with_it(wire: Wire) -> None:
     """If all were taken nothing is in the buffer: so the last one is not, and is read where more is looked for."""
-    wire.server.sendall(OK + OK + ERROR)
+    wire.line.send(OK + OK + ERROR)
     assert (0, (OK + OK + ERROR, 7.0)) == (wire.take(2), wire.rest())
 
 
 def test_an_end_of_the_link_is_no_answer(wire: Wire) -> None:
     """A server that has gone has answered what it has answered."""
-    wire.server.sendall(OK)
-    wire.server.shutdown(socket.SHUT_WR)
+    wire.line.send(OK)
+    wire.line.hang_up()
     assert (1, 0) == (wire.take(2), wire.take(1))
 
 

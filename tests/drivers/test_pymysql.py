@@ -551,16 +551,18 @@ def test_a_clean_pair_enters_few_frames(server: FakeServer) -> None:
     with pool_on(server) as pool:
         use(pool, "SELECT 1")
         before = len(server.commands)
-        asked_at = time.monotonic()
-        while time.monotonic() < asked_at + 0.002:  # a connection that answered a moment ago is not even polled
-            continue
-        sys.setprofile(profile)
-        try:
-            pool.connection().close()
-        finally:
-            sys.setprofile(None)
+        for _ in range(2):  # the first poll of a connection makes what it is polled with
+            entered.clear()
+            asked_at = time.monotonic()
+            while time.monotonic() < asked_at + 0.002:  # a connection that answered a moment ago is not even polled
+                continue
+            sys.setprofile(profile)
+            try:
+                pool.connection().close()
+            finally:
+                sys.setprofile(None)
         assert before == len(server.commands)
-    expected = ["connection", "_is_readable", "_has_news", "close", "<lambda>", "_is_clean"]
+    expected = ["connection", "_is_readable", "has_news", "close", "<lambda>", "_is_clean"]
     assert expected == entered
 
 

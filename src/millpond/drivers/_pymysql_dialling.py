@@ -17,9 +17,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from millpond._fork import LockOfProcess
 from millpond.errors import InvalidSetting
 
+from ._pymysql_wires import straighten
+
 CLIENT_SSL: Final = 1 << 11
+CANNOT_CONNECT: Final = 2003  # CR_CONN_HOST_ERROR
+TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
 TLS_ARGUMENTS: Final = (
     *("ssl", "ssl_disabled", "ssl_ca", "ssl_verify_cert", "ssl_verify_identity"),
     *("ssl_cert", "ssl_key", "ssl_key_password"),
@@ -58,7 +63,9 @@ class Resuming:
     def wrap_socket(self, sock: socket.socket, *, server_hostname: str | None = None) -> ssl.SSLSocket:
         """Shake hands, offering to resume."""
         session = self.sessions.get(server_hostname)
-        return self.context.wrap_socket(sock, server_hostname=server_hostname, session=session)
+        wrapped = self.context.wrap_socket(sock, server_hostname=server_hostname, session=session)
+        straighten(wrapped)
+        return wrapped
 
     def keep(self, conn: Any) -> None:
         """Keep the session of a connection that has heard from its server: tickets come after the handshake.
@@ -102,6 +109,104 @@ class Tls:
         """Keep what lets the next connection shake hands in less time."""
         if self.context is not None:
             self.context.keep(conn)
+
+
+class Dialler:
+    """How one adapter's connections are made.
+
+    Args:
+        connect: PyMySQL's class of connections, or one made from it.
+        module: PyMySQL.
+        mode: our own word for how much TLS is asked for, if it was used.
+        prepare: is handed each connection object before it is connected.
+    """
+
+    def __init__(self, connect: Any, *, module: Any, mode: str | None, prepare: Callable[[Any], None]) -> None:
+        self._connect = connect
+        self._module = module
+        self._mode = mode
+        self._prepare = prepare
+        self._parts: Parts | None = None
+        self._tls: Tls | None = None
+        self._tls_lock = LockOfProcess()
+
+    def dial(self, arguments: dict[str, Any], until: float) -> Any:
+        """Connect by *until*, host names aside: TCP, TLS and handshake together."""
+        until = min(until, time.monotonic() + float(arguments.pop("connect_timeout", None) or float("inf")))
+        conn = self._unconnected(arguments)
+        self._prepare(conn)
+        if self._parts is None or not self._parts.packets:
+            # This version cannot be told how long to wait for a packet: the driver's own way.
+            conn.connect_timeout = remaining(until)
+            conn.connect()
+            return conn
+        try:
+            sock = open_socket(conn, until)
+        except OSError as error:
+            text = f"Can't connect to MySQL server on {conn.host!r} ({error})"  # as PyMySQL has it
+            raise self._module.OperationalError(CANNOT_CONNECT, text) from error
+        try:
+            shake_hands(conn, sock, until, self._demand_tls(conn))
+        except BaseException:
+            sock.close()
+            raise
+        if self._tls is not None:
+            self._tls.keep(conn)
+        return conn
+
+    def plainly_dialled(self, arguments: dict[str, Any], until: float) -> Any:
+        """Connect by the driver's own means, which bound TCP alone."""
+        arguments["connect_timeout"] = min(remaining(until), float(arguments.get("connect_timeout") or 3600.0))
+        return self._connect(**self._with_tls(arguments))
+
+    def _unconnected(self, arguments: dict[str, Any]) -> Any:
+        """Make a connection object that is not connected yet, with the TLS context that all share."""
+        tls = self._tls
+        if tls is None:
+            with self._tls_lock():
+                tls = self._tls
+                if tls is None:
+                    return self._first_unconnected(arguments)
+        bare = {name: value for name, value in arguments.items() if name not in TLS_ARGUMENTS}
+        conn = self._connect(**bare, ssl_disabled=True, defer_connect=True)
+        tls.give(conn)
+        return conn
+
+    def _first_unconnected(self, arguments: dict[str, Any]) -> Any:
+        """Have PyMySQL itself make of the TLS arguments what it makes of them."""
+        conn = self._connect(**self._with_tls(arguments), defer_connect=True)
+        if self._parts is None:
+            self._parts = Parts(conn)
+        if self._parts.tls:
+            # PyMySQL 1.1 knows no difference between asked for and required; there, TLS is what somebody asked for.
+            required = self._mode != "preferred" and bool(getattr(conn, "_ssl_required", conn.ssl))
+            self._tls = Tls(conn, required=required)
+            self._tls.give(conn)
+        return conn
+
+    def _with_tls(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments that say in PyMySQL's words how much TLS is asked for."""
+        if self._mode is None:
+            return arguments
+        version: tuple[Any, ...] = getattr(self._module, "VERSION", (0, 0))
+        # PyMySQL 1.2 uses TLS where the server can, unasked; 1.1 does not.
+        return arguments | ssl_of_mode(self._mode, arguments, keeps_preferred=tuple(version[:2]) >= (1, 2))
+
+    def _demand_tls(self, conn: Any) -> Callable[[], None] | None:
+        """Return what to do before credentials are sent: PyMySQL 1.1 would go on without TLS."""
+        if self._tls is None or not self._tls.wanted:
+            return None
+        tls = self._tls
+
+        def check() -> None:
+            offered = bool(conn.server_capabilities & CLIENT_SSL)
+            if tls.required and not offered:
+                text = "TLS is required, and this server has none; ssl=preferred would go on without"
+                raise self._module.OperationalError(TLS_FAILED, text)
+            if not offered:
+                conn.client_flag &= ~CLIENT_SSL
+
+        return check
 
 
 # -- time and sockets ------------------------------------------------------------------------------------------------
@@ -166,6 +271,7 @@ def keep_alive(sock: socket.socket) -> None:
 
 def shake_hands(conn: Any, sock: socket.socket, until: float, before_credentials: Callable[[], None] | None) -> None:
     """Have PyMySQL do the handshake and its set-up on *sock*, each packet with the time that is left."""
+    straighten(sock)
     authenticate = getattr(conn, "_request_authentication", None)
     if before_credentials is not None and authenticate is not None:
 

@@ -5,6 +5,7 @@ Rules: nothing is added per row of a result.  Private parts as in ``_pymysql_ses
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
@@ -16,6 +17,7 @@ from ._session import MORE_RESULTS
 OK: Final = 0
 OK_LENGTH_MIN: Final = 11
 LONG: Final = 251
+ANSWERS_MAX: Final = 128  # that are remembered, at most 8 KiB each; the same commands are answered by the same bytes
 DESCRIBED_MAX: Final = 1000  # columns whose descriptions are kept, some 300 bytes each
 
 
@@ -88,6 +90,7 @@ class OwnResult(ListeningResult):
         self.converters = [(encoding, None) for encoding, _ in self.converters]
 
 
+@functools.lru_cache(ANSWERS_MAX)
 def plain_oks(data: bytes, most: int) -> tuple[int, int, int]:
     """Count the whole OK packets at the beginning of *data* that need no second look.
 

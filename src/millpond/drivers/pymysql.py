@@ -23,35 +23,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import select
-import ssl
 import time
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 from millpond._cursors import CursorClasses
-from millpond._fork import LockOfProcess
 from millpond.errors import DriverMissing
 from millpond.url import MYSQL_OPTIONS, Parser, boolean
 
-from ._pymysql_dialling import (
-    ANSWER_S,
-    CLIENT_SSL,
-    TLS_ARGUMENTS,
-    Parts,
-    Tls,
-    open_socket,
-    patient,
-    remaining,
-    shake_hands,
-    ssl_of_mode,
-    take_mode,
-    within,
-)
+from ._pymysql_dialling import ANSWER_S, Dialler, patient, take_mode, within
+from ._pymysql_news import await_news, has_news, has_unread, is_quiet
 from ._session import Session, Way
 from ._watchdog import shut_down, unpatched_poll
-from .dbapi import DbapiDriver, OnConnect, Reset, connection_of, run
+from .dbapi import DbapiDriver, connection_of, run
+from .settings import OnConnect, Reset
 
 try:
     import pymysql
@@ -73,11 +59,8 @@ except ModuleNotFoundError as missing:
     raise DriverMissing('PyMySQL is not installed; install it with: pip install "millpond[pymysql]"') from missing
 
 IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
-CANNOT_CONNECT: Final = 2003  # CR_CONN_HOST_ERROR
-TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
 FAREWELL_S = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
 DRAIN_S = 0.05  # for what a borrower left unread; more of it costs the connection
-RIGHT_NOW = float("-inf")  # as a deadline: do not wait
 OVERDUE_S = 1.0  # a ROLLBACK of what wrote nothing is answered at once, or the link is dead
 
 
@@ -123,23 +106,20 @@ class PyMySQLDriver(DbapiDriver):
         ahead: bool = arguments.pop("write_ahead", True)
         statements: tuple[str, ...] = () if self._on_connect is None or callable(self._on_connect) else self._on_connect
         self._time_zone: str | None = arguments.pop("time_zone", None) if self._dials else None
-        self._mode: str | None = take_mode(arguments) if self._dials else None
-        self._parts: Parts | None = None
-        self._tls: Tls | None = None
-        self._tls_lock = LockOfProcess()
+        mode = take_mode(arguments) if self._dials else None
         self._overhears = True
         self._plan = Plan(time_zone=self._time_zone, statements=statements, ahead=ahead, clock=time.monotonic)
         self._listens = self.private_parts and can_listen(self._connect if self._dials else Connection)
         if self._listens and self._dials:
             kind: Any = self._connect
             self._connect = listening(kind)
+        self._dialler = Dialler(self._connect, module=pymysql, mode=mode, prepare=self._prepare)
         if self._listens:
             self.fetch = fetch
         if self._listens and not callable(self._reset):
             self.is_clean = self._is_clean if self._reset in ("auto", "rollback") else None
             self.send_reset = self._send_reset if ahead else None
-        self._new_poll = unpatched_poll()
-        if self._new_poll is not None:
+        if unpatched_poll() is not None:
             self.is_readable = self._is_readable
 
     @classmethod
@@ -156,95 +136,14 @@ class PyMySQLDriver(DbapiDriver):
         """Connect by *until*, host names aside: TCP, TLS and handshake together."""
         if not self._dials:
             return connection_of(self._connect(**arguments))
-        if not self.private_parts:
-            return self._plainly_dialled(arguments, until)
-        until = min(until, time.monotonic() + float(arguments.pop("connect_timeout", None) or float("inf")))
-        conn = self._unconnected(arguments)
+        dial = self._dialler.dial if self.private_parts else self._dialler.plainly_dialled
+        return dial(arguments, until)
+
+    def _prepare(self, conn: Any) -> None:
+        """Have a connection that is about to be made listen from its first packet on."""
         if self._listens:
             conn.client_flag |= CLIENT_SESSION_TRACK
             conn._millpond_plan = self._plan  # noqa: SLF001  our own
-        if self._parts is None or not self._parts.packets:
-            # This version cannot be told how long to wait for a packet: the driver's own way.
-            conn.connect_timeout = remaining(until)
-            conn.connect()
-            return conn
-        try:
-            sock = open_socket(conn, until)
-        except OSError as error:
-            raise self._cannot_connect(conn, error) from error
-        try:
-            shake_hands(conn, sock, until, self._demand_tls(conn))
-        except BaseException:
-            sock.close()
-            raise
-        if self._tls is not None:
-            self._tls.keep(conn)
-        return conn
-
-    def _plainly_dialled(self, arguments: dict[str, Any], until: float) -> Any:
-        """Connect by the driver's own means, which bound TCP alone."""
-        arguments["connect_timeout"] = min(remaining(until), float(arguments.get("connect_timeout") or 3600.0))
-        if self._mode is not None:
-            arguments.update(ssl_of_mode(self._mode, arguments, keeps_preferred=self._prefers_by_itself()))
-        return self._connect(**arguments)
-
-    def _unconnected(self, arguments: dict[str, Any]) -> Any:
-        """Make a connection object that is not connected yet, with the TLS context that all share."""
-        tls = self._tls
-        if tls is None:
-            with self._tls_lock():
-                tls = self._tls
-                if tls is None:
-                    return self._first_unconnected(arguments)
-        bare = {name: value for name, value in arguments.items() if name not in TLS_ARGUMENTS}
-        conn = self._connect(**bare, ssl_disabled=True, defer_connect=True)
-        tls.give(conn)
-        return conn
-
-    def _first_unconnected(self, arguments: dict[str, Any]) -> Any:
-        """Have PyMySQL itself make of the TLS arguments what it makes of them."""
-        asked = dict(arguments)
-        if self._mode is not None:
-            asked.update(ssl_of_mode(self._mode, asked, keeps_preferred=self._prefers_by_itself()))
-        conn = self._connect(**asked, defer_connect=True)
-        if self._parts is None:
-            self._parts = Parts(conn)
-        if self._parts.tls:
-            # PyMySQL 1.1 knows no difference between asked for and required; there, TLS is what somebody asked for.
-            required = self._mode != "preferred" and bool(getattr(conn, "_ssl_required", conn.ssl))
-            self._tls = Tls(conn, required=required)
-            self._tls.give(conn)
-        return conn
-
-    def _prefers_by_itself(self) -> bool:
-        """Say whether this PyMySQL uses TLS where the server can, unasked: 1.2 does, 1.1 does not."""
-        version: tuple[Any, ...] = getattr(pymysql, "VERSION", (0, 0))
-        return tuple(version[:2]) >= (1, 2)
-
-    def _demand_tls(self, conn: Any) -> Callable[[], None] | None:
-        """Return what to do before credentials are sent: PyMySQL 1.1 would go on without TLS."""
-        if self._tls is None or not self._tls.wanted:
-            return None
-        tls = self._tls
-
-        def check() -> None:
-            offered = bool(conn.server_capabilities & CLIENT_SSL)
-            if tls.required and not offered:
-                text = "TLS is required, and this server has none; ssl=preferred would go on without"
-                raise self._operational(TLS_FAILED, text)
-            if not offered:
-                conn.client_flag &= ~CLIENT_SSL
-
-        return check
-
-    def _operational(self, number: int, text: str) -> Exception:
-        kind: Any = self.family("OperationalError") or ConnectionError
-        error: Exception = kind(number, text)
-        return error
-
-    def _cannot_connect(self, conn: Any, error: OSError) -> Exception:
-        """Return what PyMySQL would raise."""
-        return self._operational(CANNOT_CONNECT, f"Can't connect to MySQL server on {conn.host!r} ({error})")
 
     def set_up(self, conn: Any, until: float) -> None:
         """Finish the set-up under the dial's deadline; of a connection that listens most is done."""
@@ -377,31 +276,22 @@ class PyMySQLDriver(DbapiDriver):
         """Read the answers to what was sent, if they come by *until*; then look whether anything else has come."""
         session: Session = conn._millpond  # noqa: SLF001  our own
         try:
-            under_tls = hasattr(conn._sock, "pending")  # noqa: SLF001  see the module's rules
-            has_come = not under_tls and self._has_news(conn, RIGHT_NOW)  # there it need not be a whole record
-            session.oks += conn.take_oks(session.answers - session.oks, has_come=has_come)
+            session.oks += conn.take_oks(session.answers - session.oks)
             left = session.answers - session.oks
-            if left and not has_unread(conn) and not self._has_news(conn, until):
+            if left and not has_unread(conn) and not await_news(conn, until):
                 return None
             if left or callable(self._on_connect) or not self._plan.begin_again(conn, session):
                 with patient(conn):
                     replies = [*[None] * session.oks, *(read_or_error(conn) for _ in range(left))]
                     if not self._is_good(conn, session, replies):
                         return False
+            # A session that was killed after it had answered is not to be handed out; if all answers were plain,
+            # nothing of that is in the driver's buffer.
+            return (not left and not has_news(conn)) or is_quiet(conn)
         except Exception:  # noqa: BLE001  whatever it is, the answer was not that all is well
             session.lost = True
             self._plan.given_up(session)  # now: the next connection may be here before this one is closed
             return False
-        return self._is_quiet(conn, emptied=not left)
-
-    def _is_quiet(self, conn: Any, *, emptied: bool) -> bool:
-        """Say whether nothing more has come: a session that was killed after it had answered is not to be handed out.
-
-        The word of the death may be in the driver's buffer, if that is not known to be *emptied*, or on its way.
-        """
-        if emptied and not self._has_news(conn, RIGHT_NOW):
-            return True  # over TLS there may be news that says nothing, until somebody reads it
-        return not has_unread(conn) and not self._has_news(conn, RIGHT_NOW)
 
     def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
         """Judge the answers, and begin the session anew."""
@@ -449,7 +339,7 @@ class PyMySQLDriver(DbapiDriver):
     def _is_readable(self, conn: Any) -> bool:
         """Poll the descriptor, and look for what TLS has read and not handed on: an idle server says nothing."""
         session: Session | None = getattr(conn, "_millpond", None)
-        if not self._has_news(conn, RIGHT_NOW):
+        if not has_news(conn):
             return bool(session and session.pending and time.monotonic() - session.sent_at > OVERDUE_S)
         if session is None or not session.pending:
             return True
@@ -458,28 +348,7 @@ class PyMySQLDriver(DbapiDriver):
                 emptied = conn.hear_rollback(has_come=True)
         except Exception:  # noqa: BLE001  whatever it is, this connection is not to be handed out
             return True
-        return not self._is_quiet(conn, emptied=emptied)
-
-    def _has_news(self, conn: Any, until: float) -> bool:
-        """Say whether anything can be read, the end included; wait for it until *until*, which may be past."""
-        sock = getattr(conn, "_sock", None)
-        fd = -1 if sock is None else sock.fileno()
-        if fd < 0:
-            return not getattr(conn, "open", True)  # closed by its borrower; or this version does not tell
-        if self._new_poll is None:  # Windows
-            return wait_for_news(fd, max(0.0, until - time.monotonic()))
-        known = conn.__dict__.get("_millpond_poll")
-        if known is None or known[0] != fd:  # new, or its borrower has reconnected it
-            known = (fd, self._new_poll())
-            known[1].register(fd, select.POLLIN)
-            conn.__dict__["_millpond_poll"] = known
-        if known[1].poll(0):
-            return True
-        pending = getattr(sock, "pending", None)
-        if pending is not None and pending():
-            return True
-        left_s = until - time.monotonic() if until > RIGHT_NOW else 0.0
-        return left_s > 0 and wait_for_news(fd, left_s)
+        return (not emptied or has_news(conn)) and not is_quiet(conn)
 
     def in_flight(self, conn: Any) -> bool | None:
         """Say whether a command waits for its reply, or a long reply for a reader; a short one is read here."""
@@ -544,31 +413,7 @@ class PyMySQLDriver(DbapiDriver):
         return fd is not None and shut_down(fd)
 
 
-# -- statements, cursors and polls ------------------------------------------------------------------------------------
+# -- cursors ------------------------------------------------------------------------------------
 def detach(cursor: Any, _: type[Any]) -> None:
     """Let go of an unbuffered result without reading it to its end, which may be long."""
     cursor._result = None  # noqa: SLF001  see the module's rules
-
-
-def wait_for_news(fd: int, seconds: float) -> bool:
-    """Wait until a descriptor can be read; by whatever the host's ``select`` is, which lets others run meanwhile."""
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    return bool(select.select([fd], [], [], seconds)[0])
-
-
-def has_unread(conn: Any) -> bool:
-    """Say whether the driver's own buffer has more than was read from it."""
-    sock = conn._sock  # noqa: SLF001  see the module's rules
-    allowed_s = sock.gettimeout()
-    sock.settimeout(0)
-    try:
-        return bool(conn._rfile.peek(1))  # noqa: SLF001  see the module's rules
-    except (BlockingIOError, ssl.SSLWantReadError):
-        return False
-    except OSError:
-        return True
-    finally:
-        sock.settimeout(allowed_s)
