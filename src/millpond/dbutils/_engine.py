@@ -33,7 +33,9 @@ DAY_S = 86_400.0  # for what cannot be bounded in time, or need not be
 NO_LIMIT = 2**31 - 1  # connections, where the program has set no limit
 ANSWER_S = 1.0  # an idle connection that is asked whether it is alive has so long to answer, at the least
 #: Modules of ours that hold no lock, and that drop connections in their course.
-LOCKLESS = frozenset(f"{__package__}.{name}" for name in ("steady_db", "_careful", "_stubborn", "_checkout"))
+LOCKLESS = frozenset(
+    f"{__package__}.{name}" for name in ("steady_db", "_steady_cursor", "_careful", "_stubborn", "_checkout")
+)
 PARTING_S = 2.0  # connections that are closed with their pool are waited for so long
 
 
