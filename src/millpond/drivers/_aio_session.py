@@ -449,6 +449,7 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         await self._hold(conn, self._plan.setting_up(conn))
         if callable(self._on_connect):
             await answer_of(self._on_connect(conn))
+            session.take_in_set_up()
             await self._hold(conn, self._plan.beginning(conn, session, tracking=session.tracked))
         if not self.tells_ends(conn):
             session.way = Way.DEAF

@@ -15,14 +15,23 @@ It must not decide when, and it must not poll or wait without a deadline: that i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 from millpond._sql import tokens
 
 from ._model_session import as_text, set_role
-from ._session import COM_INIT_DB, COM_QUERY, IN_TRANSACTION, UTF8, Session, Way, brand_of, packet
+from ._session import (
+    COM_INIT_DB,
+    COM_QUERY,
+    IN_TRANSACTION,
+    UTF8,
+    Session,
+    Way,
+    brand_of,
+    packet,
+    speaks_of_charset,
+)
 
 T = TypeVar("T")
 Steps: TypeAlias = "Generator[Sequence[bytes], Sequence[Any], T]"  # commands to send, and the replies to them
@@ -37,7 +46,6 @@ THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it
 ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
 COMMIT: Final = packet(COM_QUERY, b"COMMIT")
 ASK_SCHEMA: Final = packet(COM_QUERY, b"SELECT DATABASE()")
-SETS_CHARSET: Final = re.compile(r"\bNAMES\b|CHARACTER|CHARSET", re.IGNORECASE)  # after the driver
 ASK_FACTS: Final = b"SELECT @@init_connect, @@global.read_only, CONNECTION_ID(), @@max_allowed_packet"
 ASK_ROLE: Final = b"SELECT CURRENT_ROLE()"
 ASK_SPARED: Final = (
@@ -167,7 +175,7 @@ class Plan:
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
         session.brand = brand_of(conn.server_version)
         own = (*self.statements, conn.init_command)
-        session.utf8 = conn.charset in UTF8 and not any(SETS_CHARSET.search(str(text)) for text in own)
+        session.utf8 = conn.charset in UTF8 and not any(speaks_of_charset(str(text)) for text in own)
         return session
 
     def begin(self, conn: Any, session: Session, *, tracking: bool) -> None:
@@ -300,8 +308,7 @@ class Plan:
         if session.way is Way.RENEWAL:
             return False
         restore()
-        # MariaDB's reset leaves what a procedure may have prepared by XA; a ROLLBACK is refused there, and so tells.
-        tells_of_xa = [ROLLBACK] if session.brand == "mariadb" and session.status & IN_TRANSACTION else []
+        tells_of_xa = [ROLLBACK] if session.may_be_prepared else []
         return tells_of_xa + self.commands(conn)
 
     def is_restored(self, conn: Any, replies: Sequence[Any]) -> bool:

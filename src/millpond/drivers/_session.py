@@ -20,6 +20,7 @@ It must not do I/O, and it must not know a driver.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import struct
 import sys
@@ -53,6 +54,8 @@ TOO_LONG: Final = 1153  # ER_NET_PACKET_TOO_LARGE: more than max_allowed_packet
 DEADLOCK: Final = 1213  # ER_LOCK_DEADLOCK: the server has rolled back all of the transaction
 UNTOLD: Final = frozenset({2006, 2013, 2026, 2055})  # of a client whose link broke, and that has not read why
 
+JUDGED_LENGTH_MAX: Final = 512  # shorter texts are judged once, as long as they are among the last ``JUDGED_MAX``
+JUDGED_MAX: Final = 512
 CONTROL_LENGTH_MAX: Final = 128  # longer texts are not kept: they are no BEGIN, COMMIT or ROLLBACK
 
 # What may stand before a statement; what is in a comment that begins with /*! or /*M! is run.
@@ -73,6 +76,9 @@ LIMITED_READ: Final = b"SET STATEMENT"
 _LIMITED_READ: Final = re.compile(rb"SET STATEMENT max_statement_time=[0-9.]+ FOR SELECT\b", re.IGNORECASE)
 _BEGINS: Final = re.compile(_BEFORE + rb"(?:" + _BEGIN + rb"|START)\b", re.IGNORECASE)
 _MENTIONS_XA: Final = re.compile(rb"\bXA\b", re.IGNORECASE)
+_NAMES_CHARSET: Final = re.compile(rb"\bNAMES\b|CHARACTER|CHARSET", re.IGNORECASE)
+
+judged: Final = functools.lru_cache(JUDGED_MAX)(is_clean_statement)  # the texts of most programs come again and again
 
 
 class Way(enum.Enum):
@@ -106,6 +112,8 @@ class Session:
         limited: it is about a read with a limit on its time, which MariaDB calls a change of state.
         wrote: something may have been written since the open transaction began.
         trying: by the statement that is at work, and by none before it; if it fails, nothing was.
+        recoded: a statement spoke of a character set.
+        unsure: a statement failed, and its answer does not tell whether it has left a transaction.
         pending: a ROLLBACK was sent, and its answer has not been read.
         answers: how many replies a reset that was sent will have.
         oks: how many of these were read, and were OK.
@@ -128,12 +136,14 @@ class Session:
         "oks",
         "owed",
         "pending",
+        "recoded",
         "role_suspect",
         "sent_at",
         "status",
         "text",
         "tracked",
         "trying",
+        "unsure",
         "utf8",
         "way",
         "wrote",
@@ -158,7 +168,7 @@ class Session:
         self.owed = 0
         self.answers = self.oks = 0
         self.status = status
-        self.wrote = self.trying = False
+        self.wrote = self.trying = self.unsure = self.recoded = False
         self.pending = False
         self.role_suspect = False
         self.text: bytes = b""
@@ -184,13 +194,16 @@ class Session:
                 self.dirt = self.dirt or "a statement that is not proved harmless"
                 if _MENTIONS_XA.search(text, 0, LENGTH_MAX):
                     self.beyond_reset = True
+                if speaks_of_charset(text):
+                    self.recoded = True
         elif command != COM_PING:
             self.dirt = self.dirt or "a command other than a statement"
 
     def is_harmless(self, text: bytes) -> bool:
         """Say whether a statement is proved to leave nothing behind."""
         escapes = not self.status & NO_BACKSLASH_ESCAPES
-        return is_clean_statement(text, brand=self.brand, backslash_escapes=escapes, utf8=self.utf8)
+        judge = judged if type(text) is bytes and len(text) <= JUDGED_LENGTH_MAX else is_clean_statement
+        return judge(text, brand=self.brand, backslash_escapes=escapes, utf8=self.utf8)
 
     def sent(self, text: bytes) -> None:
         """Keep what the next reply is about; a longer text than any that matters is not kept alive."""
@@ -215,6 +228,7 @@ class Session:
     def failed(self, error: BaseException, *, answered: bool) -> None:
         """Take in an error; an ERR packet carries no status, so nothing is known of what the statement left."""
         self.dirt = self.dirt or "an error"
+        self.unsure = True
         fault = faults.classify(error)
         number = number_of(error)
         if self.trying or number == DEADLOCK:
@@ -229,6 +243,18 @@ class Session:
             self.owed -= 1
 
     # -- what follows
+    def take_in_set_up(self) -> None:
+        """Trust no text beyond ASCII if the caller's own set-up, which has just run, spoke of a character set."""
+        self.utf8 = self.utf8 and not self.recoded
+
+    @property
+    def may_be_prepared(self) -> bool:
+        """Say whether a procedure may have prepared a transaction by XA, which MariaDB's reset leaves.
+
+        If it has, a ROLLBACK is refused.
+        """
+        return self.brand == "mariadb" and (self.unsure or bool(self.status & IN_TRANSACTION))
+
     @property
     def is_clean(self) -> bool:
         """Say whether it is proved to be as good as new, the driver object's settings aside."""
@@ -248,6 +274,12 @@ class Session:
     def uncommitted(self) -> bool:
         """Say whether writes would be lost by a rollback; over a broken link they are lost already, with an error."""
         return self.wrote and not self.lost and bool(self.status & IN_TRANSACTION)
+
+
+def speaks_of_charset(text: str | bytes) -> bool:
+    """Say whether a statement may choose a character set, which the driver would not hear of."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+    return _NAMES_CHARSET.search(data, 0, LENGTH_MAX) is not None
 
 
 def mark_methods(mixin: Any, names: Sequence[str], attribute: str, *, beyond_reset: bool = False) -> None:

@@ -42,7 +42,7 @@ from ._model_session import (
     set_role,
     split,
 )
-from ._session import AUTOCOMMIT, IN_TRANSACTION, UTF8, Session, Way
+from ._session import AUTOCOMMIT, IN_TRANSACTION, UTF8, Session, Way, speaks_of_charset
 from ._watchdog import has_news, unpatched_poll, wait_for_news
 from .dbapi import DbapiDriver
 from .settings import OnConnect, Reset
@@ -167,6 +167,7 @@ class WatchedDriver(DbapiDriver):
             if callable(self._on_connect):
                 self._on_connect(conn)
             if session is not None:
+                session.recoded = session.recoded or any(map(speaks_of_charset, statements))
                 session.holder = 0
             if self.status_of(conn) & IN_TRANSACTION and self._on_connect is not None:
                 conn.commit()  # what somebody's statements began is theirs to keep
@@ -247,6 +248,7 @@ class WatchedDriver(DbapiDriver):
         """Let the watching begin: from here on the session is as good as new until something is seen."""
         session.brand = abilities.brand
         session.utf8 = facts.charset in UTF8
+        session.take_in_set_up()
         session.way = Way.RESET if facts.direct else Way.ROLLBACK
         session.looks = self.look_at(conn)
         session.renew(self._settled_status(conn))
@@ -335,7 +337,8 @@ class WatchedDriver(DbapiDriver):
 
     def _may_be_prepared(self, conn: Any, session: Session) -> bool:
         """Say whether a procedure may have prepared a transaction by XA, which MariaDB's reset leaves."""
-        return session.brand == "mariadb" and not session.owed and bool(self.status_of(conn) & IN_TRANSACTION)
+        session.status = self.status_of(conn)
+        return session.may_be_prepared and not session.owed
 
     def _is_hopeless(self, conn: Any, session: Session | None) -> bool:
         """Say whether nothing makes the session as good as new; what is left unread of a reply is owed."""

@@ -36,6 +36,7 @@ from ._session import (
     MORE_RESULTS,
     MULTI_STATEMENTS,
     TLS_FAILED,
+    UTF8,
     Session,
     Way,
 )
@@ -188,6 +189,7 @@ class MySQLClientDriver(WatchedDriver):
             values["_millpond_status"] = functools.partial(worst_case, conn.get_autocommit)
         if not values["_millpond_told"]:
             session.tracked = False
+        session.utf8 = session.utf8 and conn.character_set_name() in UTF8  # what the driver writes its texts in
 
     def ask(self, conn: Any, statements: Sequence[str]) -> list[list[Any]]:
         """Run statements of our own past what listens, several in one text where the connection allows it."""

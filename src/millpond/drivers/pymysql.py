@@ -165,6 +165,7 @@ class PyMySQLDriver(DbapiDriver):
                     self._plan.adopt(heard, self._another)
                 if callable(self._on_connect):
                     self._on_connect(heard)
+                    session.take_in_set_up()
                     self._plan.begin(heard, session, tracking=session.tracked)
         keep_looks(heard)
 

@@ -232,21 +232,37 @@ def test_attributes_for_statements_are_not_the_next_borrowers(road: Road) -> Non
         assert [] == conn.query_attrs
 
 
-def test_a_procedure_that_prepares_by_xa_leaves_no_transaction(road: Road) -> None:
-    """MariaDB's reset leaves it, and nothing in a CALL tells of XA: the next borrower writes even so."""
+@pytest.mark.parametrize("end", ["", "SIGNAL SQLSTATE '45000';"], ids=["in peace", "with an error"])
+def test_a_procedure_that_prepares_by_xa_leaves_no_transaction(road: Road, end: str) -> None:
+    """MariaDB's reset leaves it, and neither a CALL nor its error tells of XA: the next one writes even so."""
     name, root = "road_prepared", road.root()
-    body = f"BEGIN XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}'; END"
+    prepare = f"XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}';"
+    body = f"BEGIN {prepare} {end} END"
     ask(root, f"CREATE PROCEDURE {road.server.database}.{name}() {body}")
     pool = road.pool()
     try:
         with pool.connection() as conn:
-            ask(conn, f"CALL {name}()")
+            attempt(conn, f"CALL {name}()")
         with pool.connection() as conn:
             assert [] == ask(conn, f"UPDATE {TABLE} SET b = 2 WHERE a = 1")
     finally:
         pool.close(0)
         ask(root, f"DROP PROCEDURE {road.server.database}.{name}")
         wait_until(lambda: attempt(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
+
+
+@pytest.mark.parametrize("told", ["as a statement", "as a callable"])
+def test_a_character_set_of_the_callers_proves_nothing_of_texts_in_another(road: Road, told: str) -> None:
+    """In GBK the end of this character and the backslash before the quote are one: the rest of the value is code."""
+    text = "SET NAMES gbk"
+    pool = road.pool(on_connect=text if told == "as a statement" else lambda conn: ask(conn, text))
+    with pool.connection() as conn:
+        cursor = conn.cursor()
+        with contextlib.suppress(UnicodeDecodeError):  # of the value's first half, where it is made text again
+            cursor.execute("SELECT %s", ("\N{CJK UNIFIED IDEOGRAPH-7E17}' , GET_LOCK(0x6c656674, 0) -- ",))
+            assert 1 == cursor.fetchall()[0][1]
+    with pool.connection() as conn:
+        assert [(None,)] == ask(conn, "SELECT IS_USED_LOCK('left')")
 
 
 def test_a_one_shot_isolation_is_gone(road: Road) -> None:

@@ -235,15 +235,17 @@ def test_what_the_server_gives_new_sessions_is_given_again(spoilable: Way) -> No
         ask(root, f"SET DEFAULT ROLE {none}")
 
 
-def test_a_procedure_that_prepares_by_xa_leaves_no_transaction_to_the_next_borrower(plain_way: Way) -> None:
-    """MariaDB's reset leaves it, and nothing in a CALL tells of XA: the next borrower writes even so."""
+@pytest.mark.parametrize("end", ["", "SIGNAL SQLSTATE '45000';"], ids=["in peace", "with an error"])
+def test_a_procedure_that_prepares_by_xa_leaves_no_transaction_to_the_next_borrower(plain_way: Way, end: str) -> None:
+    """MariaDB's reset leaves it, and neither a CALL nor its error tells of XA: the next one writes even so."""
     root, name = plain_way.root(), "wire_prepared"
-    body = f"BEGIN XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}'; END"
+    prepare = f"XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}';"
+    body = f"BEGIN {prepare} {end} END"
     ask(root, f"CREATE PROCEDURE {plain_way.database}.{name}() {body}")
     pool = plain_way.pool()
     try:
         with pool.connection() as conn:
-            ask(conn, f"CALL {name}()")
+            answer(conn, f"CALL {name}()")
         with pool.connection() as conn:
             assert [] == ask(conn, f"UPDATE {TABLE} SET b = 2 WHERE a = 1")
     finally:
@@ -251,6 +253,16 @@ def test_a_procedure_that_prepares_by_xa_leaves_no_transaction_to_the_next_borro
         ask(root, f"DROP PROCEDURE {plain_way.database}.{name}")
         wait_until(lambda: answer(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
     assert "auto: COM_RESET_CONNECTION" == pool.stats().reset
+
+
+def test_a_character_set_of_a_callables_proves_nothing_of_texts_in_another(plain_way: Way) -> None:
+    """In GBK the end of this character and the backslash before the quote are one: the rest of the value is code."""
+    pool = plain_way.pool(on_connect=lambda conn: ask(conn, "SET NAMES gbk"))
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT %s", ("\N{CJK UNIFIED IDEOGRAPH-7E17}' , GET_LOCK(0x6c656674, 0) -- ",))
+        assert 1 == cursor.fetchall()[0][1]
+    with pool.connection() as conn:
+        assert [(None,)] == ask(conn, "SELECT IS_USED_LOCK('left')")
 
 
 def test_an_error_in_what_an_earlier_statement_left_is_counted_once(plain_way: Way) -> None:
