@@ -40,6 +40,7 @@ from .errors import (
     UncommittedWork,
     joined,
 )
+from .forks import point_nowhere
 from .lease import Lease, forwarding
 from .limits import Limits, timeout_of
 from .observer import event_of
@@ -500,13 +501,6 @@ def warn(text: str, category: type[Warning], site: Site | None) -> None:
     except Warning as error:  # warnings made errors must not kill whoever happens to report
         # Not the error itself: a handler that keeps its records would keep the frames here, and what they hold.
         logger.error(str(error))  # noqa: TRY400  the traceback would be the pool's own
-
-
-def point_nowhere(fd: int) -> None:
-    """Let a descriptor that a fork inherited lead to /dev/null: the server does not hear what is said there."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
 
 
 def register(pool: Shell[Any]) -> None:

@@ -418,6 +418,34 @@ def test_a_fork_begins_with_connections_of_its_own() -> None:
     assert 6 * ["True"] == said(program).split()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_while_a_function_s_driver_is_found_out_leaves_the_child_able_to_connect() -> None:
+    """The thread that was at it is not there; the child finds it out again."""
+    program = (
+        "import os, signal, sqlite3, threading, warnings\n"
+        "from millpond.dbutils import _source\n"
+        "from millpond.dbutils.pooled_db import PooledDB\n"
+        "warnings.simplefilter('ignore')\n"
+        "finding, over, find = threading.Event(), threading.Event(), _source.adapter_named\n"
+        "def find_slowly(name):\n"
+        "    finding.set(); over.wait(60)\n"
+        "    return find(name)\n"
+        "_source.adapter_named = find_slowly\n"
+        "pool = PooledDB(lambda: sqlite3.connect(':memory:', check_same_thread=False))\n"
+        "thread = threading.Thread(target=lambda: pool.connection().close()); thread.start()\n"
+        "assert finding.wait(60)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(60)  # ends it if nothing else does\n"
+        "    _source.adapter_named = find\n"
+        "    print(pool.connection().cursor().execute('SELECT 5').fetchone(), flush=True)\n"
+        "    os._exit(0)\n"
+        "status = os.waitpid(child, 0)[1]\n"
+        "over.set(); thread.join(); print(status)\n"
+    )
+    assert ["(5,)", "0"] == said(program, 90.0).splitlines()
+
+
 def test_many_threads_keep_the_books_right(pool: PooledDB) -> None:
     """Threads that take, work, close twice and drop leave nothing out."""
 

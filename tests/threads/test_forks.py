@@ -233,7 +233,7 @@ def test_a_lock_that_another_thread_held_at_a_fork_is_open_in_the_child() -> Non
     """One that the forking thread holds itself it can still let go of there; in the parent nothing changes."""
     text = """
     import threading
-    from millpond._fork import LockOfProcess
+    from millpond.forks import LockOfProcess
     lock, own = LockOfProcess(), LockOfProcess()
     inside, over = threading.Event(), threading.Event()
     def hold():

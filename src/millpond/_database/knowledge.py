@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Final
 
-from millpond._fork import LockOfProcess
 from millpond._sql.params import Misbound, Params
 from millpond.errors import joined
+from millpond.forks import LockOfProcess
 from millpond.url import SCHEMES, URL
 
 from . import errors as e

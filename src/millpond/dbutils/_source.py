@@ -10,7 +10,6 @@ connection.
 from __future__ import annotations
 
 import functools
-import threading
 import time
 import types
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, Final
 from millpond.drivers import adapter_named
 from millpond.drivers.base import Driver
 from millpond.drivers.dbapi import module_of
+from millpond.forks import LockOfProcess
 
 from . import _parameters as parameters
 from ._errors import refuse_unless
@@ -68,7 +68,7 @@ class Source:
         self.own_check = False  # the program checks connections by a statement or function of its own
         self.is_plain = False  # the driver is known, and nothing of the program's own is asked at a checkout
         self.module = module_behind(creator)
-        self._learning = threading.Lock()
+        self._learning = LockOfProcess()
         name = None if self.module is None else name_of(self.module)
         if name is not None:
             self._know(name)
@@ -104,7 +104,7 @@ class Source:
         name = None if module is None else name_of(module)
         if module is None or name is None:
             return False
-        with self._learning:
+        with self._learning():
             if self.adapter is None:
                 self.module = module
                 self._know(name)

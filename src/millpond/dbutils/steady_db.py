@@ -21,6 +21,8 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from millpond.forks import point_nowhere
+
 from . import _careful, _stubborn
 from . import _parameters as parameters
 from ._checkout import Checkout
@@ -388,11 +390,8 @@ def silence(steady: SteadyDBConnection) -> None:
     except Exception as error:  # noqa: BLE001  this driver has no descriptor that can be seen
         logger.debug("an inherited connection has no descriptor: %r", error)
         return
-    if fd is None:
-        return
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
+    if fd is not None:
+        point_nowhere(fd)
 
 
 if hasattr(os, "register_at_fork"):

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from millpond._fork import LockOfProcess
 from millpond.errors import InvalidSetting
+from millpond.forks import LockOfProcess
 
 from ._pymysql_wires import straighten
 

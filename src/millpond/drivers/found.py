@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from millpond._core.states import Fault
-from millpond._fork import LockOfProcess
+from millpond.forks import LockOfProcess
 
 from . import adapter_named, name_for_module
 from .base import Driver
