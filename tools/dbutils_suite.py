@@ -19,6 +19,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from millpond.testing._server_binaries import cache_folder
+
 # How many items pass, and what is left out by name.
 SUITES = {
     "3.2.0": (320, ()),
@@ -79,8 +81,7 @@ def fetched(version: str) -> Path:
     Raises:
         RuntimeError: pip cannot get it.
     """
-    named = os.environ.get("MILLPOND_CACHE")
-    folder = Path(named).expanduser() if named else Path.home() / ".cache" / "millpond"
+    folder = cache_folder()
     archive = folder / f"dbutils-{version}.tar.gz"
     if archive.exists():
         return archive

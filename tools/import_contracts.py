@@ -5,6 +5,7 @@ Both are closed rules: a module or a dependency that is added later is under the
 
 from __future__ import annotations
 
+import abc
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,8 +25,9 @@ class _Offences(Contract):
         for importer, imported in check.metadata["offences"]:
             output.print_error(f"{importer} imports {imported}")
 
+    @abc.abstractmethod
     def offences(self, graph: ImportGraph) -> Iterator[tuple[str, str]]:
-        raise TypeError(f"{type(self).__name__} is a base class, and {graph} cannot be checked by it")
+        """Yield importer and imported for each import that is not allowed."""
 
 
 class StandardLibraryOnly(_Offences):

@@ -6,18 +6,16 @@ the proxy must not add.
 Rules:
 - Only the relay's thread touches sockets, links and counts; other threads hand it functions (:meth:`Relay.call`),
   which run between two rounds, after everything that had arrived by then was read.
-- A chunk is due at its own arrival plus the delay, and never before the one in front of it.
 - A socket that takes no more holds up its own direction only; a sender is not read while too much of its own is held
   back.
 
-It must not decide which faults there are: they are read from :class:`Direction` at each chunk.
+It must not decide which faults there are: they are those of a direction (``_line.py``), and are read at each chunk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
 import functools
 import heapq
 import itertools
@@ -34,6 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from millpond.testing._line import Direction, End, Link, Pipe
 from millpond.testing._mysql_packets import ClientPackets, Command
 
 _T = TypeVar("_T")
@@ -47,139 +46,6 @@ _PR_SET_TIMERSLACK = 29
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends RST
 
 
-def checked_duration(name: str, seconds: float) -> float:
-    """Return ``seconds``, or raise ValueError when it is no duration."""
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{name} is {seconds!r}; allowed are 0 or more seconds")
-    return float(seconds)
-
-
-class Direction:
-    """Hold the faults of one direction; settable at any time from any thread, they apply to what arrives afterwards.
-
-    Attributes:
-        black_hole: True swallows all bytes, those under way included, and the news that the sender has closed, while
-            connections stay open. What was swallowed does not come back.
-    """
-
-    def __init__(self, latency: float = 0.0, jitter: float = 0.0) -> None:
-        self.black_hole = False
-        self.latency = latency
-        self.jitter = jitter
-        self._cut_after: tuple[int, int | None] = (0, None)
-
-    @property
-    def latency(self) -> float:
-        """Return the delay of every byte, one way, in seconds; 0.001 in both directions makes a round trip of 2 ms."""
-        return self._latency_s
-
-    @latency.setter
-    def latency(self, seconds: float) -> None:
-        self._latency_s = checked_duration("latency", seconds)
-
-    @property
-    def jitter(self) -> float:
-        """Return the bound, in seconds, of a random delay added to the latency; order is kept."""
-        return self._jitter_s
-
-    @jitter.setter
-    def jitter(self, seconds: float) -> None:
-        self._jitter_s = checked_duration("jitter", seconds)
-
-    @property
-    def cut_after(self) -> int | None:
-        """Return after how many bytes each connection is closed, counted from when this was set or it was opened.
-
-        None is never; with 0 the next byte closes it and does not pass.
-        """
-        return self._cut_after[1]
-
-    @cut_after.setter
-    def cut_after(self, count: int | None) -> None:
-        if count is not None and count < 0:
-            raise ValueError(f"cut_after is {count!r}; allowed are None and 0 or more bytes")
-        self._cut_after = (self._cut_after[0] + 1, count)
-
-    def cut_setting(self) -> tuple[int, int | None]:
-        """Return the bound with a number that is new each time it is set, so that setting it again counts anew."""
-        return self._cut_after
-
-    def __repr__(self) -> str:
-        faults = f"black_hole={self.black_hole}, cut_after={self.cut_after}"
-        return f"Direction(latency={self.latency}, jitter={self.jitter}, {faults})"
-
-
-class _End(enum.Enum):
-    """What may stand at the end of a queue instead of bytes."""
-
-    FINISHED = enum.auto()  # the sender sends no more
-    CUT = enum.auto()  # both sides are closed here
-    RESET = enum.auto()  # both sides are reset here
-
-
-class _Pipe:
-    """Carry one direction of one connection: what is held back, and when each chunk of it is due."""
-
-    def __init__(self, link: _Link, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
-        self.link = link
-        self.direction = direction
-        self.source = source
-        self.sink = sink
-        self.queue: deque[tuple[float, memoryview | _End]] = deque()
-        self.held_bytes = 0
-        self.last_due_at = 0.0
-        self.is_sink_full = False
-        self.is_read_out = False
-        self.is_finished = False
-        self.is_scheduled = False
-        self._cut_number, _ = direction.cut_setting()
-        self._passed_bytes = 0
-
-    def append(self, due_at: float, item: memoryview | _End) -> None:
-        self.last_due_at = max(due_at, self.last_due_at)
-        self.queue.append((self.last_due_at, item))
-        if not isinstance(item, _End):
-            self.held_bytes += len(item)
-
-    def drop_first(self) -> None:
-        _, item = self.queue.popleft()
-        if not isinstance(item, _End):
-            self.held_bytes -= len(item)
-
-    def keep_rest_of_first(self, rest: memoryview, sent: int) -> None:
-        self.queue[0] = (self.queue[0][0], rest)
-        self.held_bytes -= sent
-
-    def allowed_bytes(self, arriving: int) -> int | None:
-        """Return how many of the arriving bytes may still pass before a cut, or None when no cut falls among them."""
-        number, bound = self.direction.cut_setting()
-        if number != self._cut_number:
-            self._cut_number, self._passed_bytes = number, 0
-        before = self._passed_bytes
-        self._passed_bytes += arriving
-        return None if bound is None or self._passed_bytes < bound else max(bound - before, 0)
-
-
-class _Link:
-    """Hold one client's connection and, unless it was met with silence, the connection to the server made for it."""
-
-    def __init__(
-        self, number: int, client: socket.socket, server: socket.socket | None, reader: ClientPackets | None
-    ) -> None:
-        self.number = number
-        self.client = client
-        self.server = server
-        self.reader = reader
-        self.is_connected = False
-        self.has_client_spoken = False
-        self.interest: dict[socket.socket, int] = {}
-        self.up: _Pipe | None = None
-        self.down: _Pipe | None = None
-
-    def pipes(self) -> list[_Pipe]:
-        return [pipe for pipe in (self.up, self.down) if pipe is not None]
-
-
 class Relay:
     """Run the thread that accepts, forwards, delays and ends connections. See the module's rules."""
 
@@ -191,7 +57,7 @@ class Relay:
         is_counting_commands: bool,
         chance: random.Random,
     ) -> None:
-        self.links: dict[int, _Link] = {}
+        self.links: dict[int, Link] = {}
         self.listener: socket.socket | None = None
         self.accepted = 0
         self.happenings = 0
@@ -201,7 +67,7 @@ class Relay:
         self._chance = chance
         self.reset_counts()
         self._selector = selectors.DefaultSelector()
-        self._due: list[tuple[float, int, _Pipe]] = []
+        self._due: list[tuple[float, int, Pipe]] = []
         self._order = itertools.count()
         self._calls: deque[Callable[[], None]] = deque()
         self._gate = threading.Lock()
@@ -395,16 +261,16 @@ class Relay:
             _close(client, with_reset=True)
             return
         reader = ClientPackets(self.accepted) if self._is_counting_commands else None
-        link = _Link(self.accepted, client, server, reader)
-        link.up = _Pipe(link, self._to_server, client, server or client)
+        link = Link(self.accepted, client, server, reader)
+        link.up = Pipe(link, self._to_server, client, server or client)
         if server is not None:
             _prepare(server)
             link.up.is_sink_full = True  # until it is connected
-            link.down = _Pipe(link, self._to_client, server, client)
+            link.down = Pipe(link, self._to_client, server, client)
         self.links[link.number] = link
         self._update_interest(link)
 
-    def _on_socket(self, source_of: _Pipe, sink_of: _Pipe | None, mask: int) -> None:
+    def _on_socket(self, source_of: Pipe, sink_of: Pipe | None, mask: int) -> None:
         link = source_of.link
         if link.number in self.links and mask & selectors.EVENT_WRITE and sink_of is not None:
             self._on_writable(sink_of)
@@ -413,7 +279,7 @@ class Relay:
         if link.number in self.links:
             self._update_interest(link)
 
-    def _on_writable(self, pipe: _Pipe) -> None:
+    def _on_writable(self, pipe: Pipe) -> None:
         link = pipe.link
         if pipe.sink is link.server and not link.is_connected:
             link.is_connected = True
@@ -423,16 +289,16 @@ class Relay:
         pipe.is_sink_full = False
         self._deliver(pipe, time.monotonic())
 
-    def _receive(self, pipe: _Pipe) -> None:
-        end: _End | None = None
+    def _receive(self, pipe: Pipe) -> None:
+        end: End | None = None
         data = b""
         try:
             data = pipe.source.recv(_CHUNK_BYTES)
-            end = None if data else _End.FINISHED
+            end = None if data else End.FINISHED
         except BlockingIOError:
             return
         except OSError:
-            end = _End.RESET
+            end = End.RESET
         now = time.monotonic()
         self.happenings += 1
         pipe.is_read_out = end is not None
@@ -449,32 +315,32 @@ class Relay:
             self._hold(pipe, now, data, end)
             self._deliver(pipe, now)
 
-    def _count_up(self, link: _Link, data: bytes) -> None:
+    def _count_up(self, link: Link, data: bytes) -> None:
         self.bytes_to_server += len(data)
         link.has_client_spoken = link.has_client_spoken or bool(data)
         if link.reader is not None:
             self.commands += link.reader.feed(data)
             self.unreadable = link.reader.unreadable or self.unreadable
 
-    def _hold(self, pipe: _Pipe, now: float, data: bytes, end: _End | None) -> None:
+    def _hold(self, pipe: Pipe, now: float, data: bytes, end: End | None) -> None:
         """Put what has arrived into the queue, up to where the connection is to be cut."""
         jitter_s = pipe.direction.jitter
         due_at = now + pipe.direction.latency + (self._chance.uniform(0.0, jitter_s) if jitter_s else 0.0)
         allowed = pipe.allowed_bytes(len(data)) if data else None
         if allowed is not None:
-            data, end, pipe.is_read_out = data[:allowed], _End.CUT, True
+            data, end, pipe.is_read_out = data[:allowed], End.CUT, True
         if data:
             pipe.append(due_at, memoryview(data))
         if end is not None:
             pipe.append(due_at, end)
 
-    def _deliver(self, pipe: _Pipe, now: float) -> None:
+    def _deliver(self, pipe: Pipe, now: float) -> None:
         """Pass on what is due, in order, and plan for the rest."""
         while pipe.queue and not pipe.is_sink_full and pipe.queue[0][0] <= now:
             item = pipe.queue[0][1]
             if pipe.direction.black_hole:
                 pipe.drop_first()
-            elif isinstance(item, _End):
+            elif isinstance(item, End):
                 pipe.drop_first()
                 self._pass_end(pipe, item)
             elif not self._send(pipe, item):
@@ -485,7 +351,7 @@ class Relay:
         if pipe.link.number in self.links:
             self._update_interest(pipe.link)
 
-    def _send(self, pipe: _Pipe, item: memoryview) -> bool:
+    def _send(self, pipe: Pipe, item: memoryview) -> bool:
         """Send the first chunk, or what the sink takes of it; False when the connection has ended over it."""
         try:
             sent = pipe.sink.send(item)
@@ -505,16 +371,16 @@ class Relay:
             pipe.drop_first()
         return True
 
-    def _pass_end(self, pipe: _Pipe, end: _End) -> None:
+    def _pass_end(self, pipe: Pipe, end: End) -> None:
         self.happenings += 1
         pipe.is_finished = True
-        if end is not _End.FINISHED or all(each.is_finished for each in pipe.link.pipes()):
-            self._end_link(pipe.link, with_reset=end is _End.RESET)
+        if end is not End.FINISHED or all(each.is_finished for each in pipe.link.pipes()):
+            self._end_link(pipe.link, with_reset=end is End.RESET)
             return
         with contextlib.suppress(OSError):  # it has gone by itself meanwhile
             pipe.sink.shutdown(socket.SHUT_WR)
 
-    def _update_interest(self, link: _Link) -> None:
+    def _update_interest(self, link: Link) -> None:
         """Listen for what each socket of a link can be used for now."""
         sides = [(link.client, link.up, link.down), (link.server, link.down, link.up)]
         for side, source_of, sink_of in sides:
@@ -526,7 +392,7 @@ class Relay:
             if mask != link.interest.get(side, 0):
                 self._set_interest(link, side, mask, functools.partial(self._on_socket, source_of, sink_of))
 
-    def _set_interest(self, link: _Link, side: socket.socket, mask: int, handler: Callable[[int], None]) -> None:
+    def _set_interest(self, link: Link, side: socket.socket, mask: int, handler: Callable[[int], None]) -> None:
         if not mask:
             self._selector.unregister(side)
         elif link.interest.get(side, 0):
@@ -535,7 +401,7 @@ class Relay:
             self._selector.register(side, mask, handler)
         link.interest[side] = mask
 
-    def _end_link(self, link: _Link, *, with_reset: bool) -> None:
+    def _end_link(self, link: Link, *, with_reset: bool) -> None:
         del self.links[link.number]
         self.happenings += 1
         for side in (link.client, link.server):

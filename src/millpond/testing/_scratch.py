@@ -53,7 +53,8 @@ if user >= 0:
     os.setgroups([])
     os.setgid(group)
     os.setuid(user)
-kernel.prctl(1, 9)
+PR_SET_PDEATHSIG, SIGKILL = 1, 9
+kernel.prctl(PR_SET_PDEATHSIG, SIGKILL)
 if os.getppid() != parent:
     os._exit(1)
 os.execv(sys.argv[4], sys.argv[4:])

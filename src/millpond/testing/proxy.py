@@ -24,9 +24,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from millpond.testing._line import Direction
 from millpond.testing._mysql_packets import CannotCount, Command
 from millpond.testing._ports import choose_port
-from millpond.testing._relay import Direction, Relay
+from millpond.testing._relay import Relay
 
 if TYPE_CHECKING:
     from typing_extensions import Self

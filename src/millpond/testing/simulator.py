@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from millpond import diagnosis
 from millpond._core import conversations, upkeep
-from millpond._core.conversations import Request
 from millpond._core.dials import landed
 from millpond._core.ledger import Ledger
 from millpond._core.ports import Ports
@@ -31,146 +29,25 @@ from millpond._core.states import Fault, Notice, Slot, Verb
 from millpond.errors import PoolClosed, PoolTimeout, TooManyWaiting
 from millpond.limits import Limits
 from millpond.stats import holders_of
+from millpond.testing._simulated import (
+    NEVER,
+    Answer,
+    AnswerScript,
+    Caller,
+    Dial,
+    DialError,
+    DialScript,
+    FailedDial,
+    GivenUp,
+    SimConnection,
+    Talk,
+    Waiter,
+)
 from millpond.testing.sim_clock import SimClock
 
-__all__ = ["Answer", "Caller", "DialError", "FailedDial", "GivenUp", "SimConnection", "Simulator"]
+__all__ = ["Answer", "Caller", "Dial", "DialError", "FailedDial", "GivenUp", "SimConnection", "Simulator"]
 
 _IO, _TIMER = 0, 1  # the order within one instant
-NEVER = math.inf
-
-
-class DialError(ConnectionError):
-    """What a scripted dial fails with; ``fault`` says what it means, as a driver's adapter would."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault)  # and no text, so that it can be copied
-        self.fault = fault
-
-    def __str__(self) -> str:
-        return f"scripted: {self.fault.value}"
-
-
-class GivenUp(BaseException):
-    """Thrown into a caller that gives up, as a cancelled task or an interrupted thread would be."""
-
-
-@dataclass(frozen=True)
-class FailedDial:
-    """A dial that fails.
-
-    Args:
-        after: seconds until it does; ``math.inf`` for never.
-        fault: what its error means.
-    """
-
-    after: float = 0.001
-    fault: Fault = Fault.REFUSED
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a check, a reset or the reading of its answer brings.
-
-    Args:
-        good: False if the connection has to be given up; None: no answer yet (deferred resets only).
-        after: seconds until it comes; ``math.inf`` for never.
-    """
-
-    good: bool | None = True
-    after: float = 0.0
-
-
-Dial: TypeAlias = "float | FailedDial"
-DialScript: TypeAlias = "Dial | Sequence[Dial] | Callable[[int, float], Dial]"
-AnswerScript: TypeAlias = "Answer | Callable[[SimConnection, float], Answer]"
-
-
-@dataclass(eq=False)
-class SimConnection:
-    """A connection of a simulation.
-
-    Attributes:
-        number: dials that landed before it, plus one.
-        opened_at, closed_at: instants; ``closed_at`` is None while it is open.
-        dead: its link is gone: a check finds that out, and so does its holder.
-    """
-
-    number: int
-    opened_at: float
-    closed_at: float | None = None
-    dead: bool = False
-
-
-@dataclass(eq=False)
-class Caller:
-    """One who takes a connection, holds it and gives it back, once or again and again.
-
-    Attributes:
-        at: when it asked last; ``granted_at``: when it was served; ``returned_at``: when it gave back; None: not yet.
-        waits: seconds it waited, one figure for each time it was served.
-        error: what it was told instead.
-        conn: what it has, or had last.
-        slot, talk: the simulator's own.
-    """
-
-    name: str
-    hold: float
-    timeout: float
-    again: bool = False
-    pause: float = 0.0
-    dirty: bool = False
-    drops: bool = False
-    at: float = 0.0
-    granted_at: float | None = None
-    returned_at: float | None = None
-    error: BaseException | None = None
-    conn: SimConnection | None = None
-    waits: list[float] = field(default_factory=list[float])
-    slot: Slot | None = field(default=None, repr=False)
-    talk: _Talk | None = field(default=None, repr=False)
-
-    @property
-    def waited(self) -> float | None:
-        """Seconds it waited before it was served last; None if it never was."""
-        return self.waits[-1] if self.waits else None
-
-    @property
-    def outcome(self) -> Literal["waiting", "holding", "returned", "failed"]:
-        """What has become of it so far."""
-        if self.error is not None:
-            return "failed"
-        if self.slot is not None:
-            return "holding"
-        return "waiting" if self.granted_at is None else "returned"
-
-
-class _Waiter:
-    """What a parked conversation is woken by."""
-
-    __slots__ = ("talk", "turn", "woken")
-
-    def __init__(self) -> None:
-        self.talk: _Talk | None = None
-        self.turn = 0
-        self.woken = False
-
-
-class _Talk:
-    """A conversation under way; ``turn`` tells a late answer from the one that is waited for."""
-
-    __slots__ = ("conversation", "failed", "finished", "over", "turn")
-
-    def __init__(
-        self,
-        conversation: Generator[Request, Any, Any],
-        finished: Callable[[Any], object],
-        failed: Callable[[BaseException], object],
-    ) -> None:
-        self.conversation = conversation
-        self.finished = finished
-        self.failed = failed
-        self.turn = 0
-        self.over = False
 
 
 class Simulator:
@@ -235,7 +112,7 @@ class Simulator:
             Ports(
                 clock=self.clock,
                 jitter=jitter or (lambda: 0.0),
-                new_waiter=_Waiter,
+                new_waiter=Waiter,
                 nudge=self._nudge,
                 classify=_classify,
                 timed_out=_timed_out,
@@ -352,7 +229,7 @@ class Simulator:
             ends.append((self.clock(), how))
 
         until = self.clock() + timeout
-        self._start(_Talk(conversations.await_state(self.ledger, reached, until), over, over))
+        self._start(Talk(conversations.await_state(self.ledger, reached, until), over, over))
         return ends
 
     # ------------------------------------------------------------------ the run
@@ -409,7 +286,7 @@ class Simulator:
     def _ask(self, caller: Caller) -> None:
         now = self.clock()
         caller.at, caller.granted_at, caller.returned_at = now, None, None
-        caller.talk = _Talk(
+        caller.talk = Talk(
             conversations.checkout(self.ledger, now + caller.timeout),
             lambda slot: self._lent(caller, slot),
             lambda error: self._refused(caller, error),
@@ -440,7 +317,7 @@ class Simulator:
             self.ledger.reject(slot, now)
         elif caller.dirty:
             until = now + self.limits.connect_timeout_s
-            self._start(_Talk(conversations.checkin(self.ledger, slot, until), _nothing, _nothing))
+            self._start(Talk(conversations.checkin(self.ledger, slot, until), _nothing, _nothing))
         else:
             self.ledger.take_back(slot)
         del slot
@@ -453,10 +330,10 @@ class Simulator:
             self._advance(caller.talk, error=GivenUp())
 
     # ------------------------------------------------------------------ conversations
-    def _start(self, talk: _Talk) -> None:
+    def _start(self, talk: Talk) -> None:
         self._advance(talk)
 
-    def _advance(self, talk: _Talk, answer: Any = None, error: BaseException | None = None) -> None:
+    def _advance(self, talk: Talk, answer: Any = None, error: BaseException | None = None) -> None:
         if talk.over:
             return
         talk.turn += 1
@@ -473,7 +350,7 @@ class Simulator:
             self._perform(talk, verb, subject, until)
         self._deliver()
 
-    def _perform(self, talk: _Talk, verb: Verb, subject: Any, until: float) -> None:
+    def _perform(self, talk: Talk, verb: Verb, subject: Any, until: float) -> None:
         if verb is Verb.PARK:
             self._park(talk, subject.waiter, until)
         elif verb is Verb.OPEN:
@@ -489,7 +366,7 @@ class Simulator:
                 after = max(after, until - self.clock())
             self._answer_later(talk, after, lambda: good)
 
-    def _answer_later(self, talk: _Talk, after: float, answer: Callable[[], Any]) -> None:
+    def _answer_later(self, talk: Talk, after: float, answer: Callable[[], Any]) -> None:
         turn = talk.turn
 
         def give() -> None:
@@ -498,7 +375,7 @@ class Simulator:
 
         self._plan(self.clock() + after, _IO, give)
 
-    def _park(self, talk: _Talk, waiter: _Waiter, until: float) -> None:
+    def _park(self, talk: Talk, waiter: Waiter, until: float) -> None:
         if waiter.woken:
             waiter.woken = False
             self._answer_later(talk, 0.0, _nothing)
@@ -513,7 +390,7 @@ class Simulator:
 
         self._plan(until, _TIMER, time_is_up)
 
-    def _wake(self, waiter: _Waiter) -> None:
+    def _wake(self, waiter: Waiter) -> None:
         talk, waiter.talk = waiter.talk, None
         if talk is None or talk.turn != waiter.turn:
             waiter.woken = True
@@ -521,7 +398,7 @@ class Simulator:
             self._answer_later(talk, 0.0, _nothing)
 
     # ------------------------------------------------------------------ dials
-    def _open(self, talk: _Talk) -> None:
+    def _open(self, talk: Talk) -> None:
         self.dials.append(self.clock())
         outcome = self._next_dial()
         turn = talk.turn
@@ -566,9 +443,9 @@ class Simulator:
         if notice is Notice.WAKE:
             self._wake(subject.waiter)
         elif notice is Notice.DIAL:
-            self._start(_Talk(conversations.dial(self.ledger, subject), _nothing, _nothing))
+            self._start(Talk(conversations.dial(self.ledger, subject), _nothing, _nothing))
         elif notice is Notice.TEND:
-            self._start(_Talk(conversations.tend(self.ledger), _nothing, _nothing))
+            self._start(Talk(conversations.tend(self.ledger), _nothing, _nothing))
         elif notice is Notice.CLOSE:
             assert subject.closed_at is None, f"bug: {subject} was closed twice"
             subject.closed_at = self.clock()

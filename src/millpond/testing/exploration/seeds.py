@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -106,9 +106,8 @@ class Explorer:
         self.luck = draw.choice((0.4, 0.7, 0.9))  # how often an answer is a good one
         self.punctual = draw.choice((0.6, 0.9, 1.0))  # how often notices are delivered at once
         self.troubled = draw.random() < 0.4  # notices are lost and repeated, threads do not start
-        self.quiet = draw.random() < (
-            0.6 if self.world.ledger.ports.defers else 0.2
-        )  # few callers and much time: most of what happens is housekeeping
+        # Few callers and much time: most of what happens is housekeeping.
+        self.quiet = draw.random() < (0.6 if self.world.ledger.ports.defers else 0.2)
         self.steps = draw.randrange(30, 170)
         self.moves, self.weights = self.draw_moves()
 
@@ -142,7 +141,7 @@ class Explorer:
         self.world.tell("the end begins")
         close_down(world)
 
-    def index(self, things: list[object]) -> int:
+    def index(self, things: Sequence[object]) -> int:
         """Return the place of one of them."""
         return int(self.draw.random() * len(things))
 
@@ -162,7 +161,7 @@ class Explorer:
         if len(world.talks) + len(world.pops) >= CROWD:
             return False
         timeout = self.draw.choice(TIMEOUTS)
-        self.world.tell("somebody asks on the fast path, for", timeout)
+        world.tell("somebody asks on the fast path, for", timeout)
         world.pop(timeout)
         return True
 
@@ -171,9 +170,9 @@ class Explorer:
         world = self.world
         if not world.pops:
             return False
-        index, drop = self.index([*world.pops]), self.draw.random() < 0.05
+        index, drop = self.index(world.pops), self.draw.random() < 0.05
         held = world.pops[index]
-        self.world.tell(
+        world.tell(
             "a checkout on the fast path goes on:", held.stage, held.slot or "", "and is dropped" if drop else ""
         )
         del held
@@ -185,10 +184,10 @@ class Explorer:
         world = self.world
         if not world.leases:
             return False
-        index = self.index([*world.leases])
+        index = self.index(world.leases)
         likely = (20, 72, 4, 4, 1) if world.ledger.ports.defers else (60, 30, 6, 4, 1)
         (how,) = self.draw.choices(("push", "dirty", "reject", "drop", "silent"), likely)
-        self.world.tell("somebody gives back:", world.leases[index].slot, how)
+        world.tell("somebody gives back:", world.leases[index].slot, how)
         world.give_back(index, how)
         return True
 
@@ -197,9 +196,9 @@ class Explorer:
         world = self.world
         if not world.pushes:
             return False
-        index, drop = self.index([*world.pushes]), self.draw.random() < 0.03
+        index, drop = self.index(world.pushes), self.draw.random() < 0.03
         held = world.pushes[index]
-        self.world.tell("a return on the fast path goes on:", held.stage, held.slot, "and is dropped" if drop else "")
+        world.tell("a return on the fast path goes on:", held.stage, held.slot, "and is dropped" if drop else "")
         del held
         world.push_on(index, drop=drop)
         return True
@@ -209,7 +208,7 @@ class Explorer:
         world = self.world
         if not world.talks:
             return False
-        index = self.index([*world.talks])
+        index = self.index(world.talks)
         talk = world.talks[index]
         possible = list(world.possible(talk))
         if talk.verb == "park" and getattr(talk.subject, "slot", None) is not None and self.draw.random() < 0.2:
@@ -219,9 +218,7 @@ class Explorer:
         if not how:
             return False
         fault = self.draw.choice(FAULTS) if how == "error" else Fault.GONE
-        self.world.tell(
-            f"{talk.kind}: {talk.verb}", talk.subject, "is answered", how, fault.value if how == "error" else ""
-        )
+        world.tell(f"{talk.kind}: {talk.verb}", talk.subject, "is answered", how, fault.value if how == "error" else "")
         del talk
         world.answer(index, how, fault)
         return True
@@ -247,8 +244,8 @@ class Explorer:
         world = self.world
         if not world.jobs:
             return False
-        index, never = self.index([*world.jobs]), self.troubled and self.draw.random() < 0.1
-        self.world.tell("a thread", "will never begin:" if never else "begins:", *world.jobs[index])
+        index, never = self.index(world.jobs), self.troubled and self.draw.random() < 0.1
+        world.tell("a thread", "will never begin:" if never else "begins:", *world.jobs[index])
         world.begin_job(index, never=never)
         return True
 
@@ -265,7 +262,7 @@ class Explorer:
         else:
             seconds = draw.random() * 40.0
         world.pass_time(seconds)
-        self.world.tell("time has passed:", round(seconds, 3))
+        world.tell("time has passed:", round(seconds, 3))
         return True
 
     def tick(self) -> bool:
@@ -296,8 +293,8 @@ class Explorer:
         world = self.world
         if not world.ghosts:
             return False
-        index = self.index([*world.ghosts])
-        self.world.tell("a notice comes again:", world.ghosts[index][0].value)
+        index = self.index(world.ghosts)
+        world.tell("a notice comes again:", world.ghosts[index][0].value)
         world.haunt(index, refuse=self.draw.random() < 0.3)
         return True
 
