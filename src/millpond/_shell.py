@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
-from . import diagnosis
+from . import _returning, diagnosis
 from ._core import census, conversations, upkeep
 from ._core.ledger import Ledger
 from ._core.ports import Ports
@@ -169,12 +169,12 @@ class Shell(abc.ABC, Generic[C]):
 
     def _lay_fast_path(self) -> None:
         """Choose what the fast path looks at; without the GIL every step goes through the slow one."""
-        self._must_clean = must_clean(self._driver, resets=self._resets)
+        self._must_clean = _returning.must_clean(self._driver, resets=self._resets)
         inlined = self._with_gil and self._limits.lifo
         self._idle: deque[Slot] = self._ledger.idle if inlined else deque()
-        self._unclean = self._must_clean if inlined and self._limits.max_uses == FOREVER else always
-        if self._unclean is not always and self._limits.max_idle != FOREVER:
-            self._unclean = unless_room(self._ledger.idle, self._limits.max_idle, self._must_clean)
+        self._unclean = self._must_clean if inlined and self._limits.max_uses == FOREVER else _returning.always
+        if self._unclean is not _returning.always and self._limits.max_idle != FOREVER:
+            self._unclean = _returning.unless_room(self._ledger.idle, self._limits.max_idle, self._must_clean)
         self._readable = self._driver.is_readable
         self._ledger.ports = dataclasses.replace(
             self._ledger.ports,
@@ -453,37 +453,6 @@ class Shell(abc.ABC, Generic[C]):
             if fd is None or self._keeps_inherited:
                 _kept_from_closing.append(conn)  # its destructor would end the parent's session, or complain
         self._begin()
-
-
-def must_clean(driver: Adapter[Any], *, resets: bool) -> Callable[[Slot], bool] | None:
-    """Return what tells, of a slot given back, whether anything is to be done about it; None if never."""
-    is_clean = driver.is_clean
-    if not resets:
-        return has_cursors if driver.tracks_cursors else None
-    if is_clean is None:
-        return always
-    if driver.tracks_cursors:
-        return lambda slot: bool(slot.cursors) or not is_clean(slot.conn)
-    return lambda slot: not is_clean(slot.conn)
-
-
-def unless_room(idle: deque[Slot], most: float, unclean: Callable[[Slot], bool] | None) -> Callable[[Slot], bool]:
-    """Return what also tells when enough are idle; two returns at once may keep one too many, the next mends it."""
-
-    def look(slot: Slot) -> bool:
-        return len(idle) >= most or (unclean is not None and unclean(slot))
-
-    return look
-
-
-def always(_: Slot) -> bool:
-    """Say that something is always to be done."""
-    return True
-
-
-def has_cursors(slot: Slot) -> bool:
-    """Say whether cursors have to be cut off."""
-    return bool(slot.cursors)
 
 
 def pool_closed() -> PoolClosed:

@@ -15,10 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from ._database import rows, transactions
-from ._database.batches import Done
 from ._database.blocks import Block
 from ._database.calls import Calls, pool_of
-from ._database.hand import take_count, take_rows, take_two_rows
+from ._database.hand import Done, take_count, take_rows, take_two_rows
 from ._database.rows import Row
 from ._database.tasks import Tasks, held, rows_of
 from ._database.transactions import Attempts

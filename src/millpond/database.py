@@ -21,10 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from ._database import rows, transactions
-from ._database.batches import Done
 from ._database.blocks import Block
 from ._database.calls import Calls, pool_of
-from ._database.hand import Take, let_go, take_count, take_rows, take_two_rows
+from ._database.hand import Done, Take, let_go, take_count, take_rows, take_two_rows
 from ._database.knowledge import misbound
 from ._database.rows import NamedRow, Row
 from ._database.threads import Threads, held, rows_of
@@ -468,7 +467,7 @@ class Database:
         """The pool below, for its statistics and settings."""
         return self._pool
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float | None = 5.0) -> None:
         """Close the pool, if it was made here; one that was given stays open.
 
         Args:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import millpond as m
-from millpond._database.batches import is_running, measured, next_chunk
+from millpond._database.batches import measured, next_chunk
 from millpond._database.conversing import deadline_of
 from millpond._database.dialects import Dialect, MySQLFamily, SQLite, dialect_of, version_of
+from millpond._database.hand import is_running
 from millpond._database.knowledge import with_autocommit
 from millpond._database.statements import REMEMBERED_LENGTH_MAX, REMEMBERED_MAX, Statement, Statements
 from millpond._database.writes import insert_text, table_name, upsert_text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .conversing import Conversation
 from .dialects import Dialect
@@ -17,18 +17,6 @@ from .dialects import Dialect
 ROWS_MAX: Final = 10_000  # rows of a chunk: enough for statements of the full length, little enough for the memory
 OTHER_VALUE_BYTES: Final = 64  # more than any number or date takes
 _UPDATE_PART: Final = re.compile(r"\bON\s+DUPLICATE\b.*", re.IGNORECASE | re.DOTALL)
-
-
-class Done(NamedTuple):
-    """What a statement did.
-
-    Attributes:
-        row_count: rows touched, as the driver counts; -1 where it cannot tell.
-        last_id: what an AUTO_INCREMENT column gave; None if there is none.
-    """
-
-    row_count: int
-    last_id: int | None
 
 
 def next_chunk(rows: Iterator[Any]) -> list[Any]:
@@ -84,18 +72,3 @@ def run(dialect: Dialect, conn: Any, text: str, rows: list[Any], bytes_max: int)
         count += max(cursor.rowcount, 0)
     yield cursor.close()
     return count
-
-
-def is_running(processes: Sequence[Sequence[Any]], columns: Sequence[Any], number: int, beginning: str) -> bool:
-    """Say whether a list of the server's processes has our session with our statement in it.
-
-    Session numbers are a server's own: behind a load balancer the same number may be somebody else's.
-    """
-    names = [str(column[0]).lower() for column in columns]
-    id_at, text_at = names.index("id"), names.index("info")
-    for process in processes:
-        if int(process[id_at]) == number:
-            text = process[text_at]
-            shown = text.decode("utf-8", "replace") if isinstance(text, (bytes, bytearray)) else str(text or "")
-            return shown.strip().startswith(beginning.strip())
-    return False

@@ -18,10 +18,9 @@ from millpond._sql.params import Params
 from millpond.errors import InvalidSetting
 
 from . import batches, writes
-from .batches import Done
 from .blocks import Block, OpenTransaction
 from .conversing import Conversation, Waits, deadline_of
-from .hand import Hand, Take, take_count
+from .hand import Done, Hand, Take, take_count
 from .knowledge import Knowledge, caller, with_autocommit
 from .transactions import Joining
 from .writes import Table

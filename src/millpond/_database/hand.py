@@ -12,12 +12,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from millpond._sql.params import Params
 
-from . import batches, errors, rows
-from .batches import Done
+from . import errors, rows
 from .conversing import Conversation, Deadline, Rows, StreamLeft, Waits, Watch
 from .knowledge import Knowledge, bound
 from .rows import Row
@@ -31,6 +30,18 @@ T = TypeVar("T")
 
 Take: TypeAlias = Callable[[Any, Statement], Conversation[T]]
 Leave: TypeAlias = Callable[[Any, str, BaseException], Conversation[None]]
+
+
+class Done(NamedTuple):
+    """What a statement did.
+
+    Attributes:
+        row_count: rows touched, as the driver counts; -1 where it cannot tell.
+        last_id: what an AUTO_INCREMENT column gave; None if there is none.
+    """
+
+    row_count: int
+    last_id: int | None
 
 
 class Hand:
@@ -152,7 +163,7 @@ class Hand:
             cursor = yield self.dialect.cursor(side)
             yield cursor.execute("SHOW FULL PROCESSLIST")
             processes = yield cursor.fetchall()
-            if batches.is_running(processes, cursor.description, number, self.beginning(text)):
+            if is_running(processes, cursor.description, number, self.beginning(text)):
                 yield cursor.execute(f"KILL QUERY {number:d}")
         finally:
             yield driver.close(side)
@@ -311,6 +322,21 @@ def call(function: Callable[[], object]) -> Conversation[None]:
     """Call what does not wait."""
     yield from ()
     function()
+
+
+def is_running(processes: Sequence[Sequence[Any]], columns: Sequence[Any], number: int, beginning: str) -> bool:
+    """Say whether a list of the server's processes has our session with our statement in it.
+
+    Session numbers are a server's own: behind a load balancer the same number may be somebody else's.
+    """
+    names = [str(column[0]).lower() for column in columns]
+    id_at, text_at = names.index("id"), names.index("info")
+    for process in processes:
+        if int(process[id_at]) == number:
+            text = process[text_at]
+            shown = text.decode("utf-8", "replace") if isinstance(text, (bytes, bytearray)) else str(text or "")
+            return shown.strip().startswith(beginning.strip())
+    return False
 
 
 def let_go(lease: Any, error: BaseException | None) -> None:
