@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _getframe = sys._getframe
 current_task = asyncio.current_task
+FINISH_S = 0.05  # for what a borrower has left of a reply
 LAST_S = 0.5  # what is not given back so long after its loop has begun to end is taken away
 
 
@@ -379,10 +380,20 @@ class AsyncPool(Shell[C]):
             self._left.append(slot)
             self._nudge()
             return NOTHING
+        if slot.conn is not None and self._driver.may_end_soon(slot.conn):
+            return Remainder(self._crew.spawn(lambda: self._finish_reply(slot, exc_type)))
         if slot.conn is not None and self._driver.role_suspect(slot.conn) and not self._driver.in_flight(slot.conn):
             return Remainder(self._crew.spawn(lambda: self._look_into_role(slot, exc_type)))
         conversation = self._take_back(slot, exc_type)
         return NOTHING if conversation is None else self._go_on(conversation)
+
+    async def _finish_reply(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
+        """A reply was left that may be short: read it, if it ends in a moment; it costs the connection otherwise."""
+        with contextlib.suppress(Exception):  # an error ends it as well, and the adapter knows what else has happened
+            await self._bounded(lambda: self._driver.finish(slot.conn), self._clock() + FINISH_S)
+        conversation = self._take_back(slot, exc_type)
+        if conversation is not None:
+            await self._go_on(conversation)
 
     async def _look_into_role(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         """The server may have become read-only: ask it, and if so, leave it; addresses are looked up anew by dials."""

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
-from millpond.drivers._aio_session import AsyncMySQLDriver, Killer
+from millpond.drivers._aio_parting import Killer
+from millpond.drivers._aio_session import AsyncMySQLDriver
 from millpond.drivers.aiomysql import AiomysqlDriver
 from millpond.drivers.asyncmy import AsyncmyDriver
 from tests.aio.doubles import run
 
 
 class Beside:
-    """A side connection that notes what it is told."""
+    """A side connection that notes what it is told to end, of sessions that have been at work for so many seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy: dict[int, int]) -> None:
         self.told: list[str] = []
-
-    def thread_id(self) -> int:
-        """Return a number that is higher than those of all sessions before."""
-        return 100
+        self._result = SimpleNamespace(rows=[(at, "app", "", "", "Query", s, "", "") for at, s in busy.items()])
 
     async def query(self, sql: str) -> None:
-        """Note a statement."""
-        self.told.append(sql)
+        """Note an order to end a session."""
+        if sql != "SHOW PROCESSLIST":
+            self.told.append(sql)
 
     def close(self) -> None:
         """Do nothing."""
@@ -32,7 +32,7 @@ class Beside:
 
 def test_a_side_connection_that_never_comes_keeps_no_later_one_from_its_work() -> None:
     """Whoever hangs in a black hole is given up, and the next statement to be ended brings a new connection."""
-    beside = Beside()
+    beside = Beside({7: 60, 8: 0})
     dials = 0
 
     async def connect() -> Beside:
@@ -51,6 +51,31 @@ def test_a_side_connection_that_never_comes_keeps_no_later_one_from_its_work() -
 
     run(main)
     assert ["KILL 7", "KILL 8"] == beside.told
+
+
+def test_a_number_that_is_used_again_is_nobody_to_be_ended() -> None:
+    """One that was started anew, or another, has its own sessions 7 and 8: younger than the order."""
+    now = 1000.0
+    beside = Beside({7: 3, 8: 0, 9: 70})
+    servers: list[Beside] = []
+
+    async def connect() -> Beside:
+        if not servers:
+            raise ConnectionRefusedError("restarting")
+        return servers[0]
+
+    async def main() -> None:
+        nonlocal now
+        killer = Killer(connect, clock=lambda: now)
+        for number in (7, 8, 9):
+            with pytest.raises(ConnectionRefusedError):
+                await killer.kill(number)
+        now += 60.0
+        servers.append(beside)
+        await killer.kill(10)
+
+    run(main)
+    assert ["KILL 9"] == beside.told
 
 
 @pytest.mark.parametrize("driver", [AsyncmyDriver, AiomysqlDriver])

@@ -1,347 +1,42 @@
-"""What the adapters of asyncio's MySQL drivers share: connections that listen, and sessions made as good as new.
+"""What the adapters of asyncio's MySQL drivers share: sessions set up, made as good as new, and given up.
 
-Why: asyncmy and aiomysql descend from PyMySQL and have kept its inner names.  So one mixin makes the connections of
-both keep what every reply says (:class:`~millpond.drivers._session.Session`), and the steps of
+Why: the connections of both keep what every reply says (``_aio_listening.py``), so the steps of
 :class:`~millpond.drivers._pymysql_plan.Plan` are held by tasks as they are by threads.
 
 Rules:
-- A connection that was cancelled while it waited for a reply owes that reply, and is never used again.
 - Nothing is written behind a command whose answer is out: a session that was reset ahead waits for its answers first.
 - A session whose driver does not tell how a result ended is never proved clean: it is rolled back at every return.
-- A statement that nobody waits for any more is ended by a side connection, one at a time and outside the pool's size;
-  never the session of a server that has begun to count anew (its own number would be the lower one).
+- How connections are parted with is in ``_aio_parting.py``.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
-import contextlib
 import functools
 import operator
 import select
 import ssl
+import sys
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, Final, TypeVar
 
-from millpond.errors import ConcurrentUse, InvalidSetting, joined
+from millpond.errors import InvalidSetting
 from millpond.url import MYSQL_OPTIONS, SSL_MODES, Parser
 
+from ._aio_listening import CONNECTING, AsyncListening, read_or_error
+from ._aio_parting import Killer, Leaving, hang_up
 from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, Steps
-from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, Session, Way, packet
-from .aio import AiodbDriver, Remaining, answer_of
-from .dbapi import OnConnect, Reset, shut_down
-from .faults import number_of
+from ._session import IN_TRANSACTION, Session, Way
+from ._watchdog import shut_down
+from .aio import AiodbDriver, answer_of
+from .settings import OnConnect, Reset
 
 T = TypeVar("T")
-COM_QUIT: Final = packet(0x01)
-UNHEARD: Final = frozenset({0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0xFA})  # prepared statements read by themselves
-SILENT: Final = frozenset({0x18, 0x19})  # of these, those that are not answered
-ANSWER_S: Final = 2.0  # the rest of an answer that has begun to come
-FAREWELL_S: Final = 0.5
-KILL_S: Final = 10.0  # the side connection, and each order to end a statement
-KILLS_MAX: Final = 1000  # statements waiting to be ended; more than that is an outage, and they end by themselves
-CONNECTING: Final = "connecting"
-TOLD_HERE: Final = range(2000, 3000)  # errors that no server sends: drivers have made them themselves
-current_task = asyncio.current_task
-CLIENT_SSL: Final = 1 << 11
-TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
+CURSORS = 64  # lent over one connection before those that nobody has any more are weeded out
 TLS_FILES: Final = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
-
-if TYPE_CHECKING:
-
-    class _Base:
-        """What the mixin needs of a driver's connection, private parts included."""
-
-        server_status: int
-        server_capabilities: int
-        _result: Any
-        _affected_rows: Any
-        _next_seq_id: int
-
-        async def _read_ok_packet(self) -> Any: ...
-        async def _request_authentication(self) -> Any: ...
-        async def set_charset(self, charset: str) -> None: ...
-        def _write_bytes(self, data: bytes) -> Any: ...
-
-        # What an adapter's own class says of its driver.
-        @property
-        def link(self) -> Any:
-            """The transport; None once it was closed."""
-
-        @property
-        def wait_gone(self) -> Callable[[], Awaitable[None]]:
-            """What waits until the socket was let go of, once the connection was closed."""
-            ...
-
-        def has_news(self) -> bool:
-            """Say whether anything was received and not read, the end of the link included."""
-            ...
-
-        async def await_news(self) -> None:
-            """Wait until there is; reads nothing."""
-
-        def go_without_tls(self) -> None:
-            """Forget that TLS was preferred: this server has none."""
-
-else:
-    _Base = object
-
-
-class AsyncListening(_Base):
-    """What a connection class gains by listening; a driver's adapter completes it."""
-
-    _millpond: Session
-    _millpond_poll: Any = None
-    _millpond_unread: Any = None  # a result whose end was not seen yet: an unbuffered one
-    _millpond_tls_required = False
-    _millpond_cut = False  # its link was broken here, under whoever waited for a reply
-    _millpond_cursors: list[Any]  # lent since it was last given back
-    collation: str | None = None
-    encoding: Any
-    new_result: ClassVar[Any]  # makes an empty result that keeps the status word of its last packet
-    send_command: ClassVar[Any]  # the driver's own way to send a command
-
-    # -- sending ---------------------------------------------------------------------------------------------------
-    async def query(self, sql: Any, unbuffered: bool = False) -> Any:
-        """Run a statement as the driver does, in one coroutine instead of four: each costs on the way in and out."""
-        session = self._millpond
-        text = sql if type(sql) is bytes else self.encoded(sql)  # or it fails, and nobody waits for a reply
-        self.claim(session)
-        try:
-            session.judge(COM_QUERY, text)
-            await self.send_command(COM_QUERY, text)
-            session.sent(text)
-            self._result = None
-            result = self.new_result(self)
-            try:
-                await (start_unbuffered(result) if unbuffered else result.read())
-            except Exception as error:
-                self.hear_error(error)
-                raise
-        finally:
-            session.holder = 0
-        self.take_in(result)
-        return result.affected_rows
-
-    async def _execute_command(self, command: int, sql: Any) -> None:
-        session = self._millpond
-        text = sql if type(sql) is bytes else self.encoded(sql)  # or it fails, and nobody waits for a reply
-        self.claim(session)
-        try:
-            session.judge(command, text)
-            await self.send_command(command, text)
-        except BaseException:
-            session.holder = 0
-            raise
-        session.sent(text)
-        if command in UNHEARD:
-            session.owed -= 1
-            session.holder = 0
-
-    def claim(self, session: Session) -> None:
-        """Make sure that nobody else waits for a reply here, and say that this task does."""
-        me = id(current_task())
-        if session.holder and session.holder != me:
-            raise used_by_two(self)
-        if self._millpond_unread is not None:
-            self.hear_unread()
-        session.holder = me
-
-    def encoded(self, sql: Any) -> bytes:
-        """Return a text as it is sent."""
-        encoding: str = self.encoding
-        return sql.encode(encoding, "surrogateescape") if isinstance(sql, str) else b"".join((sql,))
-
-    # -- hearing ---------------------------------------------------------------------------------------------------
-    async def _read_query_result(self, unbuffered: bool = False) -> None:
-        session = self._millpond
-        self._result = None
-        result = self.new_result(self)
-        try:
-            if unbuffered:
-                await start_unbuffered(result)
-            else:
-                await result.read()
-        except Exception as error:
-            self.hear_error(error)
-            raise
-        finally:
-            session.holder = 0
-        self.take_in(result)
-
-    def take_in(self, result: Any) -> None:
-        """Keep a result, and hear what its last packet said, if that has been read."""
-        self._result = result
-        self._affected_rows = result.affected_rows
-        if result.unbuffered_active:
-            self._millpond_unread = result
-        else:
-            self.hear(result)
-
-    async def _read_ok_packet(self) -> Any:
-        session = self._millpond
-        try:
-            ok = await super()._read_ok_packet()
-        except Exception as error:
-            self.hear_error(error)
-            raise
-        finally:
-            session.holder = 0
-        session.note(ok.server_status, ok.warning_count)
-        return ok
-
-    async def set_charset(self, charset: str) -> None:
-        """Set the character set; the driver reads the answer by itself."""
-        session = self._millpond
-        try:
-            await super().set_charset(charset)
-            session.owed -= 1
-        except Exception as error:
-            self.hear_error(error)
-            raise
-        finally:
-            session.holder = 0
-
-    async def show_warnings(self) -> Any:
-        """Ask for the warnings of the last statement."""
-        await self._execute_command(COM_QUERY, "SHOW WARNINGS")
-        await self._read_query_result()
-        return self._result.rows
-
-    def hear(self, result: Any) -> None:
-        """Take in what the last packet of a result said."""
-        session, status = self._millpond, result.server_status
-        if status:
-            self.server_status = status
-        else:  # this server's results end in a way that the driver does not tell of
-            session.dirt = session.dirt or "a result whose end was not told"
-            status = self.server_status
-        session.note(status, result.warning_count)
-
-    def hear_unread(self) -> None:
-        """Take in how an unbuffered result has ended, if it has."""
-        result = self._millpond_unread
-        if result is not None and not result.unbuffered_active:
-            self._millpond_unread = None
-            self.hear(result)
-
-    def hear_error(self, error: Exception) -> None:
-        """Take in an error; an ERR packet ends a reply, anything else leaves it where it was."""
-        answered = is_of_driver(error) and self.link is not None and number_of(error) not in TOLD_HERE
-        self._millpond.failed(error, answered=answered)
-
-    # -- sending ahead ---------------------------------------------------------------------------------------------
-    def write_all(self, commands: Sequence[bytes]) -> None:
-        """Send commands in one write; :meth:`read_reply` reads as many replies."""
-        self._result = self._millpond_unread = None
-        self._write_bytes(b"".join(commands))
-
-    async def read_reply(self) -> Any:
-        """Read one reply to its end, further results included; return its first, with the last status word.
-
-        Raises:
-            Exception: what the server answered, as the driver's own error.
-        """
-        self._next_seq_id = 1
-        result = first = self.new_result(self)
-        await result.read()
-        while (result.server_status or 0) & MORE_RESULTS:
-            result = self.new_result(self)
-            await result.read()
-        self.server_status = first.server_status = result.server_status or 0
-        return first
-
-    async def _request_authentication(self) -> Any:
-        if not self.server_capabilities & CLIENT_SSL:
-            if self._millpond_tls_required:
-                kind = operational(self)
-                raise kind(TLS_FAILED, "TLS is required, and this server has none")
-            self.go_without_tls()
-        return await super()._request_authentication()
-
-
-class Severed:
-    """What a lease tracks of a cursor: closing it takes its connection away."""
-
-    __slots__ = ("_cursor", "_driver")
-
-    def __init__(self, driver: AsyncMySQLDriver, cursor: Any) -> None:
-        self._driver = driver
-        self._cursor = cursor
-
-    def close(self) -> None:
-        """Let the cursor say that it is closed."""
-        self._driver.sever(self._cursor)
-
-
-async def start_unbuffered(result: Any) -> None:
-    """Begin to read an unbuffered result; one that could not be begun is not to be read by its finalizer."""
-    try:
-        await result.init_unbuffered_query()
-    except BaseException:
-        result.unbuffered_active = False
-        result.connection = None
-        raise
-
-
-def is_of_driver(error: BaseException) -> bool:
-    """Say whether an error is one of the driver's own, by the classes of PEP 249."""
-    return any(kind.__name__ == "MySQLError" for kind in type(error).__mro__)
-
-
-def operational(conn: Any) -> Any:
-    """Return the driver's class of operational errors."""
-    return getattr(conn, "OperationalError", ConnectionError)
-
-
-def used_by_two(conn: Any) -> ConcurrentUse:
-    """Return the error that names both tasks."""
-    names = {id(task): task.get_name() for task in asyncio.all_tasks()}
-    session: Session = conn._millpond  # noqa: SLF001  our own
-    task = asyncio.current_task()
-    this = task.get_name() if task is not None else "a callback"
-    other = names.get(session.holder, "a task that has ended")
-    text = (
-        f"two tasks used one connection at the same time: {other!r} waits for a reply on it, and {this!r} sent a "
-        "command. Let each task take its own connection from the pool."
-    )
-    return joined(ConcurrentUse, getattr(conn, "InterfaceError", None))(text)
-
-
-class Killer:
-    """Ends statements that nobody waits for any more, over one side connection that lives while there are any."""
-
-    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
-        self._connect = connect
-        self._victims: deque[int] = deque(maxlen=KILLS_MAX)
-        self._works = False
-
-    async def kill(self, thread_id: int) -> None:
-        """End a session; best effort, whoever calls second leaves it to the first."""
-        self._victims.append(thread_id)
-        if self._works:
-            return
-        self._works = True
-        try:
-            conn = await asyncio.wait_for(self._connect(), KILL_S)
-            try:
-                while self._victims:
-                    await self._kill_one(conn, self._victims[0])
-                    self._victims.popleft()
-            finally:
-                conn.close()
-        finally:
-            self._works = False
-
-    @staticmethod
-    async def _kill_one(conn: Any, victim: int) -> None:
-        if victim >= conn.thread_id():  # this server has been started since, and counts anew
-            return
-        with contextlib.suppress(Exception):  # it has ended meanwhile
-            await asyncio.wait_for(conn.query(f"KILL {victim}"), KILL_S)
 
 
 class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
@@ -431,9 +126,10 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         """Make a connection that listens, and does not lead anywhere yet."""
         conn = self.connection_class()(**arguments)
         conn._millpond_tls_required = self._tls_required  # noqa: SLF001  our own
-        conn._millpond = Session()  # noqa: SLF001
-        conn._millpond_cursors = []  # noqa: SLF001
-        conn._millpond.dirt = CONNECTING  # noqa: SLF001
+        conn._millpond = Session()  # noqa: SLF001  our own
+        conn._millpond_plan = self._plan  # noqa: SLF001  our own
+        conn._millpond_cursors = []  # noqa: SLF001  our own
+        conn._millpond.dirt = CONNECTING  # noqa: SLF001  our own
         return conn
 
     async def _dial(self, conn: Any) -> None:
@@ -509,7 +205,7 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         if conn._millpond_cursors:  # noqa: SLF001  our own
             self.cut_off(conn)
         session: Session = conn._millpond  # noqa: SLF001  our own
-        if conn._millpond_unread is not None:  # noqa: SLF001
+        if conn._millpond_unread is not None:  # noqa: SLF001  our own
             conn.hear_unread()
         if session.dirt or session.owed or session.status & IN_TRANSACTION or self._look_at(conn) != session.looks:
             return False
@@ -569,13 +265,21 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         if self.tracks_cursors:
             lease._track(Severed(self, cursor))  # noqa: SLF001  the lease's side of the same machinery
         else:
-            conn._millpond_cursors.append(cursor)  # noqa: SLF001  our own
+            lent: list[Any] = conn._millpond_cursors  # noqa: SLF001  our own
+            lent.append(cursor)
+            if len(lent) >= CURSORS:
+                self.weed(lent)
+
+    def weed(self, lent: list[Any]) -> None:
+        """Forget the cursors that nobody can use any more: a connection may be lent for a million statements."""
+        if not len(lent) & (len(lent) - 1):  # at each power of two
+            lent[:] = in_use(lent)
 
     def cut_off(self, conn: Any) -> None:
         """Let the cursors that were lent say that they are closed; nothing is waited for."""
         for cursor in conn._millpond_cursors:  # noqa: SLF001  our own
             self.sever(cursor)
-        conn._millpond_cursors.clear()  # noqa: SLF001
+        conn._millpond_cursors.clear()  # noqa: SLF001  our own
 
     @abc.abstractmethod
     def sever(self, cursor: Any) -> None:
@@ -611,6 +315,8 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         finally:
             waiting.cancel()
             await asyncio.wait((waiting,))  # or it would still be in the way of the next who reads
+        if not waiting.cancelled():
+            waiting.exception()  # a link that broke is news like any other
         return bool(conn.has_news())
 
     async def _is_good(self, conn: Any, session: Session, replies: list[Any]) -> bool:
@@ -631,27 +337,16 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         runs = session is not None and session.owed > 0 and session.dirt != CONNECTING
         if session is not None and session.lost:  # the server has ended it, or is out of reach; but for a link cut here
             runs = runs and conn._millpond_cut  # noqa: SLF001  our own
-        thread_id = conn.thread_id() if runs else 0
         link = conn.link if session is not None else None
+        # Where no loop runs there is nobody to hear an answer out.
+        hears_out = link is not None and not runs and session is not None and session.answers > 0
+        hears_out = hears_out and _get_running_loop() is not None
         wait_gone = conn.wait_gone if link is not None else None
-        hang_up(conn, link, runs=runs)
-        if link is None and not runs:
-            return None
-        return Remaining(functools.partial(self._see_off, link, wait_gone, thread_id))
-
-    async def _see_off(self, link: Any, wait_gone: Callable[[], Awaitable[None]] | None, thread_id: int) -> None:
-        """Wait until what was written has gone, and end what runs."""
-        if thread_id:
-            with contextlib.suppress(Exception):  # no side connection is to be had: it ends by itself
-                await self._killer.kill(thread_id)
-        if wait_gone is not None:
-            going = asyncio.ensure_future(quietly(wait_gone))
-            try:
-                await asyncio.wait((going,), timeout=FAREWELL_S)
-            finally:
-                if not going.done():
-                    going.cancel()
-                    link.abort()
+        kill: Callable[[], Awaitable[None]] | None = None
+        if runs and session is not None and session.way is not Way.ROLLBACK:  # a proxy's number is nobody's there
+            kill = functools.partial(self._killer.kill, conn.thread_id())
+        hang_up(conn, link, runs=runs, hears_out=hears_out)
+        return Leaving(link, wait_gone, conn if hears_out else None, kill).remaining()
 
     # -- capabilities ----------------------------------------------------------------------------------------------
     def fileno(self, conn: Any) -> int | None:
@@ -675,7 +370,7 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
             fd = self.fileno(conn)
             if fd is None or self._new_poll is None:
                 return False
-            poll = conn._millpond_poll = self._new_poll()  # noqa: SLF001
+            poll = conn._millpond_poll = self._new_poll()  # noqa: SLF001  our own
             poll.register(fd, select.POLLIN)
         return bool(poll.poll(0))
 
@@ -686,6 +381,14 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
             return None
         conn.hear_unread()
         return session.owed > 0 or conn.link is None
+
+    def may_end_soon(self, conn: Any) -> bool:
+        """Say whether a reply that its borrower has left may be read to its end in a moment."""
+        return isinstance(conn, AsyncListening) and conn.may_end_soon()
+
+    async def finish(self, conn: Any) -> None:
+        """Read it to its end; whoever is called away from that has closed the link."""
+        await conn.finish()
 
     def uncommitted(self, conn: Any) -> bool:
         """Say whether writes would be lost by a rollback now."""
@@ -727,31 +430,6 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         return fd is not None and shut_down(fd)
 
 
-def hang_up(conn: Any, link: Any, *, runs: bool) -> None:
-    """Say goodbye, unless the server is busy with what was sent before, and close."""
-    if link is not None and not runs and not link.is_closing():
-        with contextlib.suppress(Exception):
-            link.write(COM_QUIT)
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        conn.close()
-
-
-async def quietly(wait_gone: Callable[[], Awaitable[None]]) -> None:
-    """Wait until a socket was let go of; that its link was broken before is no news."""
-    with contextlib.suppress(Exception):
-        await wait_gone()
-
-
-async def read_or_error(conn: Any) -> Any:
-    """Return a reply, or the error that it was; a link that broke is raised."""
-    try:
-        return await conn.read_reply()
-    except Exception as error:
-        if not is_of_driver(error) or conn.link is None or conn.link.is_closing():
-            raise
-        return error
-
-
 def context_of(arguments: Mapping[str, Any], mode: str) -> ssl.SSLContext:
     """Return the TLS context for one of our modes."""
     context = ssl.create_default_context(cafile=arguments.get("ssl_ca"))
@@ -763,3 +441,28 @@ def context_of(arguments: Mapping[str, Any], mode: str) -> ssl.SSLContext:
     if arguments.get("ssl_cert") is not None:
         context.load_cert_chain(arguments["ssl_cert"], arguments.get("ssl_key"), arguments.get("ssl_key_password"))
     return context
+
+
+class Severed:
+    """What a lease tracks of a cursor: closing it takes its connection away."""
+
+    __slots__ = ("_cursor", "_driver")
+
+    def __init__(self, driver: AsyncMySQLDriver, cursor: Any) -> None:
+        self._driver = driver
+        self._cursor = cursor
+
+    def close(self) -> None:
+        """Let the cursor say that it is closed."""
+        self._driver.sever(self._cursor)
+
+
+def in_use(cursors: list[Any]) -> list[Any]:
+    """Return those that somebody may still run a statement on: whoever holds one, besides the list itself."""
+    count = getattr(sys, "getrefcount", None)  # CPython's; asyncmy's cursors allow no weak references
+    if count is None:
+        return cursors
+    unheld = object()
+    all_of_them = (*cursors, unheld)
+    held = [count(cursor) for cursor in all_of_them]
+    return [cursor for cursor, times in zip(cursors, held, strict=False) if times > held[-1]]

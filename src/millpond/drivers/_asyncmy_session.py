@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from millpond._sql.templates import TYPES, Proofs
 
-from ._aio_session import CLIENT_SSL, AsyncListening, used_by_two
+from ._aio_listening import CLIENT_SSL, AsyncListening, used_by_two
 from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, STATE_CHANGED
 from .faults import number_of
 
@@ -234,6 +234,17 @@ class ListeningAsyncmy(AsyncListening):
     def link(self) -> Any:
         """The transport; None once it was closed."""
         return self._transport
+
+    @property
+    def received(self) -> int:
+        """How many bytes were received and not read."""
+        proto = self._proto
+        return 0 if proto is None else int(proto.length - proto.pos)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what comes."""
+        return self._proto is not None and self._proto._read_waiter is not None  # noqa: SLF001  see the module's text
 
     def has_news(self) -> bool:
         """Say whether anything was received and not read."""

@@ -1,9 +1,11 @@
 """aiomysql: PyMySQL made asynchronous, and listened to in the same places.
 
+Its connections use PyMySQL's own tables of converters, all of them the same two; here each is given its own.
+
 Its results keep the status word of OK packets only, so its connections are given a result class that reads EOF packets
 too.  A read that is cancelled closes the connection.
 
-Rules: aiomysql's private parts are used here and, under the names that it shares with asyncmy, in ``_aio_session.py``.
+Rules: aiomysql's private parts are used here and, where asyncmy has the same names, in ``_aio_listening.py``.
 """
 
 from __future__ import annotations
@@ -11,16 +13,22 @@ from __future__ import annotations
 import importlib
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.errors import DriverMissing
 
-from ._aio_session import CLIENT_SSL, AsyncListening, AsyncMySQLDriver
+from ._aio_listening import CLIENT_SSL, AsyncListening
+from ._aio_session import AsyncMySQLDriver
+from ._pymysql_looks import Watched
+
+if TYPE_CHECKING:
+    from ._session import Session
 
 LOOKS = (
     *("autocommit_mode", "_charset", "_encoding", "encoders", "decoders", "cursorclass", "use_unicode", "_echo"),
     *("sql_mode", "init_command", "_db", "_local_infile"),
 )
+TABLES = ("encoders", "decoders")  # of converters
 OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
 UNKNOWN = ("collation", "max_allowed_packet", "read_timeout")
 
@@ -85,6 +93,26 @@ class AiomysqlDriver(AsyncMySQLDriver):
     async def shake_hands(self, conn: Any) -> None:
         """Connect."""
         await conn._connect()  # noqa: SLF001  see the module's rules
+
+    def _new(self, arguments: dict[str, Any]) -> Any:
+        conn = super()._new(arguments)
+        for table in TABLES:
+            setattr(conn, table, dict(getattr(conn, table)))
+        return conn
+
+    async def _dial(self, conn: Any) -> None:
+        await super()._dial(conn)
+        session: Session = conn._millpond  # noqa: SLF001  our own
+        for table in TABLES:  # as an on_connect has left them
+            setattr(conn, table, Watched(getattr(conn, table), session))
+        session.looks = self._look_at(conn)
+
+    def _restore_looks(self, conn: Any, session: Session) -> None:
+        super()._restore_looks(conn, session)
+        for table in TABLES:
+            kept: Watched = getattr(conn, table)
+            if kept.changed:
+                kept.restore()
 
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""
@@ -152,10 +180,20 @@ class ListeningAiomysql(AsyncListening):
         writer = self._writer
         return None if writer is None else writer.transport
 
+    @property
+    def received(self) -> int:
+        """How many bytes were received and not read."""
+        return 0 if self._reader is None else len(self._reader._buffer)  # noqa: SLF001  asyncio's own reader
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what comes."""
+        return self._reader is not None and self._reader._waiter is not None  # noqa: SLF001  asyncio's own reader
+
     def has_news(self) -> bool:
         """Say whether anything was received and not read."""
         reader = self._reader
-        return reader is None or bool(reader._buffer) or reader.eof_received or reader.exception() is not None  # noqa: SLF001
+        return reader is None or bool(self.received) or reader.eof_received or reader.exception() is not None
 
     @property
     def wait_gone(self) -> Any:

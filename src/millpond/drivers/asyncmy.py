@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from millpond._sql.templates import Proofs
 from millpond.errors import DriverMissing, InvalidSetting
 
-from ._aio_session import AsyncMySQLDriver
+from ._aio_session import CURSORS, AsyncMySQLDriver
 from ._asyncmy_session import KnowingCursor, ListeningAsyncmy, is_plain, wakes
 from ._session import IN_TRANSACTION
 from .aio import AiodbDriver
@@ -127,7 +127,10 @@ class AsyncmyDriver(AsyncMySQLDriver):
         if self.tracks_cursors:
             self.note_cursor(conn, cursor, lease)
         else:
-            conn._millpond_cursors.append(cursor)  # noqa: SLF001  our own
+            lent: list[Any] = conn._millpond_cursors  # noqa: SLF001  our own
+            lent.append(cursor)
+            if len(lent) >= CURSORS:
+                self.weed(lent)
         return cursor
 
     def _is_clean(self, conn: Any) -> bool:

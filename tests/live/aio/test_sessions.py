@@ -142,7 +142,7 @@ def test_a_long_reply_left_unread_costs_the_connection(server: ScratchServer, dr
     import importlib
 
     kind = importlib.import_module(f"{driver}.cursors").SSCursor
-    many = "SELECT 1 " + "UNION ALL SELECT 1 " * 200
+    many = " UNION ALL ".join(["SELECT REPEAT('x', 50000)"] * 201)
 
     async def main() -> tuple[int, int]:
         async with pool_on(server, driver, max_size=1) as pool:
