@@ -14,6 +14,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,11 +56,23 @@ class Suite:
     limit_s: float = 600.0
 
 
-# What is run, the long ones first, so that they do not stand alone at the end.
+# What is run beside the tests on servers, the long ones first, so that they do not stand alone at the end.
 SUITES = (
     Suite("unit", ("tests", "--ignore=tests/live", "--ignore=tests/sim"), on_each=True),
     Suite("sim", ("tests/sim",)),
     Suite("break out", ("tests/database/test_break_out.py", "--hypothesis-profile=break-out")),
+)
+# What says the same on every interpreter, so that a suite which runs on each has it on the checkers' alone: the runner
+# itself, the pages, the demo, which is a program on the pool, figures that are computed in virtual time, and the proof
+# that faults planted in a copy of the package are found.
+ON_ONE = (
+    "tests/tools",
+    "tests/test_pages.py",
+    "tests/testing/test_docs.py",
+    "tests/testing/test_simulation_doc.py",
+    "tests/cli/test_demo.py",
+    "tests/core/test_dialrule.py",
+    "tests/threads/test_schedules.py::test_a_fault_of_the_shell_is_found",
 )
 # Files of tests/live by what their names begin with, each group a suite, so that two run side by side; all others
 # are the last group. A folder in tests/live is a suite of its own.
@@ -143,7 +156,8 @@ def simulation(python: Path, seed: int | None, seconds: float) -> list[str]:
 
 def test(without: Sequence[str], only: Sequence[str], seed: int | None) -> int:
     """Install what is needed, run every step that was not left out, and print how it went."""
-    runner = Runner(ROOT, LOGS, at_once=max(2, min(4, os.cpu_count() or 2)))
+    # One more than there are cores: tests on servers wait for more than half of their time.
+    runner = Runner(ROOT, LOGS, at_once=min(4, os.cpu_count() or 2) + 1)
     wanted = [version for version in interpreters.VERSIONS if version not in without]
     servers = [kind for kind in SERVERS if kind not in without]
     if not wanted:
@@ -157,12 +171,16 @@ def test(without: Sequence[str], only: Sequence[str], seed: int | None) -> int:
         steps = [step for step in steps if not only or step.name.startswith(tuple(only))]
         if not steps:
             raise SetupFailed(f"no step's name starts with {' or '.join(only)}")
-        if runner.run(_setup_steps(found, checkers)):
-            live = any(step.name.startswith("live") for step in steps)
-            if live and not runner.run([_server_step(checkers, servers)]):
+        live = any(step.name.startswith("live") for step in steps)
+        serving = [_server_step(found[checkers], servers)] if live else []
+        installing = _setup_steps(found, checkers)
+        runner.run([*serving, *installing])
+        lacking = {outcome.step.name for outcome in runner.outcomes if not outcome.ok}
+        if lacking.isdisjoint(step.name for step in installing):
+            if lacking.intersection(step.name for step in serving):
                 steps = [_without_servers(step) if step.name.startswith("live") else step for step in steps]
             runner.run(steps)
-    left_out = [*without, *(f"all but {', '.join(only)}" for _ in range(1) if only)]
+    left_out = [*without, *([f"all but {', '.join(only)}"] if only else [])]
     print(summary(runner.outcomes, left_out), flush=True)
     return 0 if all(outcome.ok for outcome in runner.outcomes) else 1
 
@@ -254,35 +272,46 @@ def oldest_drivers(project: str) -> list[str]:
     return [f"{package}=={version}" for package, version in found]
 
 
-def _server_step(checkers: str, servers: Sequence[str]) -> Step:
-    command = [_python(checkers), "-m", "millpond.testing.servers", "install", *servers]
-    return Step("install servers", command, limit_s=900, last_words=r"\S")
+def _server_step(interpreter: Interpreter, servers: Sequence[str]) -> Step:
+    # From its sources, which need nothing but Python: side by side with the environments.
+    start = "import sys; sys.path.insert(0, 'src'); from millpond.testing.servers import main; sys.exit(main())"
+    return Step("install servers", [interpreter.path, "-c", start, "install", *servers], limit_s=900, last_words=r"\S")
 
 
 def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str], seed: int) -> list[Step]:
     """Return everything that is checked, in the order of its start."""
     live = live_suites(sorted(ROOT.glob("tests/live/**/test_*.py")))
-    suites = [*(suite for suite in live if set(servers_of(suite)) - set(without)), *SUITES]
+    live = [suite for suite in live if set(servers_of(suite)) - set(without)]
     left_out = [word for kind in SERVERS if kind in without for word in ("--without", kind)]
-    return [
-        Step("simulation", simulation(Path(_python(checkers)), seed, SIMULATION_S), limit_s=300, last_words=r"\S"),
+    waiting = [_tests(suite, checkers, left_out) for suite in live]
+    waiting[2:2] = [_tests(oldest_suite(suite), OLDEST, left_out) for suite in live if suite.name in OLDEST_SUITES]
+    computing = [
         *(
-            _tests(suite, version, left_out if suite.live else [])
-            for suite in suites
+            _tests(suite, version, () if version == checkers else only_on_one(suite))
+            for suite in SUITES
             for version in (found if suite.on_each else [checkers])
         ),
-        *(_tests(oldest_suite(suite), OLDEST, left_out) for suite in suites if suite.name in OLDEST_SUITES),
         Step("DBUtils' tests", [_python(WITHOUT_DBUTILS), "-m", "tools.dbutils_suite"], last_words=r"items passed"),
         *(_check(name, _python(checkers)) for name in CHECKS),
     ]
+    simulating = simulation(Path(_python(checkers)), seed, SIMULATION_S)
+    computing.insert(len(found), Step("simulation", simulating, limit_s=300, last_words=r"\S"))
+    return [step for pair in zip_longest(computing, waiting) for step in pair if step is not None]
+
+
+def only_on_one(suite: Suite) -> list[str]:
+    """Return the options that leave out of *suite*, on each interpreter but one, what says the same on all of them."""
+    below = [what for what in ON_ONE if any(what.startswith(f"{folder}/") for folder in suite.what)]
+    return [f"--{'deselect' if '::' in what else 'ignore'}={what}" for what in below]
 
 
 def live_suites(files: Sequence[Path]) -> list[Suite]:
-    """Return the suites of the tests on real servers; every file is in exactly one."""
+    """Return the suites of the tests on real servers, those of most files first; every file is in exactly one."""
     grouped: dict[str, list[str]] = {name: [] for name in LIVE_GROUPS}
     for file in files:
         grouped.setdefault(_live_group(file), []).append(str(file.relative_to(ROOT)))
-    return [Suite(name, tuple(members), live=True, limit_s=600) for name, members in grouped.items() if members]
+    suites = [Suite(name, tuple(members), live=True, limit_s=600) for name, members in grouped.items() if members]
+    return sorted(suites, key=lambda suite: -len(suite.what))
 
 
 def oldest_suite(suite: Suite) -> Suite:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+_PROGRESS = re.compile(r"^[.sxXFE]+ +\[ *\d+%\]\n", re.MULTILINE)  # of a test runner, which tells nobody anything later
 _GRACE_S = 10.0  # for a step that is being ended to show its stacks and stop its servers
 
 
@@ -45,7 +46,7 @@ class Step:
 
 @dataclass
 class Outcome:
-    """How a step went; ``skipped`` has the reason of each test that did not run."""
+    """How a step went; ``skipped`` has the reason of each test that did not run, ``failures`` the names of tests."""
 
     step: Step
     ok: bool
@@ -55,6 +56,7 @@ class Outcome:
     passed: int = 0
     failed: int = 0
     skipped: list[str] = field(default_factory=list[str])
+    failures: list[str] = field(default_factory=list[str])
 
     @property
     def remark(self) -> str:
@@ -109,9 +111,9 @@ class Runner:
         with self._printing:
             if not outcome.ok and outcome.log is not None:
                 print(f"\n---- {step.name} failed; all that it said:", flush=True)
-                print(outcome.log.read_text(errors="replace"), flush=True)
+                print(_PROGRESS.sub("", outcome.log.read_text(errors="replace")), flush=True)
             mark = "ok    " if outcome.ok else "FAILED"
-            print(f"{mark} {step.name:<22} {outcome.seconds:6.1f} s  {outcome.remark}", flush=True)
+            print(f"{mark} {step.name:<26} {outcome.seconds:6.1f} s  {outcome.remark}", flush=True)
         return outcome
 
     def _called(self, step: Step) -> Outcome:
@@ -166,14 +168,15 @@ class Runner:
 
 
 def summary(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> str:
-    """Return a table of steps, what did not run, and as the last line how many checks passed and failed."""
-    lines = ["", f"{'step':<22} {'seconds':>8}  result"]
+    """Return a table of steps, what did not run or failed, and as the last line how many checks passed and failed."""
+    lines = ["", f"{'step':<26} {'seconds':>8}  result"]
     for outcome in outcomes:
         mark = "ok" if outcome.ok else "FAILED"
-        lines.append(f"{outcome.step.name:<22} {outcome.seconds:8.1f}  {mark:<6} {outcome.remark}".rstrip())
+        lines.append(f"{outcome.step.name:<26} {outcome.seconds:8.1f}  {mark:<6} {outcome.remark}".rstrip())
     reasons = sorted({reason for outcome in outcomes for reason in outcome.skipped})
     lines += [f"not run: {reason}" for reason in reasons]
     lines += [f"left out by name: {name}" for name in left_out]
+    lines += [f"FAILED {outcome.step.name}: {name}" for outcome in outcomes for name in outcome.failures]
     passed, failed, skipped = totals(outcomes)
     lines += ["", f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")]
     return "\n".join(lines)
@@ -200,6 +203,7 @@ def _read_report(report: Path, outcome: Outcome) -> None:
         kinds = {child.tag for child in case}
         if kinds & {"failure", "error"}:
             outcome.failed += 1
+            outcome.failures.append(f"{case.get('classname')}::{case.get('name')}")
         elif "skipped" in kinds:
             outcome.skipped.append(_skip_reason(case))
         else:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from tools import system
-from tools.dev import LIVE_GROUPS, OLDEST_SUITES, SUITES, live_suites, oldest_drivers, oldest_suite, servers_of
+from tools.dev import (
+    LIVE_GROUPS,
+    OLDEST_SUITES,
+    ON_ONE,
+    SUITES,
+    live_suites,
+    oldest_drivers,
+    oldest_suite,
+    only_on_one,
+    servers_of,
+)
 from tools.system import ROOT, SetupFailed, install
 
 
@@ -52,6 +62,21 @@ def test_every_folder_of_tests_is_in_a_suite() -> None:
     run = {what for suite in SUITES for what in suite.what if not what.startswith("--")}
     assert "tests" in run
     assert ignored - run == {"tests/live"}
+
+
+@pytest.mark.parametrize("what", ON_ONE)
+def test_what_runs_on_one_interpreter_is_there(what: str) -> None:
+    """What is left out on all interpreters but one is a file of tests, a folder of them or a test."""
+    path, _, function = what.partition("::")
+    assert (ROOT / path).exists()
+    assert not function or f"def {function}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_what_runs_on_one_interpreter_is_left_out_on_the_others() -> None:
+    """Only suites that run on each interpreter leave something out, and all of what is named."""
+    by_name = {suite.name: only_on_one(suite) for suite in SUITES}
+    assert ["unit"] == [suite.name for suite in SUITES if suite.on_each]
+    assert [*ON_ONE] == [option.partition("=")[2] for option in by_name["unit"]]
 
 
 def test_what_cannot_be_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,10 +43,11 @@ def test_counts_what_the_test_runner_reports(runner: Runner, tmp_path: Path) -> 
 
 
 def test_failed_tests_are_counted(runner: Runner, tmp_path: Path) -> None:
-    """A run with a failed test has failed, and the last line says so."""
-    failed = '<testcase name="d"><failure message="no"/></testcase>'
+    """A run with a failed test has failed; the summary names it, and its last line counts it."""
+    failed = '<testcase classname="tests.test_x" name="d"><failure message="no"/></testcase>'
     assert not runner.run([report_step(tmp_path, more=failed, code=1)])
-    assert "2 passed, 1 failed, 1 skipped" == summary(runner.outcomes, []).splitlines()[-1]
+    last = summary(runner.outcomes, []).splitlines()[-3:]
+    assert ["FAILED tests: tests.test_x::d", "", "2 passed, 1 failed, 1 skipped"] == last
 
 
 def test_an_exit_code_outweighs_a_report(runner: Runner, tmp_path: Path) -> None:
@@ -65,10 +66,12 @@ def test_a_run_of_no_test_is_a_failure(runner: Runner, tmp_path: Path) -> None:
 
 
 def test_a_failed_step_says_all_it_said(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
-    """The output of a step that failed is printed whole; that of one that passed is not."""
-    runner.run([Step("good", python("print('hushed')")), Step("bad", python("print('told'); raise SystemExit(3)"))])
+    """The output of a step that failed is printed, but for its progress; that of one that passed is not."""
+    bad = python("print('..F.s [ 40%]'); print('told'); raise SystemExit(3)")
+    runner.run([Step("good", python("print('hushed')")), Step("bad", bad)])
     output = capsys.readouterr().out
-    assert "told" in output
+    assert "\ntold" in output
+    assert "\n..F.s" not in output
     assert "\nhushed" not in output
 
 
