@@ -30,6 +30,14 @@ from .steady_db import SteadyDBConnection
 
 C = TypeVar("C")
 DAY_S = 86_400.0  # for what cannot be bounded in time, or need not be
+#: Settings of pools that do as DBUtils does: connections are kept as they are, for ever, and go round.
+AS_THEY_ARE: dict[str, Any] = {
+    "connect_timeout": DAY_S,
+    "max_lifetime": None,
+    "idle_timeout": None,
+    "check_after": None,
+    "idle_order": "fifo",
+}
 NO_LIMIT = 2**31 - 1  # connections, where the program has set no limit
 ANSWER_S = 1.0  # an idle connection that is asked whether it is alive has so long to answer, at the least
 #: Modules of ours that hold no lock, and that drop connections in their course.

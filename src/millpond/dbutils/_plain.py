@@ -1,17 +1,55 @@
-"""The adapter of the simple pools: connections of the driver's as they are, or that somebody has given.
+"""What the simple pools share: their adapter, and what their callers hold.
 
 Why: the simple pools pool plain connections, and let programs add some of their own.  Where the driver is known, its
 adapter makes them and cleans them; where it is not, nothing is done between two uses, as in DBUtils.
+
+Rules: a proxy gives its connection back once.  Nothing else of a connection is watched.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from millpond.drivers.base import Driver
 
+from ._engine import may_give_back
 from ._source import Source, connect_of
+
+if TYPE_CHECKING:
+    from millpond import Lease
+
+
+class PlainProxy:
+    """A connection of a pool, until it is closed or dropped; without a lease it is shared, and never goes back.
+
+    Args:
+        pool: it is kept as long as the connection is out.
+        con: what calls are passed on to.
+        lease: gives it back.
+    """
+
+    _con: Any
+
+    def __init__(self, pool: object, con: Any, lease: Lease[Any] | None = None) -> None:
+        self._con = con
+        self._pool = pool
+        self._lease = lease
+
+    def close(self) -> None:
+        """Give the connection back; the second time does nothing."""
+        self._con = None
+        lease: Lease[Any] | None = self.__dict__.pop("_lease", None)
+        if lease is not None:
+            lease.close()
+
+    def __getattr__(self, name: str) -> Any:
+        # AttributeError after close(), of None, as in DBUtils.
+        return getattr(self.__dict__.get("_con"), name)
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_lease") is not None and may_give_back(2):
+            self.close()
 
 
 class GivenDriver(Driver[Any]):

@@ -15,7 +15,7 @@ from millpond.drivers.base import Driver
 from millpond.errors import PoolTimeout
 
 from . import _parameters as parameters
-from ._engine import DAY_S, NO_LIMIT, Engine, may_give_back
+from ._engine import AS_THEY_ARE, NO_LIMIT, Engine, may_give_back
 from ._errors import DropInError
 from ._version import DBUTILS_VERSION
 from .steady_pg import SteadyPgConnection
@@ -141,11 +141,7 @@ class PooledPg:
             max_size=self._maxconnections or NO_LIMIT,
             queues=self._wait_s > 0,
             timeout=None if self._wait_s in (0, float("inf")) else self._wait_s,
-            connect_timeout=DAY_S,
-            max_lifetime=None,
-            idle_timeout=None,
-            check_after=None,
-            idle_order="fifo",
+            **AS_THEY_ARE,
         )
         for proxy in [self.connection() for _ in range(least)]:
             proxy.close()

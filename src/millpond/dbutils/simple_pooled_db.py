@@ -4,8 +4,7 @@ Why: DBUtils has it to show the principle, and programs use it.  Where connectio
 pooled by :class:`millpond.Pool`, as everywhere here; where the driver lets threads share them they are handed round
 in turn.
 
-Rules: a proxy gives its connection back once.  Nothing else of a connection is watched: no statement is counted or
-tried again.
+Rules: nothing of a connection is watched but that it goes back: no statement is counted or tried again.
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ._engine import DAY_S, Engine, may_give_back
+from ._engine import AS_THEY_ARE, Engine
 from ._errors import DropInError, told
-from ._plain import GivenDriver
+from ._plain import GivenDriver, PlainProxy
 from ._version import DBUTILS_VERSION
-
-if TYPE_CHECKING:
-    from millpond import Lease
 
 __all__ = ["NotSupportedError", "PooledDB", "PooledDBConnection", "PooledDBError"]
 
@@ -41,30 +37,8 @@ class NotSupportedError(PooledDBError):
     family = "NotSupportedError"
 
 
-class PooledDBConnection:
+class PooledDBConnection(PlainProxy):
     """A connection of a pool, until it is closed or dropped."""
-
-    _con: Any
-
-    def __init__(self, pool: PooledDB, con: Any, lease: Lease[Any] | None = None) -> None:
-        self._con = con
-        self._pool = pool
-        self._lease = lease
-
-    def close(self) -> None:
-        """Give the connection back; the second time does nothing."""
-        self._con = None
-        lease: Lease[Any] | None = self.__dict__.pop("_lease", None)
-        if lease is not None:
-            lease.close()
-
-    def __getattr__(self, name: str) -> Any:
-        # AttributeError after close(), of None, as in DBUtils.
-        return getattr(self.__dict__.get("_con"), name)
-
-    def __del__(self) -> None:
-        if self.__dict__.get("_lease") is not None and may_give_back(2):
-            self.close()
 
 
 class PooledDB:
@@ -111,11 +85,7 @@ class PooledDB:
             max_idle=None,
             max_size=maxconnections,
             timeout=None,
-            connect_timeout=DAY_S,
-            max_lifetime=None,
-            idle_timeout=None,
-            check_after=None,
-            idle_order="fifo",
+            **AS_THEY_ARE,
         )
         self.connection = self._take
         self.addConnection = self._add

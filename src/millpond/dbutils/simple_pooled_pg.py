@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ._engine import DAY_S, Engine, may_give_back
-from ._plain import GivenDriver
+from ._engine import AS_THEY_ARE, Engine
+from ._plain import GivenDriver, PlainProxy
 from ._version import DBUTILS_VERSION
-
-if TYPE_CHECKING:
-    from millpond import Lease
 
 __all__ = ["PooledPg", "PooledPgConnection"]
 
@@ -22,28 +19,8 @@ __version__ = DBUTILS_VERSION
 _getframe = sys._getframe
 
 
-class PooledPgConnection:
+class PooledPgConnection(PlainProxy):
     """A connection of a pool, until it is closed or dropped."""
-
-    def __init__(self, pool: PooledPg, con: Any, lease: Lease[Any]) -> None:
-        self._pool = pool
-        self._con = con
-        self._lease = lease
-
-    def close(self) -> None:
-        """Give the connection back; the second time does nothing."""
-        self._con = None
-        lease: Lease[Any] | None = self.__dict__.pop("_lease", None)
-        if lease is not None:
-            lease.close()
-
-    def __getattr__(self, name: str) -> Any:
-        # AttributeError after close(), of None, as in DBUtils.
-        return getattr(self.__dict__.get("_con"), name)
-
-    def __del__(self) -> None:
-        if "_lease" in self.__dict__ and may_give_back(2):
-            self.close()
 
 
 class PooledPg:
@@ -64,11 +41,7 @@ class PooledPg:
             max_idle=None,
             max_size=maxconnections,
             timeout=None,
-            connect_timeout=DAY_S,
-            max_lifetime=None,
-            idle_timeout=None,
-            check_after=None,
-            idle_order="fifo",
+            **AS_THEY_ARE,
         )
         for proxy in [self.connection() for _ in range(maxconnections)]:
             proxy.close()
