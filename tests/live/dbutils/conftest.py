@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -12,8 +11,11 @@ import pymysql
 import pytest
 
 from millpond.testing import ScratchServer
+from tests.dbutils.control import is_ours, package, pooled
 
 from .scenes import Scene
+
+__all__ = ["is_ours", "package", "pool_of", "pooled", "scene"]  # fixtures
 
 
 @pytest.fixture
@@ -21,25 +23,6 @@ def scene(server: ScratchServer, schema: str) -> Iterator[Scene]:
     """Return each server in turn, with a table ``x (id, v)`` in a schema of its own."""
     with contextlib.ExitStack() as closing:
         yield Scene(server, schema, closing)
-
-
-@pytest.fixture(params=["dbutils", "millpond.dbutils"])
-def package(request: pytest.FixtureRequest) -> str:
-    """Return DBUtils itself, and then the drop-in, by name."""
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def pooled(package: str) -> ModuleType:
-    """Return ``pooled_db`` of each."""
-    return importlib.import_module(f"{package}.pooled_db")
-
-
-@pytest.fixture
-def is_ours(package: str) -> bool:
-    """Say whether it is the drop-in."""
-    return package.startswith("millpond.")
 
 
 @pytest.fixture

@@ -32,6 +32,15 @@ class Scene:
         self._lock = threading.Lock()
         self.q("CREATE TABLE x (id INT PRIMARY KEY, v INT NOT NULL DEFAULT 0) ENGINE=InnoDB")
 
+    def arguments_for(self, driver: str) -> dict[str, Any]:
+        """Return what a driver, by the name of its module, connects by."""
+        if driver == "pymysql":
+            return self.args
+        given = {name: self.args[name] for name in ("host", "port", "user", "password", "database")}
+        if driver == "mysql.connector":  # without TLS it cannot log in to MySQL for the first time
+            given |= {"ssl_disabled": self.server.kind == "mariadb", "use_pure": True}
+        return given
+
     def q(self, statement: str) -> tuple[tuple[Any, ...], ...]:
         """Run a statement as root, committed at once; return its rows."""
         with self._lock, self._root.cursor() as cursor:

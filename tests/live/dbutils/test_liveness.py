@@ -58,43 +58,6 @@ def test_a_silent_server_holds_nobody_up(pool_of: PoolOf, proxy: FaultProxy, is_
         thread.join(DEADLINE_S)
 
 
-def let_rest() -> None:
-    """Wait until the last answer of every connection is longer ago than a pool trusts it."""
-    since = time.monotonic()
-    resting = threading.Event()
-    while time.monotonic() - since < 0.01:
-        resting.wait(0.002)
-
-
-def test_a_server_that_is_down_is_tried_once_a_caller(pool_of: PoolOf, proxy: FaultProxy, is_ours: bool) -> None:
-    """DBUtils tries three times for each caller, one after another, and hands out a dead connection (I)."""
-    attempts: list[None] = []
-
-    def connect_counted(**arguments: Any) -> Any:
-        attempts.append(None)
-        return pymysql.connect(**arguments)
-
-    pool = pool_of(connect_counted, mincached=3, port=proxy.port)
-    attempts.clear()
-    proxy.refusing = True
-    proxy.reset()
-    proxy.wait_for(lambda: proxy.connections == 0)
-    let_rest()
-    handed_out = 0
-    for _ in range(3):
-        try:
-            db = pool.connection()
-            handed_out += 1
-        except LOST as error:
-            assert 2003 == error.args[0]  # noqa: PT017  what it is in DBUtils is told below
-            continue
-        with pytest.raises(pymysql.MySQLError):
-            run(db, "SELECT 1")
-        db.close()
-    assert (0 if is_ours else 3) == handed_out
-    assert (3 if is_ours else 9) <= len(attempts) <= (3 if is_ours else 12)
-
-
 def test_a_long_reply_is_not_read_to_its_end(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
     """DBUtils reads the rest of an abandoned unbuffered result at close(), under its lock, to go on with it (M10)."""
     scene.q(
@@ -112,30 +75,6 @@ def test_a_long_reply_is_not_read_to_its_end(pool_of: PoolOf, scene: Scene, is_o
     db = pool.connection()
     assert is_ours == (session != number_of(db))  # the same session goes on only when all was read
     assert (1,) == run(db, "SELECT 1")
-
-
-def test_a_worn_connection_that_cannot_be_replaced_goes_on(pool_of: PoolOf, is_ours: bool) -> None:
-    """H2: at maxusage, when no other can be had, DBUtils raises a bare OperationalError for a healthy connection."""
-    full = False
-
-    def connect_maybe(**arguments: Any) -> Any:
-        if full:
-            raise LOST(1040, "Too many connections")
-        return pymysql.connect(**arguments)
-
-    pool = pool_of(connect_maybe, maxusage=2, autocommit=True)
-    db = pool.connection()
-    for _ in range(2):
-        run(db, "SELECT 1")
-    full = True
-    if is_ours:
-        assert (1,) == run(db, "SELECT 1")
-        db.close()
-        assert (1,) == run(pool.connection(), "SELECT 1")
-    else:
-        with pytest.raises(LOST) as caught:
-            run(db, "SELECT 1")
-        assert () == caught.value.args
 
 
 def test_an_error_in_ping_does_not_end_all_pings(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
@@ -165,16 +104,6 @@ def test_an_error_in_ping_does_not_end_all_pings(pool_of: PoolOf, scene: Scene, 
         for _ in range(4):
             pool.connection().close()
     assert (3 if is_ours else 1) == len(pings)
-
-
-def test_a_return_opens_nothing(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
-    """N8: DBUtils opens a connection for one that died while it was out."""
-    pool = pool_of()
-    db = pool.connection()
-    scene.kill(number_of(db))
-    before = scene.status("Connections")
-    db.close()
-    assert (0 if is_ours else 1) == scene.status("Connections") - before
 
 
 def test_connections_of_a_burst_are_closed_when_nobody_uses_them(scene: Scene) -> None:
@@ -283,57 +212,6 @@ def test_a_check_costs_no_trip(scene: Scene, proxy: FaultProxy) -> None:
     pool.close()
 
 
-def test_a_server_that_has_become_read_only_is_left(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
-    """N6: DBUtils keeps its connections to the old primary; here addresses are looked up anew by new ones."""
-    pool = pool_of(autocommit=True)
-    held = [pool.connection() for _ in range(2)]
-    sessions = {number_of(db) for db in held}
-    held.pop().close()
-    scene.q("SET GLOBAL read_only = 1")
-    try:
-        with pytest.raises(LOST) as caught:
-            run(held[0], "INSERT INTO x VALUES (1, 0)")
-        assert 1290 == caught.value.args[0]
-        held.pop().close()
-    finally:
-        scene.q("SET GLOBAL read_only = 0")
-    held = [pool.connection() for _ in range(2)]
-    later = {number_of(db) for db in held}
-    assert is_ours == (not sessions & later)
-
-
-def test_a_server_without_room_is_waited_for(pool_of: PoolOf, scene: Scene, is_ours: bool) -> None:
-    """N5: DBUtils raises 1040 also where callers wait, and connections of its own are about to come back."""
-    (allowed,) = scene.column("SELECT @@global.max_connections")
-    scene.q(f"SET GLOBAL max_connections = {max(10, scene.status('Threads_connected') + 3)}")
-    pool = pool_of(blocking=True, autocommit=True)
-    beside = pool_of(autocommit=True)  # does not wait
-    held: list[Any] = []
-    got: list[Any] = []
-
-    def take() -> None:
-        try:
-            got.append(pool.connection())
-        except LOST as error:
-            got.append(error)
-
-    try:
-        held.append(pool.connection())
-        with pytest.raises(LOST) as caught:  # within as many as the server has room for
-            held.extend(beside.connection() for _ in range(100))
-        assert 1040 == caught.value.args[0]
-        thread = threading.Thread(target=take, daemon=True)
-        thread.start()
-        thread.join(SHOWN_S)
-        assert is_ours == thread.is_alive()
-        session = number_of(held[0])
-        held.pop(0).close()
-        thread.join(DEADLINE_S)
-    finally:
-        scene.q(f"SET GLOBAL max_connections = {allowed}")
-    assert (session if is_ours else 1040) == (number_of(got[0]) if is_ours else got[0].args[0])
-
-
 def test_a_connection_is_replaced_after_its_lifetime(scene: Scene) -> None:
     """``max_lifetime``, which DBUtils has not: also one that is used all the time goes, between two uses."""
     pool = PooledDB(pymysql, max_lifetime=0.5, maxconnections=1, autocommit=True, **scene.args)
@@ -360,11 +238,8 @@ def test_a_connection_is_replaced_after_its_lifetime(scene: Scene) -> None:
 @pytest.mark.parametrize("name", ["pymysql", "MySQLdb", "mysql.connector"])
 def test_setsession_has_the_last_word_about_autocommit(scene: Scene, name: str) -> None:
     """On a new connection as after a reset: DBUtils' own documentation has ``SET AUTOCOMMIT = 1`` for an example."""
-    settings = {key: scene.args[key] for key in ("host", "port", "user", "password", "database")}
-    if name == "mysql.connector":
-        settings |= {"ssl_disabled": scene.server.kind == "mariadb", "use_pure": True}
-    driver = scene.args if name == "pymysql" else settings
-    pool = PooledDB(importlib.import_module(name), maxconnections=1, setsession=["SET AUTOCOMMIT = 1"], **driver)
+    driver, arguments = importlib.import_module(name), scene.arguments_for(name)
+    pool = PooledDB(driver, maxconnections=1, setsession=["SET AUTOCOMMIT = 1"], **arguments)
     for number in range(3):
         with pool.connection() as db, db.cursor() as cursor:
             cursor.execute("INSERT INTO x VALUES (%s, 0)", (number,))
