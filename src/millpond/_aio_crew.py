@@ -104,7 +104,8 @@ class TaskCrew:
         assert self._loop is not None, "bug: a pool without a loop has nothing to do"
         create = self._loop.create_task
         errand = Errand(begin)
-        task: asyncio.Task[T] = create(errand) if context is None else context.run(create, errand)
+        # A copy, for whoever asks within what an eager task does would find the context itself entered already.
+        task: asyncio.Task[T] = create(errand) if context is None else context.copy().run(create, errand)
         if not task.done():  # an eager one may have ended
             # A task that a closed loop leaves pending says so when it is collected; asyncio's own gather() keeps its
             # quiet in the same way.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import sqlite3
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,21 @@ LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT C
 PATIENCE_S = 30.0
 
 
+there: set[threading.Thread] = set()  # before the test: other tests' affair
+
+
+@pytest.fixture(autouse=True)
+def note_threads() -> None:
+    """Note which threads are there."""
+    there.clear()
+    there.update(threading.enumerate())
+
+
 def others() -> list[threading.Thread]:
-    """Return the threads that are not this one, once they have had time to end."""
-    me = threading.current_thread()
-    for thread in threading.enumerate():
-        if thread is not me:
-            thread.join(PATIENCE_S)
-    return [thread for thread in threading.enumerate() if thread is not me]
+    """Return the threads that have come since, once they have had time to end."""
+    for thread in set(threading.enumerate()) - there:
+        thread.join(PATIENCE_S)
+    return [thread for thread in threading.enumerate() if thread not in there]
 
 
 def adapter(path: Path) -> AsyncDriver[Any]:
@@ -164,3 +174,45 @@ def test_a_thread_says_nothing_to_a_loop_that_is_closed(tmp_path: Path) -> None:
     finally:
         threading.excepthook = hook
     assert [] == complaints
+
+
+def test_an_error_keeps_nothing_alive(tmp_path: Path) -> None:
+    """Neither it nor its traceback is left to the garbage collector, nor held by the connection's thread."""
+
+    async def fail(pool: AsyncPool[Any]) -> weakref.ref[BaseException]:
+        async with pool.connection() as conn:
+            try:
+                await conn.execute("SELEC 1")
+            except sqlite3.OperationalError as error:
+                return weakref.ref(error)
+        raise AssertionError("there is no such statement")
+
+    async def main() -> None:
+        async with AsyncPool(adapter(tmp_path), max_size=1) as pool:
+            errors = [await fail(pool) for _ in range(3)]
+            await asyncio.sleep(0)  # the loop lets go of what it has just called
+            assert [None, None, None] == [error() for error in errors]
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+def test_a_connection_that_is_lent_for_long_notes_no_cursors_that_are_gone(tmp_path: Path) -> None:
+    """Those that somebody still has are closed at return."""
+
+    async def main() -> None:
+        async with AsyncPool(adapter(tmp_path), max_size=1) as pool:
+            async with pool.connection() as conn:
+                kept = await conn.execute("SELECT 1")
+                for _ in range(100):
+                    async with conn.execute("SELECT 1"):
+                        pass
+                assert len(conn.driver_connection.lent) < 100
+                assert len(conn.driver_connection.raw_lent) < 100
+            with pytest.raises(sqlite3.ProgrammingError, match="given back"):
+                await kept.fetchone()
+
+    asyncio.run(main())

@@ -26,7 +26,7 @@ import weakref
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from millpond._core.states import Fault
 from millpond.errors import DriverMissing
@@ -36,7 +36,9 @@ from .aio import AiodbDriver, answer_of
 from .settings import OnConnect, Reset
 from .sqlite import SQLiteDriver
 
+T = TypeVar("T")
 MAKERS = ("cursor", "execute", "executemany", "executescript")
+CURSORS = 64  # lent over one connection before those that are gone are weeded out
 INSIST_S = 0.05  # a statement that was about to run when it was interrupted runs on, so it is interrupted again
 
 
@@ -135,7 +137,7 @@ class AiosqliteDriver(AiodbDriver[Any]):
     async def is_alive(self, conn: Any, until: float) -> bool:
         """Ask for a constant."""
         try:
-            alive: bool = await conn._execute(self._inner.is_alive, conn._conn, until)  # noqa: SLF001
+            alive: bool = await conn._execute(self._inner.is_alive, conn._conn, until)  # noqa: SLF001  the way into its thread
         except ValueError:  # closed
             return False
         return alive
@@ -150,12 +152,12 @@ class AiosqliteDriver(AiodbDriver[Any]):
         """Cut cursors off, and make the session as good as new, in the connection's thread."""
         for cursor in take_lent(conn):
             cursor._conn = GIVEN_BACK  # noqa: SLF001  so that it says so
-        clean: bool = await conn._execute(self._clean_in_thread, conn, until)  # noqa: SLF001
+        clean: bool = await conn._execute(self._clean_in_thread, conn, until)  # noqa: SLF001  the way into its thread
         return clean
 
     def _clean_in_thread(self, conn: Any, until: float) -> bool:
         close_lent(conn)  # each may hold a statement, and with it a lock
-        return self._inner.clean(conn._conn, until)  # noqa: SLF001
+        return self._inner.clean(conn._conn, until)  # noqa: SLF001  the way into its thread
 
     def close(self, conn: Any) -> Awaitable[object] | None:
         """Interrupt what runs, and have the thread roll back, close the file and end."""
@@ -219,7 +221,10 @@ class Counting:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.duties.todo.append(None)
         self._tx.put_nowait((Reply(answer), Duty(self.duties, functools.partial(function, *args, **kwargs))))
-        return await answer
+        try:
+            return await answer
+        finally:
+            del answer  # or it, and the error that it has, would hold each other
 
     def __del__(self) -> None:
         # Not a word: the pool says where a connection was taken that is dropped.
@@ -275,9 +280,10 @@ class Reply:
 
     def call_soon_threadsafe(self, tell: Callable[[Any, Any], None], _: Reply, what: Any) -> None:
         """Tell the future, if anybody may still wait for it."""
-        if self._future is not None:
+        future, self._future = self._future, None  # a thread that waits for its next duty holds the last one's reply
+        if future is not None:
             with contextlib.suppress(RuntimeError):  # its loop is closed
-                self._future.get_loop().call_soon_threadsafe(tell, self._future, what)
+                future.get_loop().call_soon_threadsafe(tell, future, what)
 
 
 class Ending:
@@ -315,7 +321,7 @@ class Ending:
             self._waiting = loop.create_future()
         conn._tx.put_nowait((Reply(self._waiting), self._close_in_thread))  # noqa: SLF001  the way into its thread
         if thread is conn:  # before 0.22 the last word is one by itself
-            conn._tx.put_nowait(last_word())  # noqa: SLF001
+            conn._tx.put_nowait(last_word())  # noqa: SLF001  the way into its thread
 
     def __await__(self) -> Generator[Any, Any, None]:
         if self._waiting is not None and not self._waiting.done():
@@ -364,12 +370,19 @@ def noting(name: str, base: type[Any]) -> Callable[..., Any]:
 
     async def make(self: Any, *args: Any, **kwargs: Any) -> Any:
         cursor = await method(self, *args, **kwargs)
-        self.lent.append(weakref.ref(cursor))
-        self.raw_lent.append(weakref.ref(cursor._cursor))  # noqa: SLF001  it may outlive its wrapper
+        keep(self.lent, cursor)
+        keep(self.raw_lent, cursor._cursor)  # noqa: SLF001  it may outlive its wrapper
         return cursor
 
     make.__name__ = name
     return make
+
+
+def keep(lent: list[weakref.ref[T]], cursor: T) -> None:
+    """Note a cursor; a connection may be lent for a million statements."""
+    lent.append(weakref.ref(cursor))
+    if len(lent) >= CURSORS and not len(lent) & (len(lent) - 1):  # at each power of two
+        lent[:] = [reference for reference in lent if reference() is not None]
 
 
 class GivenBack:

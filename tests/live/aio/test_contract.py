@@ -135,14 +135,17 @@ def test_on_connect_runs_once_for_each_connection(make: Make, awaited: bool) -> 
 
 def test_a_failing_on_connect_fails_the_dial(make: Make) -> None:
     """With its own error, and without leaving a connection."""
+    seen: list[Any] = []
 
     async def fail(conn: Any) -> None:
+        seen.append(conn)
         raise LookupError("the caller's own")
 
     async def main() -> None:
+        driver = make(on_connect=fail)
         with pytest.raises(LookupError, match="the caller's own"):
-            await make(on_connect=fail).open(soon())
-        await asyncio.sleep(0.05)
+            await driver.open(soon())
+        assert [False] == [await driver.is_alive(conn, soon()) for conn in seen]
 
     asyncio.run(main())
 
