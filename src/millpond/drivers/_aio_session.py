@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import functools
 import operator
 import select
@@ -32,6 +33,7 @@ from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, Steps
 from ._session import IN_TRANSACTION, Session, Way
 from ._watchdog import shut_down
 from .aio import AiodbDriver, answer_of
+from .faults import is_of_tls
 from .settings import OnConnect, Reset
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         arguments = self._connect_args
         self._dials = self._connect is getattr(self.module, "connect", None)
         self._time_zone: str | None = arguments.pop("time_zone", None) if self._dials else None
-        self._tls: ssl.SSLContext | None = None
+        self._make_tls: Callable[[], ssl.SSLContext] | None = None
         self._tls_required = False
         if self._dials:
             self._take_tls(arguments)
@@ -95,9 +97,10 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         elif isinstance(mode, str) or any(arguments.get(name) for name in TLS_FILES):
             if isinstance(mode, str) and mode not in SSL_MODES:
                 raise InvalidSetting("ssl", mode, f"one of {', '.join(SSL_MODES)}, or what the driver's connect takes")
-            self._tls = context_of(arguments, str(mode or "verify-ca"))
+            files = {name: arguments.get(name) for name in (*TLS_FILES, "ssl_verify_identity")}
+            self._make_tls = functools.partial(context_of, files, str(mode or "verify-ca"))
             self._tls_required = mode != "preferred"
-            arguments["ssl"] = self._tls
+            arguments["ssl"] = self._make_tls()
         elif mode is not None:
             self._tls_required = True
         for name in (*TLS_FILES, "ssl_verify_cert", "ssl_verify_identity"):
@@ -117,8 +120,11 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         conn = self._new(arguments)
         try:
             await leads(conn)
-        except BaseException:
+        except BaseException as error:
             hang_up(conn, conn.link, runs=False)
+            if self._make_tls is not None and is_of_tls(error):
+                with contextlib.suppress(OSError):  # files are just being replaced: the next failure reads them again
+                    self._connect_args["ssl"] = self._make_tls()
             raise
         return conn
 

@@ -21,6 +21,7 @@ from millpond.errors import InvalidSetting
 from millpond.forks import LockOfProcess
 
 from ._pymysql_wires import straighten
+from .faults import is_of_tls
 
 CLIENT_SSL: Final = 1 << 11
 CANNOT_CONNECT: Final = 2003  # CR_CONN_HOST_ERROR
@@ -147,8 +148,10 @@ class Dialler:
             raise self._module.OperationalError(CANNOT_CONNECT, text) from error
         try:
             shake_hands(conn, sock, until, self._demand_tls(conn))
-        except BaseException:
+        except BaseException as error:
             sock.close()
+            if is_of_tls(error):
+                self._tls = None  # the next dial reads the files again
             raise
         if self._tls is not None:
             self._tls.keep(conn)

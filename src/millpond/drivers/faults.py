@@ -118,6 +118,14 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         current = original or current.__cause__ or current.__context__
 
 
+def is_of_tls(error: BaseException) -> bool:
+    """Say whether it was TLS that failed.
+
+    The files that its context was made of may be others by now: authorities and certificates are renewed.
+    """
+    return any(isinstance(cause, ssl.SSLError) for cause in chain(error))
+
+
 def broke_while_binding(error: BaseException) -> BaseException | None:
     """Return what happened to mysql-connector-python while it bound values, before it sent anything; None otherwise.
 

@@ -45,6 +45,7 @@ from ._mysqlconnector_session import (
 from ._session import CLIENT_SSL, IN_TRANSACTION, MULTI_STATEMENTS, TLS_FAILED, Session, Way
 from ._watchdog import watchdog
 from ._watched import WatchedDriver
+from .faults import is_of_tls
 from .settings import OnConnect, Reset
 
 SESSION_TRACK: Final = 1 << 23  # CLIENT_SESSION_TRACK
@@ -185,8 +186,10 @@ class MySQLConnectorDriver(WatchedDriver):
         try:
             with watchdog.guard_by(lambda: shut_all(sockets), until) as guard:
                 conn.connect(**arguments, connection_timeout=max(0.001, until - time.monotonic()))
-        except BaseException:
+        except BaseException as error:
             conn.close()
+            if is_of_tls(error):
+                self._context = None  # the next dial reads the files again
             raise
         if guard.fired:
             conn.close()
