@@ -11,7 +11,6 @@ import asyncio
 import functools
 import operator
 import sys
-import types
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,11 @@ import pytest
 import millpond
 from millpond import AsyncPool
 from millpond.aio import Clockwork
-from tests.threads.doubles import start_tracing, trace_bytecodes
+from tests.counting import Counter
 
 from .doubles import Connection, ToldDriver, run
 
 OURS = str(Path(millpond.__file__).parent)
-GRACE = 2  # bytecodes by which patch releases of one interpreter may differ
 HAND_OVERS = 25  # counted at once: what is tidied up now and then is part of the price
 # Most bytecodes and frames of a pair.  "bare": nothing is noted, nothing is asked; "full": who holds what and for how
 # long is noted, and the adapter is asked whether the session is clean.
@@ -83,35 +81,6 @@ class Telling(Quick):
     is_readable = staticmethod(operator.not_)
 
 
-class Counter:
-    """Counts the bytecodes and frames of this package that run inside its block."""
-
-    def __init__(self) -> None:
-        self.bytecodes = 0
-        self.frames = 0
-
-    def __enter__(self) -> Counter:  # noqa: PYI034  typing.Self is younger than the oldest Python we run on
-        start_tracing(self.on_call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def on_call(self, frame: types.FrameType, event: str, arg: object) -> Any:
-        """Count a frame, and trace its bytecodes, if it is one of ours."""
-        if not frame.f_code.co_filename.startswith(OURS):
-            return None
-        self.frames += 1
-        trace_bytecodes(frame, self.on_bytecode)
-        return self.on_bytecode
-
-    def on_bytecode(self, frame: types.FrameType, event: str, arg: object) -> Any:
-        """Count a bytecode."""
-        if event == "opcode":
-            self.bytecodes += 1
-        return self.on_bytecode
-
-
 async def by_hand(pool: AsyncPool[Connection]) -> None:
     """Take a connection and give it back."""
     conn = await pool.connection()
@@ -143,11 +112,9 @@ def pool_of(kind: str) -> AsyncPool[Connection]:
     )
 
 
-def within(most: tuple[int, int], counter: Counter, times: int = 1) -> None:
-    """Assert that no more was counted than the table has."""
-    bytecodes, frames = most
-    assert counter.bytecodes / times <= bytecodes + GRACE, "see the top of this module"
-    assert counter.frames / times <= frames, "see the top of this module"
+def counter_of_ours() -> Counter:
+    """Return a counter of this package's own code; what asyncio and the test do is not counted."""
+    return Counter(lambda code: code.co_filename.startswith(OURS))
 
 
 @pytest.mark.parametrize("how", PAIRS)
@@ -159,12 +126,11 @@ def test_a_pair_takes_no_more_than_it_did(kind: str, how: str) -> None:
         async with pool_of(kind) as pool:
             for _ in range(100):
                 await PAIRS[how](pool)
-            counter = Counter()
-            with counter:
+            with counter_of_ours() as counter:
                 await PAIRS[how](pool)
             return counter
 
-    within(PAIR[sys.version_info[:2]][f"{kind}, {how}"], run(main))
+    run(main).assert_within(PAIR[sys.version_info[:2]][f"{kind}, {how}"])
 
 
 def test_a_hand_over_takes_no_more_than_it_did() -> None:
@@ -182,10 +148,10 @@ def test_a_hand_over_takes_no_more_than_it_did() -> None:
                 return asyncio.gather(*(ask_again(times) for _ in range(3)))
 
             await all_of(HAND_OVERS)
-            counters = [Counter() for _ in range(5)]
+            counters = [counter_of_ours() for _ in range(5)]
             for counter in counters:
                 with counter:
                     await all_of(HAND_OVERS)
             return min(counters, key=lambda counter: counter.bytecodes)  # the pool's clock may ring in one
 
-    within(HAND_OVER[sys.version_info[:2]], run(main), 3 * HAND_OVERS)
+    run(main).assert_within(HAND_OVER[sys.version_info[:2]], 3 * HAND_OVERS)

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from . import fakes
+from .control import is_ours, package, pooled
+
+__all__ = ["fakedb", "is_ours", "package", "pooled"]  # fixtures
 
 
 @pytest.fixture
 def fakedb() -> Any:
     """Return a DB-API module that nobody knows."""
     return fakes.module()
-
-
-@pytest.fixture(params=["dbutils", "millpond.dbutils"])
-def package(request: pytest.FixtureRequest) -> str:
-    """Return DBUtils itself, and then the drop-in, by name."""
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def pooled(package: str) -> ModuleType:
-    """Return ``pooled_db`` of each."""
-    return importlib.import_module(f"{package}.pooled_db")
-
-
-@pytest.fixture
-def is_ours(package: str) -> bool:
-    """Say whether it is the drop-in."""
-    return package.startswith("millpond.")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from millpond.testing import ScratchPostgreSQL
+from tests.dbutils.control import is_ours, package, pooled
 
 from .scenes import Scene
+
+__all__ = ["driver", "is_ours", "package", "pool_of", "pooled", "postgresql", "scene"]  # fixtures
 
 
 @pytest.fixture(scope="session")
@@ -37,23 +41,9 @@ def scene(postgresql: ScratchPostgreSQL, driver: Any) -> Iterator[Scene]:
         yield Scene(postgresql, driver, closing)
 
 
-@pytest.fixture(params=["dbutils", "millpond.dbutils"])
-def package(request: pytest.FixtureRequest) -> str:
-    """Return DBUtils itself, and then the drop-in, by name."""
-    name: str = request.param
-    return name
-
-
 @pytest.fixture
-def is_ours(package: str) -> bool:
-    """Say whether it is the drop-in."""
-    return package.startswith("millpond.")
-
-
-@pytest.fixture
-def pool_of(package: str, scene: Scene) -> Iterator[Callable[..., Any]]:
+def pool_of(pooled: ModuleType, scene: Scene) -> Iterator[Callable[..., Any]]:
     """Return a function that makes a pool of either on the scene's schema; closed after the test."""
-    pooled = importlib.import_module(f"{package}.pooled_db")
     with contextlib.ExitStack() as closing:
 
         def make(creator: Any = None, **settings: Any) -> Any:
