@@ -37,26 +37,29 @@ def test_gate_stands_still() -> None:
     """Whoever closes the gate is alone until it opens."""
     gate = Gate()
     passing, leave, entered = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
 
     def pass_slowly() -> None:
         with gate.passing():
             passing.set()
             assert leave.wait(DEADLINE_S)
+            order.append("the slow one leaves")
 
     def pass_later() -> None:
         with gate.passing():
+            order.append("the late one enters")
             entered.set()
 
     slow = threading.Thread(target=pass_slowly)
     slow.start()
     assert passing.wait(DEADLINE_S)
-    leave.set()
+    threading.Timer(0.05, leave.set).start()  # while the gate is being closed
     with gate.closed():
-        slow_has_left = not slow.is_alive() or leave.is_set()
+        order.append("alone")
         late = threading.Thread(target=pass_later)
         late.start()
         assert not entered.wait(0.05)
     assert entered.wait(DEADLINE_S)
     slow.join(DEADLINE_S)
     late.join(DEADLINE_S)
-    assert slow_has_left
+    assert ["the slow one leaves", "alone", "the late one enters"] == order
