@@ -15,7 +15,10 @@ NAME = contextvars.ContextVar("NAME", default="nobody")
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 def test_whoever_dials_within_a_dial_does_so_in_the_same_context() -> None:
-    """An eager task runs at once: the dial that it asks for is for the same caller, whose context is entered already."""
+    """An eager task runs at once: the dial that it asks for is for the same caller, whose context is entered already.
+
+    That dial was lost, and its room with it until it was overdue.
+    """
     seen: list[str] = []
 
     async def inner() -> None:
