@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,11 +49,9 @@ class Road:
         self.tls = tls
         self._proxy: FaultProxy | None = None
         self._root: pymysql.Connection[Any] | None = None
-        if (
-            not tls and server.kind == "mysql"
-        ):  # caching_sha2_password: the server remembers whom it has seen under TLS, and asks for no more
-            arguments = server.connect_args(tls=True)
-            pymysql.connect(**arguments).close()
+        if not tls and server.kind == "mysql":
+            # caching_sha2_password: the server remembers whom it has seen under TLS, and asks for no more.
+            pymysql.connect(**server.connect_args(tls=True)).close()
 
     @property
     def proxy(self) -> FaultProxy:
@@ -150,5 +149,7 @@ def thread_of(conn: Any) -> int:
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait for something that a server or a thread does by itself."""
     until = time.monotonic() + seconds
+    pause = threading.Event()
     while not condition():
         assert time.monotonic() < until, f"{condition} has not come true"
+        pause.wait(0.0005)  # or this thread would keep the interpreter from those that it waits for

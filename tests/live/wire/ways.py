@@ -1,7 +1,7 @@
 """One server reached in one way: pools through a proxy that counts, and connections past it.
 
-``Way.pool()`` makes a pool whose
-connections go through ``Way.proxy``; ``Way.raw()`` connects as anybody would, past pool and proxy.
+``Way.pool()`` makes a pool whose connections go through ``Way.proxy``; ``Way.raw()`` connects as anybody would, past
+pool and proxy.
 """
 
 from __future__ import annotations
