@@ -5,6 +5,7 @@ Each test runs twice, on DBUtils and on the drop-in, and says what either does.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 from types import ModuleType
@@ -206,7 +207,7 @@ def test_waiting_callers_are_served_in_their_order(fakedb: Any) -> None:
 
     threads: list[threading.Thread] = []
     for number in range(4):
-        threads += in_threads(1, lambda number=number: work(number))  # type: ignore[misc]
+        threads += in_threads(1, functools.partial(work, number))
         while pool.stats().waiting <= number:
             assert not done.acquire(timeout=0.001)
     held.close()

@@ -7,6 +7,7 @@ and threads come to a pool by its ``runtime``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import sqlite3
@@ -390,6 +391,12 @@ def until(reached: Callable[[], object], what: str = "it") -> None:
         nobody.wait(0.001)
 
 
+def has_waiting(pool: Any, number: int) -> bool:
+    """Say whether so many callers wait, or more."""
+    waiting: int = pool.stats().waiting
+    return waiting >= number
+
+
 def queue_up(pool: Any, jobs: Iterable[Callable[[], Any]]) -> list[threading.Thread]:
     """Start a thread for each job, which asks the pool for a connection that is not there; they wait in this order."""
     threads: list[threading.Thread] = []
@@ -397,7 +404,7 @@ def queue_up(pool: Any, jobs: Iterable[Callable[[], Any]]) -> list[threading.Thr
     for place, job in enumerate(jobs, start=1):
         threads.append(threading.Thread(target=job, daemon=True))
         threads[-1].start()
-        until(lambda place=place: pool.stats().waiting >= waiting + place, "a place in the queue")  # type: ignore[misc]
+        until(functools.partial(has_waiting, pool, waiting + place), "a place in the queue")
     return threads
 
 

@@ -8,6 +8,7 @@ connection that it does not lend, and hold its invariants.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import signal
 import sys
@@ -28,9 +29,7 @@ from .doubles import NullConnection, NullDriver
 from .striking import SignalAt, SignalAtLook, Signalled, offsets, strike
 
 SIZE = 2
-PAIRS_MAX = (
-    5000  # by then the signal has come, unless it struck in a finalizer, where Python drops what a handler raises
-)
+PAIRS_MAX = 5000  # by then the signal has come, unless it struck in a finalizer, where what a handler raises is dropped
 
 
 class Mortal(NullDriver):
@@ -162,7 +161,7 @@ def test_a_signal_at_any_bytecode_costs_no_room(
     for offset in offsets(code):
         driver = NullDriver()
         pool = new_pool(driver)
-        struck += strike(SignalAt(code, offset), lambda pool=pool: work(pool))  # type: ignore[misc]
+        struck += strike(SignalAt(code, offset), functools.partial(work, pool))
         assert_whole(pool, driver, f"{function} at {offset}")
         assert pool.stats().opened == pool.stats().closed
     assert struck > 10, "the signal never struck: the test would hold whatever the shell did"
@@ -177,7 +176,7 @@ def test_a_signal_between_a_notice_and_its_performance_loses_nothing() -> None:
         for offset in offsets(code):
             driver = NullDriver()
             pool = new_pool(driver)
-            struck += strike(SignalAt(code, offset), lambda pool=pool: drain_and_dial(pool))  # type: ignore[misc]
+            struck += strike(SignalAt(code, offset), functools.partial(drain_and_dial, pool))
             assert_whole(pool, driver, f"{code.co_name} at {offset}")
             assert pool.stats().opened == pool.stats().closed
         assert struck > 5, f"the signal never struck in {code.co_name}"
@@ -226,7 +225,7 @@ def test_a_signal_wherever_python_looks_for_one_costs_no_room(
         driver = NullDriver()
         pool = new_pool(driver, reset)
         at = SignalAtLook(turn)
-        strike(at, lambda pool=pool: work(pool))  # type: ignore[misc]
+        strike(at, functools.partial(work, pool))
         gc.collect(1)  # an error and a signal at once can leave a cycle of frames
         if work is not close:
             assert_whole(pool, driver, at.where)

@@ -7,6 +7,7 @@ rings, and whoever closes the pool waits for nobody.
 from __future__ import annotations
 
 import contextvars
+import functools
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def test_a_signal_anywhere_in_the_crew_costs_a_pool_nothing() -> None:
     for code, offset, where in places(functions):
         driver = NullDriver()
         pool = new_pool(driver)
-        if strike(SignalAt(code, offset), lambda pool=pool: drain_and_dial(pool)):  # type: ignore[misc]
+        if strike(SignalAt(code, offset), functools.partial(drain_and_dial, pool)):
             struck.add(where.split()[0])
         assert_whole(pool, driver, where)
         assert not pool._crew.jobs, f"{where}: a thread is waited for that will never come"
@@ -69,14 +70,19 @@ def test_every_farewell_is_said(host: Callable[[], Runtime]) -> None:
     for code, offset, where in places(CREW):
         crew = Crew(host())
         said: list[int] = []
-        crew.part(lambda said=said: said.append(1))  # type: ignore[misc]
-        struck += strike(SignalAt(code, offset), lambda part=crew.part, said=said: part(lambda: said.append(2)))  # type: ignore[misc]
-        crew.part(lambda said=said: said.append(3))  # type: ignore[misc]
+        crew.part(functools.partial(said.append, 1))
+        struck += strike(SignalAt(code, offset), functools.partial(crew.part, functools.partial(said.append, 2)))
+        crew.part(functools.partial(said.append, 3))
         assert crew.join(crew.runtime.clock() + DEADLINE_S) or not crew.proven, where
         assert not crew.jobs, where
         assert said in ([1, 2, 3], [1, 3], [1, 2, 2, 3]), where  # two is not said if it was never handed over
         assert 2 in said or code.co_name == "part", where
     assert struck > 50, "the signal never struck"
+
+
+def start_and_note(crew: Crew, done: list[int], started: list[bool]) -> None:
+    """Have something done, and note whether there is a thread for it."""
+    started.append(crew.start(lambda: done.append(1), contextvars.Context()))
 
 
 @pytest.mark.parametrize("host", [runtime_with, lambda: refusing(runtime_with())], ids=["threads", "no threads"])
@@ -87,12 +93,7 @@ def test_work_is_done_or_called_off(host: Callable[[], Runtime]) -> None:
         crew = Crew(host())
         done: list[int] = []
         started: list[bool] = []
-        struck += strike(
-            SignalAt(code, offset),
-            lambda start=crew.start, done=done, started=started: started.append(  # type: ignore[misc]
-                start(lambda: done.append(1), contextvars.Context())
-            ),
-        )
+        struck += strike(SignalAt(code, offset), functools.partial(start_and_note, crew, done, started))
         assert crew.join(crew.runtime.clock() + DEADLINE_S) or not crew.proven, where
         assert not crew.jobs, where
         assert done in ([1], [1] if started == [True] else []), where

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("millpond")
 
 QUIET_S: Final = 0.001  # a connection that answered so short a time ago is not looked at
-CHECK_AFTER_S: Final = (
-    30.0  # a ping that is asked for is sent only after so long without an answer; else the socket tells
-)
+CHECK_AFTER_S: Final = 30.0  # a ping that is asked for is sent after so long without an answer; else the socket tells
 CHECK_S: Final = 2.0  # and may take so long
 
 ON_CURSOR, ON_EXECUTE = 2, 4
