@@ -26,8 +26,8 @@ PLANTS = (
     Plant(
         "nobody looks at what was shelved before a ticket was seen",
         "ledger",
-        "        self.match(now)  # a shell may have shelved a slot before it could see this ticket\n",
-        "",
+        "            self.match(now)  # a shell may have shelved a slot before it could see this ticket\n",
+        "            pass\n",
     ),
     Plant(
         "the second look after a return looks at nothing",
@@ -199,8 +199,8 @@ PLANTS = (
     Plant(
         "a reset that failed leaves the connection to be found as lost",
         "conversations",
-        "    elif clean is None:\n        ledger.settle_later(slot)\n    else:\n        ledger.discard(slot, Reason.UNCLEAN)\n    ledger.look",
-        "    elif clean is None:\n        ledger.settle_later(slot)\n    ledger.look",
+        "    elif clean is None:\n        ledger.settle_later(slot)\n    else:\n        ledger.discard(slot, Reason.UNCLEAN)\n    if len",
+        "    elif clean is None:\n        ledger.settle_later(slot)\n    if len",
     ),
     Plant(
         "an overdue dial keeps its room",

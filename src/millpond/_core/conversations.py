@@ -184,9 +184,11 @@ def collect(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any,
         else:
             ledger.discard(slot, Reason.UNCLEAN)
         raise
-    if clean and slot.state is not GONE and not ledger.is_over(slot, ledger.clock()):
-        ledger.move(slot, LEASED)
-        return slot
+    if clean and slot.state is not GONE:
+        now = ledger.clock()
+        if not ((now >= slot.expires_at or ledger.closed) and ledger.is_over(slot, now)):
+            ledger.move(slot, LEASED)
+            return slot
     if clean is None and slot.state is not GONE:
         ledger.settle_later(slot)
     else:
@@ -245,7 +247,7 @@ def checkin(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any,
     now = ledger.clock()
     if not ledger.account(slot, now):
         return
-    if ledger.is_over(slot, now):
+    if (now >= slot.expires_at or ledger.closed) and ledger.is_over(slot, now):
         ledger.discard(slot, slot.reason)
         return
     ledger.move(slot, CLEANING)
@@ -265,7 +267,8 @@ def checkin(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any,
         ledger.settle_later(slot)
     else:
         ledger.discard(slot, Reason.UNCLEAN)
-    ledger.look(ledger.clock())
+    if len(ledger.slots) < ledger.limits.max_size:  # without room there is nothing to be looked at
+        ledger.look(ledger.clock())
 
 
 def tend(ledger: Ledger) -> Generator[Request, Any, None]:

@@ -159,7 +159,7 @@ class Ledger:
         """Take one that is settling, or one that waits for the tend conversation: a caller must not wait for that."""
         while self.settling or self.untended:
             slot = self.settling.popleft() if self.settling else self.untended.popleft()
-            if self.is_over(slot, now):
+            if now >= slot.expires_at and self.is_over(slot, now):
                 self.give_up(slot, slot.reason)
                 continue
             if slot.state is SETTLING:
@@ -195,7 +195,7 @@ class Ledger:
     def settle_later(self, slot: Slot) -> None:
         """Put a connection aside until the server has answered that it is as good as new."""
         now = self.clock()
-        if self.is_over(slot, now):
+        if (now >= slot.expires_at or self.closed) and self.is_over(slot, now):
             self.discard(slot, slot.reason)
             return
         if slot.state is not COLLECTING:
@@ -209,8 +209,10 @@ class Ledger:
             return
         self.move(slot, SETTLING)
         self.settling.append(slot)
-        self.arm(now + COLLECT_S)
-        self.match(now)
+        if self.alarm_at > now + COLLECT_S:
+            self.arm(now + COLLECT_S)
+        if self.tickets:
+            self.match(now)
 
     def check_later(self, slot: Slot) -> None:
         """Leave a connection to be checked by whoever comes next: the caller it was checked for was called away."""

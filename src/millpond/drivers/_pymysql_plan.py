@@ -284,7 +284,7 @@ class Plan:
         *,
         is_clean: bool,
         keeps_looks: bool,
-        restore: Callable[[], None],
+        restore: Callable[[], None] | None,
     ) -> list[bytes] | bool:
         """Return what makes a session as good as new; True if nothing is to be sent, False if nothing would help.
 
@@ -294,7 +294,7 @@ class Plan:
             reset: "auto", "always" or "rollback".
             is_clean: it is proved to be as good as new.
             keeps_looks: nobody has changed the connection object.
-            restore: undoes what was changed there, for what is sent follows from it.
+            restore: undoes what was changed there, for what is sent follows from it; None if nothing was.
         """
         always = reset == "always"
         if session.is_hopeless:
@@ -307,7 +307,8 @@ class Plan:
             return [ROLLBACK]  # a transaction is all that was left
         if session.way is Way.RENEWAL:
             return False
-        restore()
+        if restore is not None:
+            restore()
         tells_of_xa = [ROLLBACK] if session.may_be_prepared else []
         return tells_of_xa + self.commands(conn)
 

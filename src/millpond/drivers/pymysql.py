@@ -246,7 +246,7 @@ class PyMySQLDriver(DbapiDriver):
         if isinstance(commands, bool):
             return commands
         try:
-            if self._is_rollback_ahead(session, commands):
+            if len(commands) == 1 and self._is_rollback_ahead(session, commands):
                 conn.write_rollback()
                 return True
             conn.write_all(commands)
@@ -260,13 +260,14 @@ class PyMySQLDriver(DbapiDriver):
         if conn._sock is None:  # noqa: SLF001  see the module's rules
             return False
         keeps_looks = look_at(conn) == session.looks
+        is_untouched = keeps_looks and not conn.encoders.changed and not conn.decoders.changed
         return self._plan.cleaning(
             conn,
             session,
             self._reset,
-            is_clean=keeps_looks and session.is_clean,
+            is_clean=keeps_looks and not session.dirt and session.is_clean,
             keeps_looks=keeps_looks,
-            restore=functools.partial(restore_looks, conn),
+            restore=None if is_untouched else functools.partial(restore_looks, conn),
         )
 
     def _is_rollback_ahead(self, session: Session, commands: list[bytes]) -> bool:
@@ -388,7 +389,7 @@ class PyMySQLDriver(DbapiDriver):
         session: Session | None = getattr(conn, "_millpond", None)
         if session is None:  # the last OK packet's word: after writes it is right
             return bool(getattr(conn, "server_status", 0) & IN_TRANSACTION)
-        return session.uncommitted and conn._sock is not None  # noqa: SLF001  see the module's rules
+        return session.wrote and session.uncommitted and conn._sock is not None  # noqa: SLF001  see the module's rules
 
     def is_broken(self, conn: Any) -> bool:
         """Say whether the link was seen to break while it was used; not if its borrower has closed it."""
