@@ -53,12 +53,12 @@ class Base:
 
     def commit(self) -> str:
         """Commit."""
-        self.plain = "committed"  # type: ignore[assignment]
+        self.plain = "committed"  # type: ignore[assignment]  # it may be anything
         return "ok"
 
     def rollback(self) -> str:
         """Roll back."""
-        self.plain = "rolled back"  # type: ignore[assignment]
+        self.plain = "rolled back"  # type: ignore[assignment]  # as above
         return "ok"
 
 

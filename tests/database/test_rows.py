@@ -91,7 +91,7 @@ def test_a_callable_that_cannot_be_hashed_will_do() -> None:
     """Makers are remembered by their callable where that can be."""
 
     class Unhashable:
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None  # type: ignore[assignment]  # as Python has it for what cannot be hashed
 
         def __call__(self, **row: Any) -> Any:
             return collections.OrderedDict(row)

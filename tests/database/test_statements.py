@@ -14,7 +14,7 @@ from millpond._database.hand import is_running
 from millpond._database.knowledge import with_autocommit
 from millpond._database.statements import REMEMBERED_LENGTH_MAX, REMEMBERED_MAX, Statement, Statements
 from millpond._database.writes import insert_text, table_name, upsert_text
-from millpond._sql.cleanliness import is_clean_statement
+from millpond._sql.cleanliness import Brand, is_clean_statement
 from millpond._sql.tokens import Dialect as Rules
 
 
@@ -113,12 +113,13 @@ def test_time_limits_go_where_the_server_takes_them() -> None:
 
 def test_time_limits_leave_nothing_in_a_session() -> None:
     """Exactly the limits that are written here are proved harmless, on the server that they are for."""
-    for dialect, brand in ((MARIADB, "mariadb"), (MYSQL, "mysql")):
+    servers: list[tuple[Dialect, Brand]] = [(MARIADB, "mariadb"), (MYSQL, "mysql")]
+    for dialect, brand in servers:
         for seconds in (0.00001, 0.5, 86400):
             text = statement("SELECT x FROM t WHERE a = %s", dialect).timed("SELECT x FROM t WHERE a = %s", seconds)
             assert text is not None
-            assert is_clean_statement(text, brand=brand)  # type: ignore[arg-type]  # one of the two
-    refused = {
+            assert is_clean_statement(text, brand=brand)
+    refused: dict[Brand, tuple[str, ...]] = {
         "mariadb": (
             "SET STATEMENT max_statement_time=1 FOR SELECT @x := 1",
             "SET STATEMENT max_statement_time=1 FOR SELECT GET_LOCK('x', 1)",
@@ -135,7 +136,7 @@ def test_time_limits_leave_nothing_in_a_session() -> None:
         ),
     }
     for brand, texts in refused.items():
-        assert [False] * len(texts) == [is_clean_statement(text, brand=brand) for text in texts]  # type: ignore[arg-type]
+        assert [False] * len(texts) == [is_clean_statement(text, brand=brand) for text in texts]
 
 
 def test_a_text_is_cut_by_the_rules_of_its_connection() -> None:

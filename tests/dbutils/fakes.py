@@ -78,7 +78,7 @@ def module(threadsafety: int = 1) -> Any:
             if made.down:
                 raise made.OperationalError(2003, "the server is down")
             made.connections.append(Connection(made, len(made.connections) + 1, settings))
-            return made.connections[-1]  # type: ignore[no-any-return]
+            return made.connections[-1]  # type: ignore[no-any-return]  # a module is anything
 
     made.connect = connect
     return made

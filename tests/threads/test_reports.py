@@ -289,7 +289,7 @@ def test_passwords_are_nowhere(caplog: pytest.LogCaptureFixture) -> None:
         pool.close()
     for wrong in ({"max_size": 0}, {"no_such_option": 1}):
         with pytest.raises((millpond.InvalidSetting, TypeError)) as refusal:
-            millpond.Pool(url, **wrong)  # type: ignore[arg-type]
+            millpond.Pool(url, **wrong)  # type: ignore[arg-type]  # they are wrong
         told.append(repr(refusal.value))
     with pytest.raises(millpond.InvalidSetting) as malformed:
         millpond.Pool(f"mysql+pymysql://user:{SECRET}@host:port/db")

@@ -199,7 +199,7 @@ class PyMySQL(MySQLFamily):
         super().__init__(conn, paramstyle)
         self._stream_cursor = SSCursor
         # The class itself: one call less for each statement.
-        self.cursor = Cursor  # type: ignore[method-assign,assignment]
+        self.cursor = Cursor  # type: ignore[method-assign,assignment]  # called as the method is
 
     def stream_cursor(self, lease: Any) -> Any:
         return lease.cursor(self._stream_cursor)
@@ -228,7 +228,7 @@ class Asyncmy(PyMySQL):
         module: Any = importlib.import_module(self.cursors)
         self._stream_cursor: Any = binding(module.SSCursor)  # which does not ask: of rows yet to come nothing is known
         plain: Any = binding(module.Cursor)
-        self.cursor = quiet(plain)  # type: ignore[method-assign]
+        self.cursor = quiet(plain)  # type: ignore[method-assign]  # as above
 
 
 class Aiomysql(Asyncmy):

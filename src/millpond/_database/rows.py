@@ -176,7 +176,7 @@ def _named_tuple_maker(into: Any, names: tuple[str, ...]) -> Maker:
     fields: tuple[str, ...] = into._fields
     _refuse_misfits(into, names, set(fields), set(fields) - set(into._field_defaults))
     if names == fields:
-        return into._make  # type: ignore[no-any-return]
+        return into._make  # type: ignore[no-any-return]  # made by namedtuple
     if set(names) != set(fields):
         return lambda row: into(**dict(zip(names, row)))  # noqa: B905  the driver gives a value for each column
     pick = operator.itemgetter(*(names.index(field) for field in fields))

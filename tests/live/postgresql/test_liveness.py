@@ -37,10 +37,10 @@ def counted(scene: Scene) -> Any:
     """Return a function that connects, and notes in ``attempts`` that it was asked to."""
 
     def connect_counted(**given: Any) -> Any:
-        connect_counted.attempts += 1  # type: ignore[attr-defined]
+        connect_counted.attempts += 1  # type: ignore[attr-defined]  # set below
         return scene.driver.connect(**given)
 
-    connect_counted.attempts = 0  # type: ignore[attr-defined]
+    connect_counted.attempts = 0  # type: ignore[attr-defined]  # a function has what it is given
     return connect_counted
 
 

@@ -259,7 +259,7 @@ def test_a_cancelled_statement_stays_dead(pool_of: PoolOf, scene: Scene, is_ours
         for session in scene.running("pg_sleep"):
             scene.q(f"SELECT pg_cancel_backend({session})")
             kills += 1
-            scene.until(lambda: is_cancelled(session))  # noqa: B023
+            scene.until(lambda: is_cancelled(session))  # noqa: B023  it is called in this turn
         thread.join(0.2)
     assert 1 == len(ended)
     assert (1 if is_ours else 2) == kills
