@@ -27,7 +27,7 @@ from millpond.drivers.base import Driver
 from millpond.drivers.dbapi import DbapiDriver, no_reconnect
 
 from ._errors import told
-from ._stubborn import answers_by
+from ._policy import answers_by
 from ._witness import text_of
 
 if TYPE_CHECKING:

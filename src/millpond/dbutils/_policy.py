@@ -58,3 +58,18 @@ class Policy(Protocol):
     def ping_check(self, con: SteadyDBConnection, ping: int, reconnect: bool) -> bool | None:
         """Check whether it is alive, if the bits say so; None if they do not, or it cannot be told."""
         ...
+
+
+def answers_by(pinger: Any, con: Any) -> bool:
+    """Ask by a statement, or by a function of the program's."""
+    if not isinstance(pinger, str):
+        alive = pinger(con)
+        return alive is None or bool(alive)
+    cursor = con.cursor()
+    try:
+        cursor.execute(pinger)
+        if getattr(cursor, "description", None) is not None:
+            cursor.fetchall()
+    finally:
+        cursor.close()
+    return True

@@ -67,7 +67,7 @@ class Source:
         self.reads_words = False  # statements tell what this driver does not
         self.own_check = False  # the program checks connections by a statement or function of its own
         self.is_plain = False  # the driver is known, and nothing of the program's own is asked at a checkout
-        self.module = module_behind(creator)
+        self.module = module_named_by(creator)
         self._learning = LockOfProcess()
         name = None if self.module is None else name_of(self.module)
         if name is not None:
@@ -140,7 +140,7 @@ class Source:
         self.adapter = made  # the last: whoever sees it finds the rest
 
 
-def module_behind(creator: Any) -> types.ModuleType | None:
+def module_named_by(creator: Any) -> types.ModuleType | None:
     """Return the DB-API module behind a creator: itself, what it names as its ``dbapi``, or whose ``connect`` it is."""
     direct = parameters.module_behind(creator)
     if hasattr(direct, "OperationalError"):  # mysql.connector has a module named dbapi, which is none
@@ -169,7 +169,7 @@ def on_connect_of(statements: tuple[Any, ...] | None) -> tuple[str, ...] | Calla
 
 
 def run_each(con: Any, statements: tuple[Any, ...]) -> None:
-    """Run statements that are not plain strings, as composed ones of psycopg are not."""
+    """Run the statements of a new session; they need not be strings, as composed ones of psycopg are not."""
     cursor = con.cursor()
     try:
         for statement in statements:

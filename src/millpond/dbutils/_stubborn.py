@@ -18,6 +18,8 @@ import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._policy import answers_by
+
 if TYPE_CHECKING:
     from .steady_db import SteadyDBConnection, SteadyDBCursor
 
@@ -61,14 +63,6 @@ def failures_of(sources: Sequence[Any], names: Sequence[str]) -> tuple[type[Base
         if source is not None and all(hasattr(source, name) for name in names):
             return tuple(getattr(source, name) for name in names)
     raise AttributeError("the failure exceptions cannot be told: set failures, or creator.dbapi")
-
-
-def run_each(con: Any, statements: Sequence[Any]) -> None:
-    """Run the statements of a new session."""
-    cursor = con.cursor()
-    for statement in statements:
-        cursor.execute(statement)
-    cursor.close()
 
 
 # -- the policy --------------------------------------------------------------------------------------------------------
@@ -157,21 +151,6 @@ def answers(con: SteadyDBConnection) -> bool | None:
     except Exception:  # noqa: BLE001  whatever it is, it has not answered
         return False
     return alive is None or bool(alive)
-
-
-def answers_by(pinger: Any, con: Any) -> bool:
-    """Ask by a statement, or by a function of the program's."""
-    if not isinstance(pinger, str):
-        alive = pinger(con)
-        return alive is None or bool(alive)
-    cursor = con.cursor()
-    try:
-        cursor.execute(pinger)
-        if getattr(cursor, "description", None) is not None:
-            cursor.fetchall()
-    finally:
-        cursor.close()
-    return True
 
 
 def is_worn(con: SteadyDBConnection) -> bool:

@@ -28,7 +28,7 @@ from . import _parameters as parameters
 from ._checkout import Checkout
 from ._errors import not_copied
 from ._parameters import UNSET
-from ._source import Source, connect_of
+from ._source import Source, connect_of, run_each
 from ._steady_cursor import InvalidCursorError, Steady, SteadyDBCursor, SteadyDBError
 from ._version import DBUTILS_VERSION
 from ._witness import Activity
@@ -218,7 +218,7 @@ class SteadyDBConnection(Steady):
             if source.adapter is None and not source.learn(con):
                 self._identify(con)
                 if source.setsession:
-                    _stubborn.run_each(con, source.setsession)
+                    run_each(con, source.setsession)
             else:
                 self._policy = _careful
                 self._dbapi = source.module
