@@ -5,12 +5,18 @@ The pages about ``millpond.testing`` are run in ``tests/testing``, those that ne
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import millpond
+from millpond.drivers.sqlite import SQLiteDriver
+from millpond.url import MYSQL_OPTIONS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "millpond"
@@ -52,6 +58,35 @@ def test_the_first_lines_run(tmp_path: Path) -> None:
     printed = [run(code, tmp_path) for code in python_of("README.md")]
     assert ["1 kept", "2 kept as well", "2 liked"] == printed[0].splitlines()
     assert "uses=1" in printed[1]
+
+
+def test_the_page_of_the_pool_begins_with_a_program(tmp_path: Path) -> None:
+    """It runs, and so would those for other people's packages, as far as one sees without these."""
+    first, *others = python_of("docs/pool.md")
+    assert "(0,)\n" == run(first, tmp_path)
+    assert 4 == len([compile(other, "docs/pool.md", "exec") for other in others])
+
+
+@pytest.mark.parametrize("kind", [millpond.Pool, millpond.AsyncPool])
+def test_every_setting_is_on_the_page(kind: type[Any]) -> None:
+    """The table of settings has them all, with their defaults, and none that is not there."""
+    told = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", text("docs/pool.md"), flags=re.MULTILINE))
+    given = [parameter for parameter in inspect.signature(kind).parameters.values() if parameter.name != "source"]
+    settings = {parameter.name: repr(parameter.default).replace("'", '"') for parameter in given}
+    for_tests = {"runtime", "clockwork"} & set(settings)
+    not_for_tasks = set() if "dial" in settings else {"dial"}
+    assert {name: told[name] for name in set(told) - not_for_tasks} == {
+        name: default for name, default in settings.items() if name not in for_tests
+    }
+
+
+def test_every_option_of_a_url_is_on_the_page() -> None:
+    """Those of MySQL's drivers and those of SQLite's are listed as the adapters read them."""
+    page = text("docs/pool.md")
+    mysql = page.partition("between them: ")[2].partition(". `ssl` is")[0]
+    sqlite = page.partition("Those of SQLite are ")[2].partition(".")[0]
+    assert sorted(MYSQL_OPTIONS) == re.findall(r"`(\w+)`", mysql)
+    assert sorted(SQLiteDriver.options) == re.findall(r"`(\w+)`", sqlite)
 
 
 def test_the_change_of_an_import_is_one(tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_database(server: ScratchServer, schema: str) -> None:
     assert ["5", "6", "(7, 'Ada') ['Alan'] 8 [64, 30]"] == run(code)
 
 
+def test_the_pool_under_sqlalchemy(server: ScratchServer, schema: str) -> None:
+    """The engine of docs/pool.md takes its connections from the pool, and gives them back."""
+    (code,) = (code for code in python_of("pool.md") if "create_engine" in code)
+    looked_at = (
+        "with engine.connect() as conn:\n"
+        "    print(conn.execute(sqlalchemy.text('SELECT COUNT(*) FROM users')).scalar())\n"
+        "print(pool.stats().opened, pool.stats().leased)\npool.close()"
+    )
+    assert ["3", "1 0"] == run(on(server, schema, code + looked_at))
+
+
 def test_the_pool_for_tasks(server: ScratchServer, schema: str) -> None:
     """The first program of docs/asyncio.md."""
     assert ["('Ada',)"] == run(on(server, schema, python_of("asyncio.md")[0]))
