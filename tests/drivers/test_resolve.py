@@ -251,6 +251,10 @@ def test_what_connecting_raises_is_the_callers() -> None:
     assert 0 == pool.stats().size
 
 
+def ignored(*_: Any) -> None:
+    """Do nothing."""
+
+
 class TestMissingDrivers:
     """Drivers that are not installed."""
 
@@ -285,6 +289,21 @@ class TestMissingDrivers:
         module.__dict__.update(apilevel="2.0", threadsafety=0, connect=lambda: None)
         with pytest.raises(DriverUnsuitable, match="threadsafety=0"):
             millpond.Pool(module)
+
+    @pytest.mark.parametrize("driver", [None, "dbapi"])
+    def test_a_connection_of_a_driver_that_cannot_be_pooled_is_closed(
+        self, driver: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A callable's driver is seen in its first connection, which is not left open."""
+        module = types.ModuleType("unshared")
+        module.__dict__.update(apilevel="2.0", threadsafety=0, OperationalError=Exception)
+        monkeypatch.setitem(sys.modules, "unshared", module)
+        closed: list[bool] = []
+        methods = {"__module__": "unshared", "cursor": ignored, "close": lambda _: closed.append(True)}
+        kind = type("Connection", (), methods)
+        with millpond.Pool(kind, driver=driver) as pool, pytest.raises(DriverUnsuitable, match="threadsafety=0"):
+            pool.connection()
+        assert [True] == closed
 
 
 class TestPasswords:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +117,27 @@ def test_no_descriptor_is_no_guard(dog: Watchdog) -> None:
     with dog.guard(None, 0.0) as guard:
         pass
     assert not guard.fired
+
+
+def test_where_no_thread_can_be_had_a_call_has_no_deadline(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is made all the same, and told of; the next one is kept in time again, when the host has recovered."""
+    start, refusals = _thread.start_new_thread, iter([RuntimeError("can't start new thread")])
+
+    def start_or_refuse(*given: Any) -> int:
+        for refusal in refusals:
+            raise refusal
+        return start(*given)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start_or_refuse)
+    dog = Watchdog()
+    with dog.guard(pair[0].fileno(), 0.0) as unkept:
+        assert is_whole(pair)
+    assert "can't start new thread" in caplog.text
+    with dog.guard(pair[0].fileno(), 0.0) as kept:
+        assert b"" == pair[1].recv(1)
+    assert [False, True] == [unkept.fired, kept.fired]
 
 
 def test_after_a_fork_nothing_of_the_parents_is_cut(dog: Watchdog, pair: tuple[socket.socket, socket.socket]) -> None:

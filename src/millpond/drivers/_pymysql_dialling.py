@@ -21,6 +21,7 @@ from millpond.errors import InvalidSetting
 from millpond.forks import LockOfProcess
 
 from ._pymysql_wires import straighten
+from .base import LONGEST_S
 from .faults import is_of_tls
 
 CLIENT_SSL: Final = 1 << 11
@@ -222,7 +223,7 @@ def remaining(until: float) -> float:
     left_s = until - time.monotonic()
     if left_s <= 0:
         raise TimeoutError("timed out")
-    return left_s
+    return min(left_s, LONGEST_S)
 
 
 def open_socket(conn: Any, until: float) -> socket.socket:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import _thread
 import heapq
 import itertools
+import logging
 import os
 import select
 import socket
@@ -28,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+logger = logging.getLogger("millpond")
 
 LINGER_S: Final = 5.0  # the thread ends after so long without anything to guard
 
@@ -64,9 +67,17 @@ class Watchdog:
             sleeps_too_long = guard.until < self._wakes_at
             starts, self._running = not self._running, True
         if starts:
-            self._start(self._run, ())
+            self._begin_to_run(guard)
         elif sleeps_too_long:
             self._ring()
+
+    def _begin_to_run(self, guard: Guard) -> None:
+        try:
+            self._start(self._run, ())
+        except RuntimeError as error:  # the host starts no more threads: this call has no deadline, the next may have
+            self._running = False
+            self.leave(guard)
+            logger.warning("no thread could be started to end a driver's call in time: %s", error)
 
     def leave(self, guard: Guard) -> None:
         """Cease to watch; from here on nothing is shut down."""

@@ -13,11 +13,13 @@ from __future__ import annotations
 import abc
 import types
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from millpond._core.states import Fault
 
 C = TypeVar("C")
+
+LONGEST_S: Final = 86400  # told to drivers, and to the system, in place of for ever, which they do not take
 
 
 class Adapter(abc.ABC, Generic[C]):
@@ -118,6 +120,8 @@ class Driver(Adapter[C]):
     @abc.abstractmethod
     def open(self, until: float) -> C:
         """Connect, and set the session up, by *until* (seconds on ``time.monotonic``) where the driver can be bounded.
+
+        A pool tells a finite instant here, and wherever else one is told; ``math.inf`` means without a deadline.
 
         Raises:
             Exception: the driver's own, unchanged.

@@ -22,7 +22,7 @@ from millpond._cursors import CursorClasses
 from millpond.errors import DriverUnsuitable, InvalidSetting
 
 from ._watchdog import Guard, shut_down, watchdog
-from .base import Driver
+from .base import LONGEST_S, Driver
 from .settings import Configured, OnConnect, Reset
 
 # How the deadline of a dial is told to drivers that take one: keyword, and the least whole number of seconds it may be.
@@ -33,7 +33,6 @@ CONNECT_TIMEOUTS: dict[str, tuple[str, int]] = {
     "psycopg": ("connect_timeout", 2),
     "psycopg2": ("connect_timeout", 2),
 }
-LONGEST_S = 86400  # told to drivers in place of for ever
 
 
 class DbapiDriver(Configured[Any], Driver[Any]):
@@ -109,11 +108,10 @@ class DbapiDriver(Configured[Any], Driver[Any]):
     def open(self, until: float) -> Any:
         """Connect, and run what is to be run on each new connection."""
         conn = self.dial(self.fresh_arguments(), until)
-        if self.module is None:
-            found = module_of(conn)
+        try:
+            found = module_of(conn) if self.module is None else None
             if found is not None:
                 self.learn_module(found)
-        try:
             self.set_up(conn, until)
         except BaseException:
             self.close(conn)

@@ -21,7 +21,10 @@ FORWARDED = (
     "name",
     "capabilities",
     "is_alive",
+    "is_clean",
+    "is_readable",
     "reset",
+    "send_reset",
     "close",
     "in_flight",
     "uncommitted",
@@ -31,6 +34,7 @@ FORWARDED = (
     "has_lost_role",
     "reset_way",
     "collect",
+    "fetch",
     "fileno",
     "cut",
     "bound_to_thread",
@@ -74,9 +78,9 @@ class FoundDriver(Driver[Any]):
         """Connect by the callable, and learn from the connection what it is."""
         adapter = self._adapter
         conn = adapter.dial(adapter.fresh_arguments(), until)
-        if not self._found:
-            adapter = self._learn(conn)
         try:
+            if not self._found:
+                adapter = self._learn(conn)
             adapter.set_up(conn, until)
         except BaseException:
             adapter.close(conn)
@@ -97,10 +101,6 @@ class FoundDriver(Driver[Any]):
             self.module = adapter.module
             for name in FORWARDED:
                 setattr(self, name, getattr(adapter, name))
-            self.is_clean = adapter.is_clean
-            self.is_readable = adapter.is_readable
-            self.send_reset = adapter.send_reset
-            self.fetch = adapter.fetch
             return adapter
 
     # Until the first connection; afterwards the instance has the adapter's own in front of these.

@@ -41,6 +41,7 @@ from ._session import (
     Way,
 )
 from ._watched import DRAINED_ROWS_MAX, RESET_S, WatchedDriver
+from .base import LONGEST_S
 from .faults import number_of
 from .settings import OnConnect, Reset
 
@@ -149,7 +150,7 @@ class MySQLClientDriver(WatchedDriver):
         mode = arguments.get("ssl_mode")
         if mode == "PREFERRED" and self._is_mariadbs():
             arguments["ssl_mode"] = "REQUIRED"  # what that library takes for it: TLS where the server has it
-        limit_s = arguments.pop("connect_timeout", None) or float("inf")
+        limit_s = arguments.pop("connect_timeout", None) or LONGEST_S
         arguments["connect_timeout"] = max(1, int(min(limit_s, until - time.monotonic())))
         conn = super().dial(arguments, until)
         conn.__class__ = self._kind  # from here on it sends what it is told to

@@ -45,6 +45,7 @@ from ._mysqlconnector_session import (
 from ._session import CLIENT_SSL, IN_TRANSACTION, MULTI_STATEMENTS, TLS_FAILED, Session, Way
 from ._watchdog import watchdog
 from ._watched import WatchedDriver
+from .base import LONGEST_S
 from .faults import is_of_tls
 from .settings import OnConnect, Reset
 
@@ -158,7 +159,7 @@ class MySQLConnectorDriver(WatchedDriver):
         """Connect by *until*; with the pure implementation TCP, TLS and handshake together."""
         if not self._dials:
             return super().dial(arguments, until)
-        left_s = until - time.monotonic()
+        left_s = min(until - time.monotonic(), LONGEST_S)
         pure = arguments.pop("use_pure", True) is not False
         if pure:
             arguments["client_flags"] = with_tracking(arguments.get("client_flags"))

@@ -19,6 +19,8 @@ Rules:
 from __future__ import annotations
 
 import _thread
+import contextlib
+import functools
 import itertools
 import logging
 import operator
@@ -57,6 +59,7 @@ PRAGMA: Final = 19
 LASTING: Final = frozenset({3, 4, 5, 6, 24, 25})  # CREATE TEMP INDEX, TABLE, TRIGGER, VIEW; ATTACH, DETACH
 LASTING_IN_TEMP: Final = frozenset({1, 2, 7, 8, 29})  # the same as CREATE ... temp.name
 FUNCTION: Final = 31
+HURRIED: Final = "in a hurry"
 READING_PRAGMAS: Final = frozenset(
     {
         "foreign_key_check",
@@ -113,6 +116,20 @@ class WatchedConnection(sqlite3.Connection):
         self.opened_with = attributes_of(self)
 
 
+def be_patient(conn: sqlite3.Connection, patience_ms: int, traces: list[str]) -> None:
+    """Have a connection wait so long for a lock, without a trace of the statement that says so."""
+    before = len(traces)
+    sqlite3.Cursor(conn).execute(f"PRAGMA busy_timeout={patience_ms}").close()
+    del traces[before:]
+
+
+def calm(conn: sqlite3.Connection, patience_ms: int, traces: list[str]) -> None:
+    """Give a connection back the patience that it had before it was hurried."""
+    with contextlib.suppress(sqlite3.Error):  # it was closed meanwhile
+        be_patient(conn, patience_ms, traces)
+        traces.remove(HURRIED)
+
+
 def authorizer(traces: list[str]) -> Callable[..., int]:
     """Make the function that SQLite asks about every statement it compiles; it allows all and notes what lasts."""
 
@@ -155,6 +172,7 @@ CHANGING = (
     "setlimit",
     "setconfig",
     "deserialize",
+    "blobopen",  # one that is left open keeps its lock
 )
 for _name in CHANGING:
     if hasattr(sqlite3.Connection, _name):  # some came with later versions, some are left out by some builds
@@ -360,12 +378,26 @@ class SQLiteDriver(DbapiDriver):
         """Say that there is none."""
         return None
 
+    def hurry(self, conn: sqlite3.Connection, seconds: float) -> Callable[[], None] | None:
+        """Have a connection wait no longer than that for a lock: ``interrupt()`` ends what is at work, and no wait.
+
+        Returns:
+            What gives it its own patience again, and is to be called before it is given back; None if that is no
+            greater.
+        """
+        (patience_ms,) = sqlite3.Cursor(conn).execute("PRAGMA busy_timeout").fetchone()
+        left_ms = max(1, int(min(seconds * 1000, 2**31 - 1)))
+        if patience_ms <= left_ms:
+            return None
+        traces: list[str] = getattr(conn, "traces", [])
+        be_patient(conn, left_ms, traces)
+        traces.append(HURRIED)
+        return functools.partial(calm, conn, patience_ms, traces)
+
     def cut(self, conn: sqlite3.Connection) -> bool:
         """Interrupt the statement that is running; the connection stays with its holder."""
-        try:
+        with contextlib.suppress(sqlite3.Error):  # it is closed already
             conn.interrupt()
-        except sqlite3.Error:
-            return False
         return False
 
     def bound_to_thread(self, conn: sqlite3.Connection) -> bool:

@@ -17,6 +17,7 @@ Rules: a promise that an adapter does not give (its ``capabilities`` say so) is 
 from __future__ import annotations
 
 import gc
+import math
 import socket
 import threading
 import time
@@ -131,6 +132,16 @@ class DriverContract:
         with self.opened(driver) as conn:
             assert [(1,)] == [tuple(row) for row in run(conn, "SELECT 1")]
             assert driver.is_alive(conn, self.soon())
+
+    def test_no_deadline_is_one_too(self) -> None:
+        """An instant that never comes bounds nothing, and is no error."""
+        driver = self.make_driver()
+        conn = driver.open(math.inf)
+        try:
+            assert driver.is_alive(conn, math.inf)
+            assert driver.reset(conn, math.inf)
+        finally:
+            driver.close(conn)
 
     def test_on_connect_statements_run_once_a_connection(self) -> None:
         """Statements of ``on_connect`` are run before a connection is handed out, and last."""

@@ -121,7 +121,7 @@ class Road:
 
 def dialled(arguments: dict[str, Any], until: float) -> Any:
     """Connect by what mysql-connector-python documents."""
-    limit_s = max(1, int(until - time.monotonic()))
+    limit_s = max(1, int(min(until - time.monotonic(), 60.0)))
     return importlib.import_module("mysql.connector").connect(**{"connection_timeout": limit_s} | arguments)
 
 
