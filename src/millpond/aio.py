@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import random
 import sys
@@ -25,15 +26,14 @@ import warnings
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aio_crew import TaskCrew
 from ._aio_here import asker
 from ._aio_names import TaskNames
-from ._aio_waiting import Sleepers, Waiter
+from ._aio_waiting import Sleepers, context_of, wake
 from ._core import conversations, upkeep
-from ._core.states import FOREVER, LEASED, Notice, Reason, Slot, Verb
+from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Ticket, Verb
 from ._shell import PARTING_S, C, Shell, register
 from .aio_lease import NOTHING, Asked, AsyncLease, awaited
 from .drivers.aio import AsyncDriver, resolve
@@ -54,7 +54,7 @@ FINISH_S = 0.05  # for what a borrower has left of a reply
 LAST_S = 0.5  # what is not given back so long after its loop has begun to end is taken away
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Clockwork:
     """What an asynchronous pool takes from its host besides the loop.
 
@@ -178,7 +178,7 @@ class AsyncPool(Shell[C]):
         self._lay_ledger(
             clock=self._clock,
             jitter=self._clockwork.jitter,
-            new_waiter=Waiter,
+            new_waiter=self._sleepers.new_future,
             nudge=self._nudge,
             holder_names=functools.partial(self._task_names, TaskNames()),
             with_gil=True,  # one loop, one thread: nothing happens between two lines of ours
@@ -295,6 +295,7 @@ class AsyncPool(Shell[C]):
         self._loop = asyncio.get_running_loop()
         self._here = asker(self._loop)
         self._sleepers.bind(self._loop)
+        self._ledger.ports = dataclasses.replace(self._ledger.ports, new_waiter=self._sleepers.new_future)
         self._crew.bind(self._loop, weakref.WeakMethod(self._end_with_loop))
         self._decide(lambda: self._ledger.look(self._clock()))
 
@@ -344,36 +345,49 @@ class AsyncPool(Shell[C]):
         except Error as error:
             raise self._refusal(error) from error.__cause__
 
-    def _queue(self, timeout: float | None) -> Generator[Any, Any, Slot]:
-        """Wait behind others.
+    def _ask(self, popped: Slot | None, timeout: float | None) -> Generator[Any, Any, Slot]:
+        """Hold the conversation of a checkout; *popped* is what the fast path does not dare to hand out."""
+        if popped is not None:
+            popped.best_before = RETIRED
+        return self._checkout(self._asking(timeout, popped))
+
+    def _line_up(self, timeout: float | None, now: float) -> tuple[Ticket, float]:
+        """Take a place behind others, for so long; return it and the deadline.
 
         Most callers are handed something of which nothing is left to be proved: no conversation is held for them.
         """
-        ledger = self._ledger
-        now = self._clock()
         until = now + (self._limits.timeout_s if timeout is None else timeout)
         try:
-            ticket = ledger.enqueue(now, now)
+            ticket = self._ledger.enqueue(now, now)
         except Error as error:
             raise self._refusal(error) from error.__cause__
         if self._outbox:
             self._deliver()
-        if ticket.slot is None and ticket.error is None and until > now:
-            try:
-                yield from self._sleepers.sleep(ticket.waiter, until, now)
-            except GeneratorExit:  # see _hold
-                ledger.lost.take(ticket)
-                raise
-            except BaseException:
-                ticket.waiter.rise()
-                self._decide(ledger.recover_parked, ticket)
-                raise
+        if until > now:
+            _ = self._sleepers.sleep(ticket.waiter, until, now)  # its caller waits for the same future
+        else:
+            wake(ticket.waiter)
+        return ticket, until
+
+    def _step_out(self, ticket: Ticket, error: BaseException) -> None:
+        """Whoever waited was called away; what they were granted goes to the next."""
+        if isinstance(error, GeneratorExit):  # see _hold
+            self._ledger.lost.take(ticket)
+        else:
+            self._decide(self._ledger.recover_parked, ticket)
+
+    def _served(self, ticket: Ticket) -> Slot | None:
+        """Return what a caller was granted, if it can be used as it is."""
         slot = ticket.slot
         if slot is None or slot.state is not LEASED:
-            return (yield from self._checkout(conversations.checkout(ledger, until, ticket=ticket)))
-        ledger.pick_up(ticket)
+            return None
+        self._ledger.pick_up(ticket)
         slot.leased_at = self._clock()
         return slot
+
+    def _wait_on(self, ticket: Ticket, until: float) -> Generator[Any, Any, Slot]:
+        """Hold the conversation of a caller who was woken, and not by a connection that can be used as it is."""
+        return self._checkout(conversations.checkout(self._ledger, until, ticket=ticket))
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
         if exc_type is GeneratorExit:  # dropped, perhaps by the garbage collector in the middle of a step
@@ -452,8 +466,6 @@ class AsyncPool(Shell[C]):
             except GeneratorExit:  # dropped, perhaps by the garbage collector in another thread: touch nothing
                 raise
             except BaseException as error:  # noqa: BLE001  it is the conversation's to decide about
-                if verb is Verb.PARK:
-                    subject.waiter.rise()
                 step, answer = conversation.throw, error
 
     _converse = awaited(_hold)
@@ -553,7 +565,7 @@ class AsyncPool(Shell[C]):
         while outbox:
             notice, subject = outbox.popleft()
             if notice is Notice.WAKE:
-                subject.waiter.wake()
+                wake(subject.waiter)
             else:
                 self._notify(notice, subject)
 
@@ -575,7 +587,7 @@ class AsyncPool(Shell[C]):
             self._arm()
         elif notice is Notice.DIAL:
             asker = subject.asker
-            self._crew.spawn_dial(lambda: self._dial(subject), None if asker is None else asker.context)
+            self._crew.spawn_dial(lambda: self._dial(subject), None if asker is None else context_of(asker))
         else:
             assert notice is Notice.TEND, f"bug: unknown notice {notice}"
             _ = self._crew.spawn(self._tend)

@@ -14,11 +14,11 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from asyncio import current_task
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ._core.states import FOREVER, IDLE, LEASED, RETIRED
+from ._aio_here import task_in
+from ._core.states import FOREVER, IDLE, LEASED
 from ._shell import QUIET_S
 from .errors import ConnectionReturned
 from .lease import Loan
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._core.states import Slot
     from .aio import AsyncPool
 
 C = TypeVar("C")
@@ -89,9 +88,10 @@ class AsyncLease(Loan[C]):
         unclean = pool._unclean
         if exc_type is None and now < slot.expires_at and (unclean is None or not unclean(slot)):
             if pool._tickets:
-                frame = _getframe(1)
-                self._instruction = frame.f_lasti
-                self._code = frame.f_code
+                if pool._tracks:
+                    frame = _getframe(1)
+                    self._instruction = frame.f_lasti
+                    self._code = frame.f_code
                 pool._ledger.take_back(slot)
                 pool._deliver()
                 return NOTHING
@@ -127,49 +127,47 @@ def awaited(generator: Callable[..., Generator[Any, Any, T]]) -> Callable[..., A
 def take(self: AsyncLease[C]) -> Generator[Any, Any, AsyncLease[C]]:
     """Take a connection for a lease that has none, and return it; ``await`` and ``async with`` run this."""
     pool = self._pool
-    timeout = self._timeout
-    if timeout is not None or pool._here() is not pool._loop:
-        self.__class__ = Untaken  # it was awaited, whatever comes of it
-        pool._bind()
-        timeout = timeout_of(timeout, FOREVER) if timeout is not None else None
-    slot: Slot | None = None
-    if not pool._tickets:
-        try:
-            slot = pool._idle.pop()
-        except IndexError:
-            pass
-        else:
-            now = pool._clock()
-            readable = pool._readable
-            if (
-                now < slot.best_before
-                and now < slot.expires_at
-                and (readable is None or now - slot.returned_at < QUIET_S or not readable(slot.conn))
-            ):
-                slot.state = LEASED
-                slot.leased_at = now
-                self.__class__ = pool._lease_kind
-                self._slot = slot
-                if pool._tracks:
-                    frame = _getframe(1)
-                    slot.code = frame.f_code
-                    slot.instruction = frame.f_lasti
-                    slot.thread_id = id(current_task(pool._loop))
-                return self
-            slot.best_before = RETIRED
-    self.__class__ = Untaken
-    if slot is None and pool._tickets:
-        slot = yield from pool._queue(timeout)
+    if self._timeout is not None or pool._here() is not pool._loop:
+        bind(self)
+    now = pool._clock()
+    idle = pool._idle
+    slot = idle.pop() if idle and not pool._tickets else None
+    if (
+        slot is not None
+        and now < slot.best_before
+        and now < slot.expires_at
+        and (pool._readable is None or now - slot.returned_at < QUIET_S or not pool._readable(slot.conn))
+    ):
+        slot.state = LEASED
+        slot.leased_at = now
     else:
-        slot = yield from pool._checkout(pool._asking(timeout, slot))
+        self.__class__ = Untaken  # it was awaited, whatever comes of it
+        if slot is not None or not pool._tickets:
+            slot = yield from pool._ask(slot, self._timeout)
+        else:
+            ticket, until = pool._line_up(self._timeout, now)
+            try:
+                yield from ticket.waiter
+            except BaseException as error:
+                pool._step_out(ticket, error)
+                raise
+            slot = pool._served(ticket) or (yield from pool._wait_on(ticket, until))
     self.__class__ = pool._lease_kind
     self._slot = slot
     if pool._tracks:
         frame = _getframe(1)
         slot.code = frame.f_code
         slot.instruction = frame.f_lasti
-        slot.thread_id = id(current_task(pool._loop))
+        slot.thread_id = id(task_in(pool._loop))
     return self
+
+
+def bind(lease: AsyncLease[C]) -> None:
+    """Make sure that a lease is awaited on its pool's loop, and read how long it may wait if that was said."""
+    lease.__class__ = Untaken
+    lease._pool._bind()
+    if lease._timeout is not None:
+        lease._timeout = timeout_of(lease._timeout, FOREVER)
 
 
 class Untaken(AsyncLease[C]):

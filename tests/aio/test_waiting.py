@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from millpond._aio_waiting import WEEDED_AT, Sleepers, Waiter
+from millpond._aio_waiting import WEEDED_AT, Sleepers, context_of, wake
 from tests.garbage import collect
 
 from .doubles import run
@@ -35,7 +35,7 @@ async def woken_at(parked: Sleepers, seconds: float) -> float:
     """Sleep for so long at most, and return when that ended."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await parked.sleep(Waiter(), began + seconds, began)
+    await parked.sleep(parked.new_future(), began + seconds, began)
     return loop.time() - began
 
 
@@ -71,11 +71,11 @@ def test_one_timer_serves_all_who_come_in_order() -> None:
     async def main() -> None:
         parked = sleepers()
         now = asyncio.get_running_loop().time()
-        waiters = [Waiter() for _ in range(1000)]
+        waiters = [parked.new_future() for _ in range(1000)]
         slept = [parked.sleep(waiter, now + 30.0, now) for waiter in waiters]
         assert 1 == timers()
         for waiter in waiters:
-            waiter.wake()
+            wake(waiter)
         assert all(future.done() for future in slept)
         parked.rest()
         assert 0 == timers()
@@ -89,14 +89,14 @@ def test_a_far_deadline_that_is_gone_is_in_nobodys_way() -> None:
     async def main() -> None:
         parked = sleepers()
         now = asyncio.get_running_loop().time()
-        patient = Waiter()
+        patient = parked.new_future()
         slept = parked.sleep(patient, now + 3600.0, now)
-        patient.wake()
-        others = [Waiter() for _ in range(10)]
+        wake(patient)
+        others = [parked.new_future() for _ in range(10)]
         more = [parked.sleep(waiter, now + 30.0, now) for waiter in others]
         assert 1 == timers()
         for waiter in others:
-            waiter.wake()
+            wake(waiter)
         assert all(future.done() for future in (slept, *more))
         parked.rest()
 
@@ -109,17 +109,17 @@ def test_hardly_anything_is_kept_of_those_who_were_woken() -> None:
     async def main() -> None:
         parked = sleepers()
         now = asyncio.get_running_loop().time()
-        first = Waiter()
+        first = parked.new_future()
         slept = parked.sleep(first, now + 30.0, now)
         kept: list[weakref.ref[Any]] = []
         contexts: list[weakref.ref[Any]] = []
         for _ in range(2000):
             lives = Lives()
             token = LIVES.set(lives)
-            waiter = Waiter()
+            waiter = parked.new_future()
             LIVES.reset(token)
             future = parked.sleep(waiter, now + 30.0, now)
-            waiter.wake()
+            wake(waiter)
             kept.append(weakref.ref(future))
             contexts.append(weakref.ref(lives))
             del waiter, future, lives, token
@@ -127,7 +127,7 @@ def test_hardly_anything_is_kept_of_those_who_were_woken() -> None:
         assert WEEDED_AT + 1 >= sum(reference() is not None for reference in kept)
         assert 0 == sum(reference() is not None for reference in contexts)
         assert not slept.done()
-        first.wake()
+        wake(first)
         parked.rest()
 
     run(main)
@@ -139,9 +139,9 @@ def test_who_is_woken_before_they_sleep_does_not_fall_asleep() -> None:
     async def main() -> None:
         parked = sleepers()
         loop = asyncio.get_running_loop()
-        ticket = types.SimpleNamespace(waiter=Waiter())
-        ticket.waiter.wake()
-        ticket.waiter.wake()
+        ticket = types.SimpleNamespace(waiter=parked.new_future())
+        wake(ticket.waiter)
+        wake(ticket.waiter)
         began = loop.time()
         await parked.park(ticket, began + 5.0)
         assert began == loop.time()
@@ -158,13 +158,38 @@ def test_who_was_called_away_is_not_rung_for() -> None:
         parked = sleepers()
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late, early = Waiter(), Waiter()
+        late, early = parked.new_future(), parked.new_future()
         parked.sleep(late, now + 5.0, now).cancel()
         parked.sleep(early, now + 1.0, now).cancel()
         for waiter in (late, early):
-            waiter.rise()
-            waiter.wake()
+            wake(waiter)
+        await asyncio.sleep(0)  # a timer of one's own goes by a callback
         parked.rest()
         assert 0 == timers()
+
+    run(main)
+
+
+def test_the_context_of_who_is_parked_is_that_of_their_task() -> None:
+    """A dial that is decided later is made in it; whoever is not parked yet runs in it now."""
+
+    async def main() -> None:
+        parked = sleepers()
+        loop = asyncio.get_running_loop()
+        future = parked.new_future()
+        assert context_of(future) is None
+
+        async def sleep() -> None:
+            LIVES.set("theirs")
+            await parked.sleep(future, loop.time() + 5.0, loop.time())
+
+        task = loop.create_task(sleep())
+        await asyncio.sleep(0)
+        context = context_of(future)
+        assert context is not None
+        assert "theirs" == context[LIVES]
+        wake(future)
+        await task
+        parked.rest()
 
     run(main)

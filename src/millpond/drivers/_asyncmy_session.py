@@ -7,7 +7,9 @@ what a program sends again and again is judged once (:mod:`millpond._sql.templat
 Rules:
 - The short way is for what it was made for; everything else (rows read one by one, long statements, ``read_timeout``,
   observers, results that are left) goes the driver's own.
-- That a version still wakes whoever waits there is tried before the first statement: none may wait for ever.
+- That a version still wakes whoever waits there is tried before the first statement, and that its parser still does
+  what it did: none may wait for ever.
+- A reply that has arrived whole is taken apart in one step (``_asyncmy_replies.py``).
 - What a cursor was asked for runs while the cursor is its borrower's; a task may have its first turn after that.
 - A statement counts as owed before it is sent, and is judged before its reply is read: while the server is at work.
 """
@@ -20,6 +22,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from millpond._aio_here import task_in
 from millpond._sql.templates import TYPES, Proofs
 
 from ._aio_listening import CLIENT_SSL, AsyncListening, used_by_two
@@ -27,14 +30,13 @@ from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, STATE_CHANGED
 from .faults import number_of
 
 if TYPE_CHECKING:
-    from ._session import Session
+    from ._asyncmy_replies import Replies
 
 LONG: Final = 8191  # bytes; the driver writes longer statements in pieces
 NOTABLE: Final = IN_TRANSACTION | MORE_RESULTS | STATE_CHANGED  # else a status word says that all is as it was
 LINK_LOST: Final = 2013  # CR_SERVER_LOST
 SEQUENCES: Final = frozenset({tuple, list})
 head_of: Final = struct.Struct("<iB").pack
-current_task = asyncio.current_task
 
 
 def is_plain(conn: Any) -> bool:
@@ -82,7 +84,7 @@ class KnowingCursor:
             text = query % self._escape_args(args, conn)
             proved = places is not None and type(args) in SEQUENCES and TYPES.issuperset(map(type, args))
         self._clear_result()
-        return conn.run(text, self, proved=proved)  # type: ignore[no-any-return]  # a connection that listens
+        return conn.run(text, self, query, proved=proved)  # type: ignore[no-any-return]  # a connection that listens
 
     def take_in(self, text: str, result: Any) -> None:
         """Keep a result, as the driver's own cursor does."""
@@ -126,6 +128,7 @@ class ListeningAsyncmy(AsyncListening):
     _ssl_context: Any
     _loop: asyncio.AbstractEventLoop
     _connected: bool
+    _deprecate_eof: bool
     _read_timeout: float | None
     _close_on_cancel: Any
     _cursor_cls: Any
@@ -133,49 +136,35 @@ class ListeningAsyncmy(AsyncListening):
     driver_cursor: ClassVar[Any]
     knowing_cursor: ClassVar[Any]
     proofs: Proofs | None = None  # of statements that it need not judge again, whatever their values
+    replies: Replies | None = None  # what is known of them, if they end as is to be seen
     waits_itself: ClassVar[bool | None] = None  # where the driver's own reads wait; None before that was tried
-
-    def plain_cursor(self) -> Any:
-        """Make a cursor of the connection's own class of cursors; for the driver's, one that knows its statements."""
-        if self.proofs is None or self._cursor_cls is not self.driver_cursor:
-            return self.cursor()  # type: ignore[attr-defined]  # asyncmy's own
-        self._last_usage = self._loop.time()
-        return self.knowing_cursor(self)
+    reads_itself: ClassVar[bool] = False  # with the driver's own parser
 
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
         """Run a statement as the driver does."""
         return await (super().query(sql, unbuffered) if unbuffered else self.run(sql))
 
-    async def run(self, sql: Any, cursor: Any = None, *, proved: bool = False) -> Any:
-        """Run a statement as the driver does, for a cursor perhaps, in one coroutine instead of ten.
-
-        It is judged, unless it was *proved* harmless, and the last reply forgotten, while the server is at work.
-        """
+    async def run(self, sql: Any, cursor: Any = None, template: str = "", *, proved: bool = False) -> Any:
+        """Run a statement as the driver does, for a cursor and its text perhaps, in one coroutine instead of ten."""
         if cursor is not None and cursor.connection is not self:  # it was cut off before this task had its turn
             return await cursor.execute(sql)  # which says so, as the driver does
         text = sql.encode(self._encoding, "surrogateescape") if type(sql) is str else self.encoded(sql)
-        last = self._result
-        if (
-            (last is not None and (last.has_next or last.unbuffered_active))
-            or self._millpond_unread is not None
-            or self._read_timeout
-            or not (self.waits_itself and self._connected)
-            or len(text) >= LONG
-        ):
+        if not self.ask(text, proved=proved):
             await super().query(text)
             return await self.shown(sql, self._result, cursor)
-        session = self._millpond
-        me = id(current_task(self._loop))
-        if session.holder and session.holder != me:
-            raise used_by_two(self)
-        session.holder = me
-        session.owed += 1
         try:
-            result = self.ask(session, text, proved=proved)
             proto = self._proto
             if proto.length == proto.pos and not proto.eof:
                 proto._read_waiter = waiter = self._loop.create_future()  # noqa: SLF001  as its own reads do
                 await waiter
+            if cursor is not None and self.replies is not None:
+                status = self.replies.take(self, template, cursor)
+                if status is not None:
+                    self.settle(status)
+                    cursor._executed = sql  # noqa: SLF001  see above
+                    self._affected_rows = rows = cursor.rowcount
+                    return rows
+            result = self.new_result(self)
             await result.read()
         except Exception as error:
             self.hear_error(error)
@@ -184,12 +173,46 @@ class ListeningAsyncmy(AsyncListening):
             self._close_on_cancel()
             raise
         finally:
-            session.holder = 0
+            self._millpond.holder = 0
         self.take_in(result)
-        if cursor is None or result.warning_count:
-            return await self.shown(sql, result, cursor)
-        cursor.take_in(sql, result)
-        return result.affected_rows
+        if self.replies is not None and self.proofs is not None and template in self.proofs:  # not for the first time
+            self.replies.learn(self, template, result)
+        return await self.shown(sql, result, cursor)
+
+    def ask(self, text: bytes, *, proved: bool) -> bool:
+        """Send a statement, unless something is in its way: then nothing was done, and False is returned.
+
+        It is judged, unless it was *proved* harmless, and the last reply forgotten, while the server is at work.
+        """
+        last = self._result
+        if (
+            (last is not None and (last.has_next or last.unbuffered_active))
+            or self._millpond_unread is not None
+            or self._read_timeout
+            or not (self.waits_itself and self._connected)
+            or len(text) >= LONG
+        ):
+            return False
+        session = self._millpond
+        me = id(task_in(self._loop))
+        if session.holder and session.holder != me:
+            raise used_by_two(self)
+        session.holder = me
+        session.owed += 1
+        try:
+            self._write_bytes(head_of(len(text) + 1, COM_QUERY) + text)
+            self._next_seq_id = 1
+            if proved:
+                session.text, session.limited = b"", False
+            else:
+                session.weigh(COM_QUERY, text)
+                session.sent(text)
+        except Exception as error:
+            session.holder = 0
+            self.hear_error(error)
+            raise
+        self._result = None
+        return True
 
     async def shown(self, sql: Any, result: Any, cursor: Any) -> Any:
         """Show a result to a cursor, if there is one, and its warnings as the driver does."""
@@ -199,17 +222,16 @@ class ListeningAsyncmy(AsyncListening):
                 await cursor._show_warnings(self)  # noqa: SLF001  see above
         return result.affected_rows
 
-    def ask(self, session: Session, text: bytes, *, proved: bool) -> Any:
-        """Send a statement, and return what its result is to be read into; the server is at work meanwhile."""
-        self._write_bytes(head_of(len(text) + 1, COM_QUERY) + text)
-        self._next_seq_id = 1
-        if proved:
-            session.text, session.limited = b"", False
-        else:
-            session.weigh(COM_QUERY, text)
-            session.sent(text)
-        self._result = None
-        return self.new_result(self)
+    def settle(self, status: int) -> None:
+        """Note the status word of a reply that had no warnings; of most there is nothing more to be said."""
+        session = self._millpond
+        self.server_status = status
+        if status & NOTABLE:
+            session.note(status, 0)
+            return
+        session.status = status
+        session.owed -= 1
+        session.wrote = False
 
     def hear_error(self, error: Exception) -> None:
         """As for both drivers; a reply that ``read_timeout`` cut off is no word of the server's: what runs runs on."""
@@ -220,15 +242,13 @@ class ListeningAsyncmy(AsyncListening):
     def take_in(self, result: Any) -> None:
         """As for both drivers; of most results there is nothing to be said."""
         status = result.server_status
-        if not status or status & NOTABLE or result.warning_count or result.unbuffered_active:
+        told = status or self._deprecate_eof  # no bit is set after a read without autocommit
+        if not told or result.warning_count or result.unbuffered_active:
             super().take_in(result)
             return
         self._result = result
         self._affected_rows = result.affected_rows
-        session = self._millpond
-        self.server_status = session.status = status
-        session.owed -= 1
-        session.wrote = False
+        self.settle(status)
 
     @property
     def link(self) -> Any:

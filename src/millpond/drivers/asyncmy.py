@@ -22,6 +22,7 @@ from millpond._sql.templates import Proofs
 from millpond.errors import DriverMissing, InvalidSetting
 
 from ._aio_session import CURSORS, AsyncMySQLDriver
+from ._asyncmy_replies import Replies, parses
 from ._asyncmy_session import KnowingCursor, ListeningAsyncmy, is_plain, wakes
 from ._session import IN_TRANSACTION
 from .aio import AiodbDriver
@@ -105,6 +106,7 @@ class AsyncmyDriver(AsyncMySQLDriver):
         await conn.connect()
         kind: Any = conn.__class__
         if kind.waits_itself is None:
+            kind.reads_itself = parses(importlib.import_module("asyncmy.protocol"), kind.driver_cursor)
             kind.waits_itself = wakes(conn._proto.__class__, asyncio.get_running_loop())  # noqa: SLF001  see the module's text
 
     def tells_ends(self, conn: Any) -> bool:
@@ -120,10 +122,13 @@ class AsyncmyDriver(AsyncMySQLDriver):
         session: Session = conn._millpond  # noqa: SLF001  our own
         if session.utf8 and is_plain(conn):
             conn.proofs = self._proofs.setdefault(session.brand, Proofs(session.brand))
+            if self.tells_ends(conn) and conn.reads_itself:
+                conn.replies = Replies(conn, importlib.import_module("asyncmy.protocol"))
 
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""
-        cursor = conn.plain_cursor() if self._dials and not (args or kwargs) else conn.cursor(*args, **kwargs)
+        usual: bool = self._dials and not (args or kwargs) and conn._cursor_cls is conn.driver_cursor  # noqa: SLF001  see the module's text
+        cursor = conn.knowing_cursor(conn) if usual and conn.proofs is not None else conn.cursor(*args, **kwargs)
         if self.tracks_cursors:
             self.note_cursor(conn, cursor, lease)
         else:
@@ -147,7 +152,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
             session.lost = True
             return False
         conn._result = None  # noqa: SLF001  see there
-        return bool(self._look_at(conn) == session.looks) and conn._transport is not None  # noqa: SLF001  so
+        as_new: bool = self._look_at(conn) == session.looks
+        return as_new and conn._transport is not None  # noqa: SLF001  so
 
     def sever(self, cursor: Any) -> None:
         """Take a cursor's connection away."""

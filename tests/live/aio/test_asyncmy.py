@@ -17,14 +17,14 @@ import pytest
 from millpond.drivers._asyncmy_session import LONG, wakes
 from millpond.drivers.asyncmy import AsyncmyDriver
 from millpond.testing import ScratchServer
-from tests.aio.test_counts import Counter, within
+from tests.aio.test_counts import counter_of_ours
 
-from .servers import ask, pool_on, root, sessions
+from .servers import arguments_of, ask, pool_on, root, sessions
 from .test_drivers import eventually
 
 # Most of our bytecodes and frames in a checkout, a cursor, a statement, a row and the return; on Python 3.12, the one
 # interpreter that this runs on in CI.
-STATEMENT = (648, 15)
+STATEMENT = (716, 14)
 COUNTED = 20  # such uses
 
 
@@ -136,6 +136,53 @@ def test_what_the_driver_leaves_unread_is_not_read_by_the_next_borrower(mariadb:
                         assert ((7,),) == await ask(conn, "SELECT 7")
             finally:
                 cursor.execute("SET GLOBAL max_allowed_packet = %s", (usual,))
+
+    asyncio.run(main())
+
+
+def test_a_known_text_is_answered_as_the_driver_answers_it(server: ScratchServer) -> None:
+    """Values of all kinds, whatever their names and types were the last time; and what the columns are."""
+    kinds = "1.5, NULL, CAST('2026-11-25 10:00:00.5' AS DATETIME(3)), CAST('10:00' AS TIME), X'00FF', DATE'2026-11-25'"
+    asked = f"SELECT %s, %s AS named, 'text', {kinds} UNION ALL SELECT 1, 'x', 'y', {kinds}"
+    values: tuple[tuple[Any, ...], ...] = (
+        (1, "a"),
+        (12345678901, "\N{SNOWMAN}"),
+        (1, "a"),
+        ("a", None),
+        (1.5, 2),
+        (2, "b"),
+    )
+
+    async def answer(conn: Any, given: tuple[Any, ...]) -> Any:
+        async with conn.cursor() as cursor:
+            count = await cursor.execute(asked, given)
+            told = (cursor.description, cursor.rowcount, cursor.lastrowid, cursor.rownumber)
+            assert await cursor.nextset() is None
+            return count, told, conn.affected_rows(), [row async for row in cursor], await cursor.fetchone()
+
+    async def main() -> None:
+        plain = await asyncmy.connect(**arguments_of(server))
+        expected = [await answer(plain, given) for given in values]
+        plain.close()
+        async with pool_on(server, "asyncmy", max_size=1) as pool:
+            for _ in range(3):
+                for given, told in zip(values, expected, strict=True):
+                    async with pool.connection() as conn:
+                        assert told == await answer(conn, given)
+
+    asyncio.run(main())
+
+
+def test_a_session_without_autocommit_that_reads_no_table_is_as_good_as_new(server: ScratchServer) -> None:
+    """No bit of its status word is set; that is a word, and nothing has to be undone."""
+
+    async def main() -> None:
+        async with pool_on(server, "asyncmy", max_size=1, connect_args={"autocommit": False}) as pool:
+            for _ in range(5):
+                async with pool.connection() as conn:
+                    assert ((7,),) == await ask(conn, "SELECT 7")
+                    session = conn.driver_connection._millpond
+                assert (0, True) == (session.status, session.is_clean)
 
     asyncio.run(main())
 
@@ -269,11 +316,11 @@ def test_a_statement_takes_no_more_than_it_did(mariadb: ScratchServer) -> None:
 
     async def main() -> None:
         async with pool_on(mariadb, "asyncmy", max_size=1) as pool:
-            counters = [Counter() for _ in range(COUNTED)]
+            counters = [counter_of_ours() for _ in range(COUNTED)]
             for counter in counters:
                 with counter:
                     await use(pool)
         # The least of them: the first have more to do, and the pool's clock may ring in one.
-        within(STATEMENT, min(counters, key=operator.attrgetter("bytecodes")))
+        min(counters, key=operator.attrgetter("bytecodes")).assert_within(STATEMENT)
 
     asyncio.run(main())
