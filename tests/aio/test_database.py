@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -43,6 +44,26 @@ def test_a_statement_that_takes_too_long_is_ended() -> None:
             assert 1 == await db.select_value("SELECT 1")
 
     asyncio.run(main())
+
+
+def test_a_deadline_ends_a_wait_for_a_lock(tmp_path: Path) -> None:
+    """Interrupting ends none; who waits for another's transaction waits no longer than a call may take."""
+    other = sqlite3.connect(tmp_path / "items.db", isolation_level=None)
+
+    async def main() -> None:
+        async with AsyncDatabase(f"sqlite:///{tmp_path}/items.db?busy_timeout=20", max_size=1) as db:
+            await db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY)")
+            other.execute("BEGIN IMMEDIATE")
+            began_at = time.monotonic()
+            with pytest.raises(millpond.LockTimeout):
+                await db.execute("INSERT INTO items VALUES (1)", timeout=0.05)
+            assert time.monotonic() - began_at < 15.0
+            other.execute("ROLLBACK")
+            assert 1 == (await db.execute("INSERT INTO items VALUES (1)", timeout=20)).row_count
+            assert 20_000 == await db.select_value("PRAGMA busy_timeout")
+
+    asyncio.run(main())
+    other.close()
 
 
 def test_a_pool_that_was_given_stays_its_owner_s() -> None:

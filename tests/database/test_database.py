@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import sqlite3
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -293,6 +294,20 @@ def test_a_deadline_interrupts_a_statement(db: Database) -> None:
     assert [12, 10] == balances(db)
     with pytest.raises(m.InvalidSetting, match="timeout="):
         db.select_value("SELECT 1", timeout=0)
+
+
+def test_a_deadline_ends_a_wait_for_a_lock(db: Database, tmp_path: Path) -> None:
+    """Who waits for another's transaction waits no longer than a call may take, and the next call as long as ever."""
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began_at = time.monotonic()
+    with pytest.raises(m.LockTimeout):
+        db.execute("UPDATE accounts SET balance = 0", timeout=0.05)
+    assert time.monotonic() - began_at < 15.0  # the pool's connections wait for 20
+    assert 20_000 == db.select_value("PRAGMA busy_timeout")
+    other.execute("ROLLBACK")
+    other.close()
+    assert 2 == db.execute("UPDATE accounts SET balance = 0", timeout=WAIT_S).row_count
 
 
 def test_run_transaction_returns_what_the_function_returns(db: Database) -> None:

@@ -185,6 +185,48 @@ def test_what_cannot_be_put_back_costs_the_connection(tmp_path: Path, left: str)
     driver.close(conn)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="blobs came with Python 3.11")
+def test_a_blob_that_is_left_open_locks_nobody_out(tmp_path: Path) -> None:
+    """It holds a lock for as long as its connection lives, which therefore does not."""
+    path = tmp_path / "x.db"
+    driver = resolve(f"sqlite:///{path}")
+    conn, other = driver.open(soon()), sqlite3.connect(path, timeout=0)
+    conn.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB)")
+    conn.execute("INSERT INTO t VALUES (1, zeroblob(9))")
+    conn.commit()
+    blob = conn.blobopen("t", "b", 1)
+    assert driver.is_clean is not None
+    assert not driver.is_clean(conn)
+    assert not driver.reset(conn, soon())
+    driver.close(conn)
+    other.execute("INSERT INTO t VALUES (2, NULL)")
+    other.close()
+    del blob
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_who_is_in_a_hurry_is_patient_again_afterwards(tmp_path: Path, watched: bool) -> None:
+    """The wait for a lock is cut short; the connection is as good as new when that is taken back, and not before."""
+    path = tmp_path / "x.db"
+    driver: Any = resolve(f"sqlite:///{path}" if watched else lambda: sqlite3.connect(path))
+    conn = driver.open(soon())
+
+    def patience_ms() -> int:
+        found: int = conn.execute("PRAGMA busy_timeout").fetchone()[0]
+        return found
+
+    adapter = driver if watched else driver.adapter
+    for _ in range(2):  # the second time nothing is compiled anew
+        calm = adapter.hurry(conn, 0.05)
+        assert 50 == patience_ms()
+        assert not (driver.is_clean(conn) if watched else driver.reset(conn, soon()))
+        calm()
+        assert 5000 == patience_ms()
+        assert driver.is_clean(conn) if watched else driver.reset(conn, soon())
+    assert adapter.hurry(conn, 6.0) is None
+    driver.close(conn)
+
+
 @pytest.mark.parametrize("left", LEFT_BEHIND)
 def test_the_same_is_found_in_connections_that_are_not_watched(tmp_path: Path, left: str) -> None:
     """Connections of a callable are looked at, setting by setting, at every return."""

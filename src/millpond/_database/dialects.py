@@ -69,6 +69,10 @@ class Dialect:
     def adopt(self, driver: Any, conn: Any) -> None:
         """Take in what an adapter knows of its connections beyond what they show."""
 
+    def hurry(self, conn: Any, seconds: float) -> Callable[[], None] | None:
+        """Have a connection wait no longer for locks; return what undoes that, None where a deadline ends waits too."""
+        return None
+
     # -- texts
     def rules(self, conn: Any) -> Rules | None:
         """Return by which rules the connection's server cuts a text; None if it depends, and cannot be told."""
@@ -346,6 +350,13 @@ class SQLite(Dialect):
     def after_read_only(self) -> list[str]:
         return ["PRAGMA query_only=0"]
 
+    def adopt(self, driver: Any, conn: Any) -> None:
+        self._driver = driver
+
+    def hurry(self, conn: Any, seconds: float) -> Callable[[], None] | None:
+        calm: Callable[[], None] | None = self._driver.hurry(conn, seconds)
+        return calm
+
     def cursor(self, conn: Any) -> Any:
         cursor = conn.cursor()
         cursor.row_factory = None
@@ -402,7 +413,7 @@ def dialect_of(driver: Any, conn: Any) -> Dialect:
     """Return the dialect of a connection, by the name of the adapter that opened it."""
     style: str = getattr(driver.module, "paramstyle", "format")
     dialect = KINDS.get(driver.name, Dialect)(conn, style)
-    dialect.adopt(driver, conn)
+    dialect.adopt(getattr(driver, "adapter", driver), conn)  # of a callable's connections it is behind a front
     return dialect
 
 

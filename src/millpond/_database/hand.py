@@ -235,7 +235,7 @@ class Limited:
         read_only: it is in a transaction that was begun so.
     """
 
-    __slots__ = ("_commits", "_deadline", "_hand", "_read_only", "_statement", "_text", "_watch")
+    __slots__ = ("_calm", "_commits", "_deadline", "_hand", "_read_only", "_statement", "_text", "_watch")
 
     def __init__(
         self,
@@ -254,6 +254,7 @@ class Limited:
         self._commits = commits
         self._read_only = read_only
         self._watch: Watch | None = None
+        self._calm: Callable[[], None] | None = None  # gives the connection its patience again
 
     def __enter__(self) -> str:
         if self._deadline is None:
@@ -263,6 +264,7 @@ class Limited:
             raise self._hand.knowledge.too_late(self._statement.sql, self._deadline.seconds)
         limited = self._statement.timed(self._text, left_s)
         text = limited or self._text
+        self._calm = self._hand.dialect.hurry(self._hand.conn, left_s)
         self._watch = self._hand.watch(text, left_s if limited is None else left_s + GRACE_S)
         return text
 
@@ -270,6 +272,8 @@ class Limited:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         fired = self._hand.disarm(self._watch)
+        if self._calm is not None:
+            self._calm()
         statement, knowledge = self._statement, self._hand.knowledge
         seconds = self._deadline.seconds if fired and self._deadline is not None else None
         if exc is None:

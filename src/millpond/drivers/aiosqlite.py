@@ -175,6 +175,13 @@ class AiosqliteDriver(AiodbDriver[Any]):
         raw = raw_of(conn)
         return raw is not None and self._inner.uncommitted(raw)
 
+    def hurry(self, conn: Any, seconds: float) -> Callable[[], None] | None:
+        """Have a connection that does nothing now wait no longer than that for a lock, as sqlite3's adapter does."""
+        if not self._dials or self.in_flight(conn) is not False:
+            return None  # only what we open may be touched beside its thread, and then only while that is idle
+        calm = self._inner.hurry(conn._conn, seconds)  # noqa: SLF001  its way into its thread takes a task
+        return None if calm is None else lambda: None if self.in_flight(conn) else calm()
+
     def cut(self, conn: Any) -> bool:
         """Interrupt a running statement."""
         raw = raw_of(conn)

@@ -312,6 +312,19 @@ def make_pool(driver: Any) -> Any:
     return millpond.Pool(driver, max_size=1)
 
 
+def test_a_database_stands_on_the_connections_of_a_callable(road: Road) -> None:
+    """It knows them as if the driver had been named, once the first one has shown which it is."""
+    with (
+        millpond.Pool(lambda: road.module.connect(**road.arguments()), max_size=1) as pool,
+        millpond.Database(pool) as db,
+    ):
+        assert 1 == db.select_value("SELECT 1", timeout=20)
+        with contextlib.suppress(KeyError), db.transaction():
+            db.execute(f"UPDATE {TABLE} SET b = 9", timeout=20)
+            raise KeyError
+        assert [(1, 1)] == db.select_rows(f"SELECT a, b FROM {TABLE}")
+
+
 def test_a_callables_connections_are_given_back_as_it_made_them(road: Road) -> None:
     """What a callable that connects has set is what the next borrower finds, though no argument told of it."""
 
