@@ -292,6 +292,7 @@ def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str],
             for version in (found if suite.on_each else [checkers])
         ),
         Step("DBUtils' tests", [_python(WITHOUT_DBUTILS), "-m", "tools.dbutils_suite"], last_words=r"items passed"),
+        Step("wheel", [_python(checkers), "-m", "tools.wheel"], last_words=r"\S"),
         *(_check(name, _python(checkers)) for name in CHECKS),
     ]
     simulating = simulation(Path(_python(checkers)), seed, SIMULATION_S)
