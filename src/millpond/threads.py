@@ -189,6 +189,7 @@ class Pool(Shell[C]):
             PoolTimeout: nothing came in time; says who holds the connections, or what is wrong with the server.
             TooManyWaiting: ``max_waiting`` callers wait for a return already.
             PoolClosed: the pool was closed.
+            InvalidSetting: *timeout* is no number of seconds, 0 or more: the program's fault.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
         if timeout is not None:  # a mistake must show at the first call, not only when somebody has to wait
@@ -241,6 +242,7 @@ class Pool(Shell[C]):
         Raises:
             PoolTimeout: they were not there in time.
             PoolClosed: the pool was closed.
+            InvalidSetting: *timeout* is no number of seconds, 0 or more: the program's fault.
             Exception: the driver's own, while no connect has ever succeeded and waiting cannot mend it.
         """
         self._refuse_in_a_step()

@@ -132,6 +132,8 @@ class TestOutage:
         sim.caller(at=0.0, hold=LONG)
         sim.run(10.0)
         assert (2, 1, 1) == (sim.opened, sim.closed, sim.retired("late"))
+        told = [what for _, what, _ in sim.told]
+        assert (2, 1) == (told.count("opened"), told.count("retired"))
         assert 0 == len(sim.ledger.abandoned)
 
 

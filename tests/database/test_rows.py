@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pickle
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -87,8 +88,21 @@ def test_columns_that_do_not_fit_are_named(into: Any, names: tuple[str, ...], wh
         shaped(into, [(name,) for name in names], [tuple(range(len(names)))])
 
 
+def test_what_a_function_holds_on_to_is_not_kept() -> None:
+    """How rows are made is remembered for classes; a function of this one call goes with it."""
+
+    class Request:
+        """What a handler has in hand."""
+
+    request = Request()
+    reference = weakref.ref(request)
+    assert [request, request] == shaped(lambda request=request, **row: request)
+    del request
+    assert reference() is None
+
+
 def test_a_callable_that_cannot_be_hashed_will_do() -> None:
-    """Makers are remembered by their callable where that can be."""
+    """Whatever can be called makes a row."""
 
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]  # as Python has it for what cannot be hashed

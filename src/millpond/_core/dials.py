@@ -97,7 +97,9 @@ def late_arrival(ledger: Ledger, slot: Slot, conn: Any) -> None:
     """A dial has succeeded after it was given up: its connection is closed, and counted."""
     ledger.abandoned.discard(slot)
     ledger.counts["opened"] += 1
+    ledger.tell("opened", seconds=ledger.clock() - slot.opened_at)
     ledger.retired[Reason.LATE] += 1
+    ledger.tell("retired", reason=Reason.LATE.value, uses=0, age=0.0)
     ledger.outbox.append((Notice.CLOSE, conn))
     ledger.notify()
 

@@ -127,7 +127,7 @@ class Lost:
 
 class Slot:
     """Room for one connection.  Only its holder writes to it, but for ``expires_at``, which the ledger may set to
-    RETIRED.
+    RETIRED, and the ``reason`` for that.
 
     Invariants: ``conn`` is None while OPENING; ``state`` changes as LEGAL allows; a slot that is not GONE
     is in the ledger's ``slots`` under its ``number``.

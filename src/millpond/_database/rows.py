@@ -63,12 +63,11 @@ def maker_of(into: Any, columns: Sequence[Any] | None, sql: str) -> Maker | None
     if into is list:
         return list
     names = tuple([column[0] for column in columns])
+    make = _maker if isinstance(into, type) else _make_maker  # functions come and go, with all that they hold on to
     try:
-        return _maker(into, names)
-    except TypeError as error:
-        if isinstance(error, RowMismatch):
-            raise RowMismatch(f"{error.text}\n{shown(sql)}") from None
-        return _make_maker(into, names)  # a callable that cannot be hashed
+        return make(into, names)
+    except RowMismatch as error:
+        raise RowMismatch(f"{error.text}\n{shown(sql)}") from None
 
 
 def one_of(found: Sequence[Any], columns: Sequence[Any] | None, sql: str, *, required: bool, first: bool) -> Any:
