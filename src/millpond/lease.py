@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 CURSORS = 64  # noted for a lease before those that are gone are weeded out
+CO_COROUTINE = 0x80  # what begins when it is awaited
 _getframe = sys._getframe
 
 
@@ -223,6 +224,9 @@ class Lease(Loan[C]):
 def forwarding(conn: Any, base: type[Loan[Any]], shortcuts: Iterable[str] = ()) -> type[Loan[Any]]:
     """Return the kind of lease that lets be set what a connection's class lets be set.
 
+    What begins when it is awaited is looked up then: a task may have its first turn after the connection was given
+    back, and what it was made for must not be done to the next borrower's transaction.
+
     Args:
         conn: a connection of that class.
         base: the lease that it becomes a subclass of.
@@ -244,6 +248,7 @@ def forwarding(conn: Any, base: type[Loan[Any]], shortcuts: Iterable[str] = ()) 
             "__module__": base.__module__,
             "__doc__": base.__doc__,
             **{name: _forwarded(name) for name in names},
+            **{name: _awaited(name) for name in coroutine_functions(kind) if not hasattr(base, name)},
             **{name: _shortcut(name) for name in shortcuts if hasattr(kind, name)},
         },
     )
@@ -253,6 +258,21 @@ def is_settable(kind: type[Any], name: str) -> bool:
     """Say whether a class has an attribute that its instances let be set."""
     found: Any = getattr(kind, name, None)
     return hasattr(found, "__set__")
+
+
+def coroutine_functions(kind: type[Any]) -> list[str]:
+    """Return the names of a class's methods that begin when they are awaited, compiled ones included."""
+    codes = {name: getattr(getattr(kind, name, None), "__code__", None) for name in dir(kind) if name[0] != "_"}
+    return [name for name, code in codes.items() if code is not None and code.co_flags & CO_COROUTINE]
+
+
+def _awaited(name: str) -> Callable[..., Any]:
+    async def run(self: Loan[Any], *args: Any, **kwargs: Any) -> Any:
+        return await getattr(self.driver_connection, name)(*args, **kwargs)
+
+    run.__name__ = name
+    run.__doc__ = f"``{name}()`` of the driver's connection."
+    return run
 
 
 def _shortcut(name: str) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from millpond import AsyncPool
+from millpond import AsyncPool, ConnectionReturned
 from millpond.drivers.aio import AsyncDriver, resolve
 
 from .cancelling import Play, Stepped
@@ -214,5 +214,28 @@ def test_a_connection_that_is_lent_for_long_notes_no_cursors_that_are_gone(tmp_p
                 assert len(conn.driver_connection.raw_lent) < 100
             with pytest.raises(sqlite3.ProgrammingError, match="given back"):
                 await kept.fetchone()
+
+    asyncio.run(main())
+
+
+def test_a_task_that_comes_too_late_does_nothing_to_the_next_borrower(tmp_path: Path) -> None:
+    """What it was made for is not begun: neither a COMMIT, nor a statement whose cursor is a block as well."""
+
+    async def main() -> None:
+        async with AsyncPool(adapter(tmp_path), max_size=1) as pool:
+            async with pool.connection() as conn:
+                await conn.execute("CREATE TABLE t(a)")
+                await conn.commit()
+            async with pool.connection() as conn:
+                late = (asyncio.ensure_future(conn.commit()), conn.execute("INSERT INTO t VALUES (1)"))
+            async with pool.connection() as conn:
+                await conn.execute("INSERT INTO t VALUES (2)")
+                with pytest.raises(ConnectionReturned):
+                    await late[0]
+                with pytest.raises(sqlite3.ProgrammingError, match="given back"):
+                    await late[1]
+                await conn.rollback()
+                async with conn.execute("SELECT a FROM t") as cursor:
+                    assert [] == await cursor.fetchall()
 
     asyncio.run(main())

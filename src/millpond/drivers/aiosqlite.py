@@ -145,6 +145,7 @@ class AiosqliteDriver(AiodbDriver[Any]):
     def _is_clean(self, conn: Any) -> bool:
         """Say whether nothing was left in it; while cursors may be open that is not proved."""
         raw = raw_of(conn)
+        conn.loans = getattr(conn, "loans", 0) + 1
         is_clean = self._inner.is_clean
         return raw is not None and is_clean is not None and is_clean(raw) and not getattr(conn, "lent", True)
 
@@ -206,6 +207,7 @@ class Counting:
     def __init__(self, connector: Callable[[], sqlite3.Connection], chunk: int) -> None:
         super().__init__(connector, chunk)  # type: ignore[call-arg]  # aiosqlite's own
         self.duties = Duties()
+        self.loans = 0  # how often it was given back
         self.lent: list[weakref.ref[Any]] = []
         self.raw_lent: list[weakref.ref[sqlite3.Cursor]] = []
         thread_of(self).daemon = True  # a program that forgets to close its pool ends all the same
@@ -372,14 +374,21 @@ def last_word() -> object:
 
 
 def noting(name: str, base: type[Any]) -> Callable[..., Any]:
-    """Return the method of that name that notes the cursor it makes."""
+    """Return the method of that name that notes the cursor it makes, and makes none for whoever comes too late."""
     method = getattr(base, name)
 
-    async def make(self: Any, *args: Any, **kwargs: Any) -> Any:
-        cursor = await method(self, *args, **kwargs)
-        keep(self.lent, cursor)
-        keep(self.raw_lent, cursor._cursor)  # noqa: SLF001  it may outlive its wrapper
-        return cursor
+    def make(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loans = self.loans  # now, not when a task has its first turn
+
+        async def make_noted() -> Any:
+            if self.loans != loans:
+                raise sqlite3.ProgrammingError("this connection was given back to the pool before this was begun")
+            cursor = await method(self, *args, **kwargs)
+            keep(self.lent, cursor)
+            keep(self.raw_lent, cursor._cursor)  # noqa: SLF001  it may outlive its wrapper
+            return cursor
+
+        return make_noted()
 
     make.__name__ = name
     return make

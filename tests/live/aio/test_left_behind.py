@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from millpond import ConcurrentUse
+from millpond import ConcurrentUse, ConnectionReturned
 from millpond.testing import ScratchServer
 
 from .servers import DRIVERS, answer, ask, pool_on, root, sessions
@@ -189,3 +189,19 @@ def test_converters_are_the_borrowers_own(mariadb: ScratchServer, driver: str) -
             return seen
 
     assert ["Decimal", "Decimal"] == asyncio.run(main())
+
+
+def test_a_task_that_comes_too_late_does_nothing_to_the_next_borrower(mariadb: ScratchServer, driver: str) -> None:
+    """What it was made for is not begun: a COMMIT that nobody waited for would commit half of another's transaction."""
+
+    async def main() -> tuple[bool, bool, Any]:
+        async with pool_on(mariadb, driver, max_size=1, connect_args={"autocommit": False}) as pool:
+            async with pool.connection() as conn:
+                late = (asyncio.ensure_future(conn.commit()), asyncio.ensure_future(conn.query("SET @late = 1")))
+            async with pool.connection() as conn:
+                await conn.begin()
+                await asyncio.wait(late)
+                refused = all(isinstance(task.exception(), ConnectionReturned) for task in late)
+                return refused, conn.get_transaction_status(), await ask(conn, "SELECT @late")
+
+    assert (True, True, ((None,),)) == asyncio.run(main())
