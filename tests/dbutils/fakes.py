@@ -150,18 +150,3 @@ class Cursor:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def in_threads(number: int, work: Callable[[], Any]) -> list[threading.Thread]:
-    """Start so many threads that do *work*."""
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def joined(threads: list[threading.Thread], timeout: float = DEADLINE_S) -> bool:
-    """Wait for threads; False if one is still running."""
-    for thread in threads:
-        thread.join(timeout)
-    return not any(thread.is_alive() for thread in threads)

@@ -11,8 +11,7 @@ from typing import Any
 import pymysql
 
 from millpond.testing import ScratchServer
-
-DEADLINE_S = 20.0  # what a test waits for happens within this, or it fails
+from tests.dbutils.parallel import DEADLINE_S
 
 
 class Scene:
@@ -89,18 +88,3 @@ def run(db: Any, statement: str, *given: Any) -> Any:
     with db.cursor() as cursor:
         cursor.execute(statement, *given)
         return cursor.fetchone()
-
-
-def in_threads(number: int, work: Callable[[], Any]) -> list[threading.Thread]:
-    """Start so many threads that do *work*."""
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def joined(threads: list[threading.Thread], timeout: float = DEADLINE_S) -> bool:
-    """Wait for threads; False if one is still running."""
-    for thread in threads:
-        thread.join(timeout)
-    return not any(thread.is_alive() for thread in threads)

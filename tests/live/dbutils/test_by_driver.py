@@ -16,8 +16,9 @@ import pytest
 
 from millpond.drivers.faults import number_of as number_of_error
 from millpond.testing import FaultProxy
+from tests.dbutils.parallel import DEADLINE_S
 
-from .scenes import DEADLINE_S, Scene
+from .scenes import Scene
 
 SHOWN_S = 0.5  # a wait is shown by waiting so long
 SUBJECTS = (

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .scenes import DEADLINE_S, Scene
+from tests.dbutils.parallel import DEADLINE_S
+
+from .scenes import Scene
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SAID = ["(1,)", "('rice', 5)", "('rice', 5)", "('tea', 3)"]

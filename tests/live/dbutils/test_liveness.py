@@ -15,8 +15,9 @@ import pytest
 from millpond.dbutils.pooled_db import PooledDB, TooManyConnectionsError
 from millpond.dbutils.steady_db import connect
 from millpond.testing import FaultProxy
+from tests.dbutils.parallel import DEADLINE_S
 
-from .scenes import DEADLINE_S, Scene, number_of, run
+from .scenes import Scene, number_of, run
 
 PoolOf = Callable[..., Any]
 LOST = pymysql.OperationalError

@@ -17,8 +17,9 @@ import pymysql
 import pytest
 
 from millpond import UncommittedWork
+from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
 
-from .scenes import DEADLINE_S, Scene, in_threads, joined, number_of, run
+from .scenes import Scene, number_of, run
 
 PoolOf = Callable[..., Any]
 LOST = pymysql.OperationalError

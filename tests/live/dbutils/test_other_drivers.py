@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from millpond.testing import FaultProxy
+from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
 
-from .scenes import DEADLINE_S, Scene, in_threads, joined
+from .scenes import Scene
 
 
 @pytest.fixture(params=["MySQLdb", "mysql.connector"])

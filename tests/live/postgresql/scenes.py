@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from millpond.testing import ScratchPostgreSQL
-from tests.live.dbutils.scenes import DEADLINE_S
+from tests.dbutils.parallel import DEADLINE_S
 
 psycopg: Any = importlib.import_module("psycopg")
 

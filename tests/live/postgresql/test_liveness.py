@@ -17,7 +17,7 @@ from millpond import UncommittedWork
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB, TooManyConnectionsError
 from millpond.dbutils.steady_db import connect
 from millpond.testing import FaultProxy, ScratchPostgreSQL
-from tests.live.dbutils.scenes import DEADLINE_S, in_threads, joined
+from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
 
 from .scenes import Scene, number_of, run
 

@@ -20,7 +20,7 @@ import pytest
 
 from millpond import UncommittedWork
 from millpond.testing import FaultProxy
-from tests.live.dbutils.scenes import DEADLINE_S, in_threads, joined
+from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
 
 from .scenes import Scene, number_of, run
 
