@@ -10,7 +10,7 @@ A task that was cancelled sends no ROLLBACK: the pool does that, when the connec
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from millpond._sql.params import Params
 from millpond.errors import Error
@@ -20,11 +20,8 @@ from .conversing import Conversation, Deadline, StreamLeft
 from .hand import Hand, Limited, Take, let_go, take_rows
 from .knowledge import ASK_PACKET_MAX
 from .statements import Statement
-from .transactions import Books
+from .transactions import Books, Joining
 from .watchdog import GRACE_S
-
-if TYPE_CHECKING:
-    from .calls import Calls
 
 T = TypeVar("T")
 
@@ -276,22 +273,35 @@ class OpenTransaction:
         _ = lease.close(type(error) if was_called_away else None)
 
 
+class Opener(Protocol):
+    """What a block needs of its database."""
+
+    @property
+    def joining(self) -> Joining[OpenTransaction]:
+        """Who is in which transaction of it."""
+        ...
+
+    def hand(self, timeout: float | None) -> Conversation[Hand]:
+        """Take a connection."""
+        ...
+
+
 class Block:
     """A block of a transaction: the outermost, or a savepoint within it.
 
     Args:
-        calls: of its database.
+        opener: its database; :class:`~millpond._database.calls.Calls`, which stands on this module.
         isolation: for the outermost.
         read_only: for the outermost.
         timeout: seconds to wait for a connection.
     """
 
-    __slots__ = ("_calls", "_isolation", "_open", "_read_only", "_savepoint", "_timeout")
+    __slots__ = ("_isolation", "_open", "_opener", "_read_only", "_savepoint", "_timeout")
 
     def __init__(
-        self, calls: Calls, isolation: str | None = None, *, read_only: bool = False, timeout: float | None = None
+        self, opener: Opener, isolation: str | None = None, *, read_only: bool = False, timeout: float | None = None
     ) -> None:
-        self._calls = calls
+        self._opener = opener
         self._isolation = isolation
         self._read_only = read_only
         self._timeout = timeout
@@ -329,10 +339,10 @@ class Block:
         """Begin the transaction, or set a savepoint in the one that the caller is in."""
         if self._open is not None:
             raise errors.TransactionMisuse("a block is entered once: call db.transaction() anew")
-        outer = self._calls.joining.current()
+        outer = self._opener.joining.current()
         if outer is None:
             self._open = yield from self._begin()
-            self._calls.joining.enter(self._open)
+            self._opener.joining.enter(self._open)
             return self._open
         transactions.refuse_options_within(self._isolation, read_only=self._read_only)
         self._savepoint = outer.books.open_block()
@@ -345,7 +355,7 @@ class Block:
         return outer
 
     def _begin(self) -> Conversation[OpenTransaction]:
-        hand = yield from self._calls.hand(self._timeout)
+        hand = yield from self._opener.hand(self._timeout)
         books = Books(hand.dialect, read_only=self._read_only)
         try:
             for text in hand.dialect.begin(
@@ -363,7 +373,7 @@ class Block:
         if self._savepoint:
             yield from self._leave_savepoint(opened, exc)
             return
-        self._calls.joining.leave(opened)
+        self._opener.joining.leave(opened)
         error = exc
         try:
             if exc is None:
