@@ -86,5 +86,5 @@ def test_a_connection_that_listens_hides_nothing_of_the_driver_s(driver: type[As
     for kind in listening.__mro__[:-1]:
         names[kind.__module__.partition(".")[0]] |= {name for name in vars(kind) if not name.startswith("_")}
     hidden = names["millpond"] & names[driver.name]
-    mended = {"escape"} if driver is AiomysqlDriver else set()  # aiomysql's own fails at bytes
-    assert {"query", "set_charset", "show_warnings"} | mended == hidden
+    more = {"escape"} if driver is AiomysqlDriver else {"read_packet"}  # aiomysql's own escape() fails at bytes
+    assert {"query", "set_charset", "show_warnings"} | more == hidden

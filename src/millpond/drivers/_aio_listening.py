@@ -343,11 +343,10 @@ def used_by_two(conn: Any) -> ConcurrentUse:
     session: Session = conn._millpond  # noqa: SLF001  our own
     task = asyncio.current_task()
     this = task.get_name() if task is not None else "a callback"
-    other = f"{names.get(session.holder, 'a task that has ended')!r} waits for a reply on it"
-    if not session.holder:
-        other = "another task reads rows over it"
-    text = (
-        f"two tasks used one connection at the same time: {other}, and {this!r} sent a command. "
-        "Let each task take its own connection from the pool."
-    )
+    how = f"another task reads rows over it, and {this!r} came in between"
+    if session.holder:
+        other = names.get(session.holder, "a task that has ended")
+        how = f"{other!r} waits for a reply on it, and {this!r} sent a command"
+    advice = "Let each task take its own connection from the pool."
+    text = f"two tasks used one connection at the same time: {how}. {advice}"
     return joined(ConcurrentUse, getattr(conn, "InterfaceError", None))(text)

@@ -255,6 +255,12 @@ class ListeningAsyncmy(AsyncListening):
         """The transport; None once it was closed."""
         return self._transport
 
+    def read_packet(self, *args: Any) -> Any:
+        """Read a packet, unless another task waits for one: each would get a part of it."""
+        if self._proto is not None and self._proto._read_waiter is not None:  # noqa: SLF001  see the module's text
+            raise used_by_two(self)
+        return super().read_packet(*args)  # type: ignore[misc]  # asyncmy's own
+
     @property
     def received(self) -> int:
         """How many bytes were received and not read."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.errors import DriverMissing
 
-from ._aio_listening import CLIENT_SSL, AsyncListening
+from ._aio_listening import CLIENT_SSL, AsyncListening, used_by_two
 from ._aio_session import AsyncMySQLDriver
 from ._pymysql_looks import Watched
 
@@ -179,6 +179,11 @@ class ListeningAiomysql(AsyncListening):
         """The transport; None once it was closed."""
         writer = self._writer
         return None if writer is None else writer.transport
+
+    def _read_packet(self, *args: Any) -> Any:
+        if self.is_awaited:  # another task waits for a packet, and each would get a part of it
+            raise used_by_two(self)
+        return super()._read_packet(*args)
 
     @property
     def received(self) -> int:

@@ -98,7 +98,7 @@ def test_a_session_that_a_ping_has_connected_anew_is_not_lent_again(server: Scra
     assert (((7,),), 2) == asyncio.run(main())
 
 
-def test_whoever_sends_while_another_task_reads_rows_is_told(mariadb: ScratchServer, driver: str) -> None:
+def test_whoever_sends_or_reads_while_another_task_reads_rows_is_told(mariadb: ScratchServer, driver: str) -> None:
     """And takes nothing from it: the rows come, all of them."""
 
     async def main() -> tuple[int, bool]:
@@ -111,6 +111,8 @@ def test_whoever_sends_while_another_task_reads_rows_is_told(mariadb: ScratchSer
                 if conn.driver_connection.is_awaited:
                     with pytest.raises(ConcurrentUse, match="another task reads"):
                         await ask(conn, "SELECT 5")
+                    with pytest.raises(ConcurrentUse, match="another task reads"):
+                        await cursor.fetchone()
                     refused = True
                 else:
                     await asyncio.sleep(0)
