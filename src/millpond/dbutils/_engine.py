@@ -74,9 +74,7 @@ class Engine(Pool[C]):
             PoolClosed: the pool was closed.
         """
         lease = self.connection()
-        slot = lease._slot
-        slot.code = frame.f_code
-        slot.instruction = frame.f_lasti
+        lease.note_holder(frame)
         return lease
 
     def lend_at_once(self, frame: types.FrameType) -> Lease[C]:
