@@ -33,7 +33,7 @@ from ._aio_here import asker
 from ._aio_names import TaskNames
 from ._aio_waiting import Sleepers, context_of, wake
 from ._core import conversations, upkeep
-from ._core.states import FOREVER, LEASED, RETIRED, Notice, Reason, Slot, Ticket, Verb
+from ._core.states import FOREVER, RETIRED, Notice, Reason, Slot, Ticket, Verb
 from ._shell import PARTING_S, C, Shell, register
 from .aio_lease import NOTHING, Asked, AsyncLease, awaited
 from .drivers.aio import AsyncDriver, resolve
@@ -351,11 +351,8 @@ class AsyncPool(Shell[C]):
             popped.best_before = RETIRED
         return self._checkout(self._asking(timeout, popped))
 
-    def _line_up(self, timeout: float | None, now: float) -> tuple[Ticket, float]:
-        """Take a place behind others, for so long; return it and the deadline.
-
-        Most callers are handed something of which nothing is left to be proved: no conversation is held for them.
-        """
+    def _line_up(self, timeout: float | None, now: float) -> Ticket:
+        """Take a place behind others, whose waiter is done when there is something to be said."""
         until = now + (self._limits.timeout_s if timeout is None else timeout)
         try:
             ticket = self._ledger.enqueue(now, now)
@@ -367,7 +364,7 @@ class AsyncPool(Shell[C]):
             _ = self._sleepers.sleep(ticket.waiter, until, now)  # its caller waits for the same future
         else:
             wake(ticket.waiter)
-        return ticket, until
+        return ticket
 
     def _step_out(self, ticket: Ticket, error: BaseException) -> None:
         """Whoever waited was called away; what they were granted goes to the next."""
@@ -376,17 +373,9 @@ class AsyncPool(Shell[C]):
         else:
             self._decide(self._ledger.recover_parked, ticket)
 
-    def _served(self, ticket: Ticket) -> Slot | None:
-        """Return what a caller was granted, if it can be used as it is."""
-        slot = ticket.slot
-        if slot is None or slot.state is not LEASED:
-            return None
-        self._ledger.pick_up(ticket)
-        slot.leased_at = self._clock()
-        return slot
-
-    def _wait_on(self, ticket: Ticket, until: float) -> Generator[Any, Any, Slot]:
+    def _wait_on(self, ticket: Ticket, timeout: float | None) -> Generator[Any, Any, Slot]:
         """Hold the conversation of a caller who was woken, and not by a connection that can be used as it is."""
+        until = ticket.since + (self._limits.timeout_s if timeout is None else timeout)
         return self._checkout(conversations.checkout(self._ledger, until, ticket=ticket))
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
@@ -564,10 +553,10 @@ class AsyncPool(Shell[C]):
         outbox = self._outbox
         while outbox:
             notice, subject = outbox.popleft()
-            if notice is Notice.WAKE:
-                wake(subject.waiter)
-            else:
+            if notice is not Notice.WAKE:
                 self._notify(notice, subject)
+            elif not subject.waiter.done():
+                subject.waiter.set_result(None)
 
     def _deliver_to_nobody(self) -> None:
         """Perform what is in the outbox but for wake-ups: the loop is closed, and whoever waited was left there."""

@@ -145,13 +145,18 @@ def take(self: AsyncLease[C]) -> Generator[Any, Any, AsyncLease[C]]:
         if slot is not None or not pool._tickets:
             slot = yield from pool._ask(slot, self._timeout)
         else:
-            ticket, until = pool._line_up(self._timeout, now)
+            ticket = pool._line_up(self._timeout, now)
             try:
                 yield from ticket.waiter
             except BaseException as error:
                 pool._step_out(ticket, error)
                 raise
-            slot = pool._served(ticket) or (yield from pool._wait_on(ticket, until))
+            slot = ticket.slot
+            if slot is not None and slot.state is LEASED:  # as most are: no conversation is held for them
+                pool._ledger.pick_up(ticket)
+                slot.leased_at = pool._clock()
+            else:
+                slot = yield from pool._wait_on(ticket, self._timeout)
     self.__class__ = pool._lease_kind
     self._slot = slot
     if pool._tracks:

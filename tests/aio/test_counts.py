@@ -56,10 +56,10 @@ PAIR: dict[tuple[int, int], dict[str, tuple[int, int]]] = {
 }
 # Most bytecodes and frames of a hand-over: to queue behind others, to be served, and to give it to the next.
 HAND_OVER: dict[tuple[int, int], tuple[int, int]] = {
-    (3, 10): (693, 23),
-    (3, 11): (727, 23),
-    (3, 12): (652, 21),
-    (3, 13): (646, 21),
+    (3, 10): (669, 21),
+    (3, 11): (702, 21),
+    (3, 12): (628, 19),
+    (3, 13): (624, 19),
 }
 
 

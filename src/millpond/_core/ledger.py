@@ -270,7 +270,8 @@ class Ledger:
         slot.best_before = now + self.limits.check_after_s
         # With ``check_after=0`` whoever gets it proves it first: it may be of no use in another thread.
         if self.tickets and not self.idle and now < slot.best_before:
-            self.move(slot, LEASED)
+            if slot.state is not LEASED:
+                self.move(slot, LEASED)
             self.grant(slot, now)
             return
         if len(self.idle) + len(self.settling) >= self.limits.max_idle:
