@@ -7,7 +7,8 @@ Rules: an operation may be cancelled at each of its awaits, and then leaves a co
 can close.  Closing itself never waits: what is left to be waited for afterwards is returned, for the pool to see to.
 That may be dropped, or be awaited again by another task when the first one was cancelled with its loop: so it is no
 bare coroutine but a :class:`Remaining`, or anything else of which both is true.
-It must not import a driver, nor asyncio, before somebody asks for a connection.
+It must not import a driver, nor asyncio, before somebody asks for a connection.  One contract test runs against every
+adapter: :class:`millpond.testing.AsyncDriverContract`.
 Other packages add adapters by an entry point in the group ``millpond.async_drivers``: its name is the driver's, as in
 ``mysql+NAME://`` and ``driver="NAME"``, and it leads to a subclass of :class:`AiodbDriver`, or of :class:`AsyncDriver`
 that can be called as that is, with a class method ``from_url``.

@@ -3,7 +3,8 @@
 =====================  ============================================================================================
 ``FakeDriver``         a driver without a database, which answers, refuses, answers late, never, or lies, as it is told
 ``SimClock``           a clock that stands still until it is told to go on
-``DriverContract``     the promises of a driver adapter as a test class: subclass it to test one of your own
+``DriverContract``     the promises of a driver adapter as a test class: subclass it to test one of your own, and
+                       ``AsyncDriverContract`` for one of an asyncio driver
 ``Simulator``          the pool's core in virtual time
 ``ScratchServer``      a private MariaDB or MySQL on a free port, to be killed, frozen, restarted
 ``ScratchPostgreSQL``  a private PostgreSQL, likewise
@@ -20,6 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .aio_contract import AsyncDriverContract
     from .contract import DriverContract
     from .fake_driver import FakeConnection, FakeDriver
     from .fake_server import FakeError, FakeServer
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .simulator import Simulator
 
 _HOMES = {
+    "AsyncDriverContract": "aio_contract",
     "CannotCount": "proxy",
     "DriverContract": "contract",
     "FakeConnection": "fake_driver",
@@ -46,6 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncDriverContract",
     "CannotCount",
     "DriverContract",
     "FakeConnection",

@@ -25,11 +25,13 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from millpond._core.states import Fault
-from millpond.drivers.base import Driver
+from millpond.drivers.base import Adapter, Driver
 from millpond.errors import ConnectionReturned
+
+D = TypeVar("D", bound=Adapter[Any])
 
 SECRET = "s3cr3t-0f-the-contract"  # noqa: S105  it must not be found anywhere
 
@@ -64,8 +66,8 @@ class ContractLease:
                 cursor.close()
 
 
-class DriverContract:
-    """The promises of an adapter; subclass it, and say how to make one.
+class Promises(Generic[D]):
+    """What adapters for threads and adapters for tasks promise alike, and what a contract has to be told.
 
     Attributes:
         table: created and dropped by the tests.
@@ -78,28 +80,50 @@ class DriverContract:
     slack_s = 2.0
 
     # -- to be told --------------------------------------------------------------------------------------------------
-    def make_driver(self, **settings: Any) -> Driver[Any]:
+    def make_driver(self, **settings: Any) -> D:
         """Return a new adapter; *settings* are ``reset`` and ``on_connect``, where a test needs them."""
         raise AssertionError("the contract needs make_driver(**settings)")
 
-    def break_connection(self, conn: Any) -> None:
-        """End the link of a connection, as a server or a network would; closing it is the least."""
-        conn.close()
-
-    def driver_with_password(self, password: str) -> Driver[Any] | None:
+    def driver_with_password(self, password: str) -> D | None:
         """Return an adapter that was told a password; None if this driver knows none."""
         return None
 
-    def driver_to_port(self, port: int) -> Driver[Any] | None:
+    def driver_to_port(self, port: int) -> D | None:
         """Return an adapter whose connections go to that port of 127.0.0.1; None if this driver has no network."""
         return None
 
-    # -- tools -------------------------------------------------------------------------------------------------------
     @staticmethod
     def soon(seconds: float = 10.0) -> float:
         """Return a deadline."""
         return time.monotonic() + seconds
 
+    # -- what it tells of itself ---------------------------------------------------------------------------------------
+    def test_passwords_are_shown_nowhere(self) -> None:
+        """Neither the adapter's repr nor what it tells of itself has the password in it."""
+        driver = self.driver_with_password(SECRET)
+        if driver is None:
+            return  # it knows none
+        assert SECRET not in f"{driver!r} {driver} {driver.capabilities}"
+
+    def test_capabilities_are_told_in_a_line_each(self) -> None:
+        """What the adapter can do is told for each thing that there is to tell, in one line."""
+        told = self.make_driver().capabilities
+        assert {"deadline", "alive", "clean", "reset", "in flight", "cut", "errors"} <= set(told)
+        assert all(text and "\n" not in text for text in told.values())
+
+
+class DriverContract(Promises[Driver[Any]]):
+    """The promises of an adapter for threads; subclass it, and say how to make one.
+
+    Attributes: as of :class:`Promises`.
+    """
+
+    # -- to be told --------------------------------------------------------------------------------------------------
+    def break_connection(self, conn: Any) -> None:
+        """End the link of a connection, as a server or a network would; closing it is the least."""
+        conn.close()
+
+    # -- tools -------------------------------------------------------------------------------------------------------
     @contextmanager
     def opened(self, driver: Driver[Any]) -> Generator[Any, None, None]:
         """Open a connection, and close it at the end."""
@@ -397,19 +421,6 @@ class DriverContract:
         with self.opened(driver) as conn:
             if driver.cut(conn):
                 assert not driver.is_alive(conn, self.soon())
-
-    def test_passwords_are_shown_nowhere(self) -> None:
-        """Neither the adapter's repr nor what it tells of itself has the password in it."""
-        driver = self.driver_with_password(SECRET)
-        if driver is None:
-            return  # it knows none
-        assert SECRET not in f"{driver!r} {driver} {driver.capabilities}"
-
-    def test_capabilities_are_told_in_a_line_each(self) -> None:
-        """What the adapter can do is told for each thing that there is to tell, in one line."""
-        told = self.make_driver().capabilities
-        assert {"deadline", "alive", "clean", "reset", "in flight", "cut", "errors"} <= set(told)
-        assert all(text and "\n" not in text for text in told.values())
 
 
 def run(conn: Any, statement: str) -> list[Any]:
