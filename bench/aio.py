@@ -1,8 +1,12 @@
 """The asynchronous pool beside asyncmy's own and aiomysql's, in one process, in turns, on a real server.
 
-Three figures: an uncontended checkout and return (no I/O), 2,000 pooled queries over 5 and 20 connections, and the
-shares of 20 tasks on 2 connections.  ``python bench/aio.py`` takes MariaDB, ``... mysql`` MySQL, and ``... waiting``
-measures 100,000 waiting tasks instead.  A ratio is the median of the ratios of all turns, each within itself.
+Three figures: an uncontended checkout and return (no I/O), 2,000 pooled queries over 5 to 20 connections (by tasks that
+ask again and again, and by 2,000 at once, as asyncmy measures its own pool), and the shares of 20 tasks on 2
+connections.  ``python bench/aio.py`` takes MariaDB, ``... mysql`` MySQL, and ``... waiting`` measures 100,000 waiting
+tasks instead.  A ratio is the median of the ratios of all turns, each within itself.
+
+``... memory`` has the queries answered from memory, through the loop, by what a server has answered once: what is left
+is what the driver and the pool do, and that repeats within 2 % under any load.
 
 Beside them stands the least that first come, first served can cost: a deque of futures over asyncmy's own connections,
 ten lines that prove nothing, keep no books and lose a connection with each cancellation.
@@ -32,7 +36,9 @@ from millpond import AsyncPool
 from millpond.drivers.aio import AsyncDriver
 from millpond.testing import ScratchServer
 
+SIZES = ((5, 20), (5, 5), (20, 20))  # fewest and most connections
 TURNS, PAIRS, QUERIES = 15, 2000, 2000
+STATEMENT = "SELECT %s, 'some text', 3.5"
 
 
 class NullConnection:
@@ -146,17 +152,29 @@ async def settle() -> None:
     await asyncio.sleep(0)
 
 
+async def query(take: Callable[[], Any], number: int) -> None:
+    """Send one query, with a checkout of its own."""
+    async with take() as conn, conn.cursor() as cursor:
+        await cursor.execute(STATEMENT, (number,))
+        await cursor.fetchone()
+
+
 async def queries(take: Callable[[], Any], tasks: int) -> float:
-    """Return the milliseconds for all queries, each with a checkout of its own."""
+    """Return the milliseconds for all queries, by tasks that ask again and again."""
 
     async def work(count: int) -> None:
         for number in range(count):
-            async with take() as conn, conn.cursor() as cursor:
-                await cursor.execute("SELECT %s, 'some text', 3.5", (number,))
-                await cursor.fetchone()
+            await query(take, number)
 
     began = time.perf_counter()
     await asyncio.gather(*(work(QUERIES // tasks) for _ in range(tasks)))
+    return (time.perf_counter() - began) * 1e3
+
+
+async def at_once(take: Callable[[], Any]) -> float:
+    """Return the milliseconds for all queries, by as many tasks at once."""
+    began = time.perf_counter()
+    await asyncio.gather(*(query(take, number) for number in range(QUERIES)))
     return (time.perf_counter() - began) * 1e3
 
 
@@ -198,7 +216,7 @@ def tell(
         against = ", ".join(
             f"{statistics.median(map(operator.truediv, values, times[peer])):.3f} of {peer}"
             for peer in peers
-            if peer != name
+            if peer != name and peer in times
         )
         print(f"  {name:20} {statistics.median(values):8.2f}   {against}")
 
@@ -231,21 +249,82 @@ async def compare_pairs(server: ScratchServer) -> None:
     await let_go(peer, old, full, bare)
 
 
-async def compare_queries(server: ScratchServer, size: int) -> None:
-    """Measure queries with a checkout each."""
+async def compare_queries(server: ScratchServer, least: int, most: int, *, from_memory: bool = False) -> None:
+    """Measure queries with a checkout each, over pools of *least* to *most* connections."""
     arguments, renamed = arguments_on(server)
-    new, old = (AsyncPool(module, connect_args=arguments, max_size=size) for module in (asyncmy, aiomysql))
-    new_peer = await asyncmy.create_pool(minsize=size, maxsize=size, **arguments)
-    old_peer = await aiomysql.create_pool(minsize=size, maxsize=size, **renamed)
-    takers = {"millpond, asyncmy": new.connection, "asyncmy": new_peer.acquire}
-    least = Least()
-    await least.open(size, arguments)
-    takers["least that is fair"] = least.connection
-    takers |= {"millpond, aiomysql": old.connection, "aiomysql": old_peer.acquire}
-    for tasks in (size, 4 * size):
-        subjects = {name: functools.partial(queries, take, tasks) for name, take in takers.items()}
-        tell(f"{QUERIES} queries by {tasks} tasks over {size} connections", "ms", await in_turns(subjects))
-    await let_go(new_peer, old_peer, new, old, least)
+    sizes = {"max_size": most, "min_idle": least}
+    new = AsyncPool(asyncmy, connect_args=arguments, **sizes)
+    new_peer = await asyncmy.create_pool(minsize=least, maxsize=most, **arguments)
+    fair = Least()
+    await fair.open(most, arguments)
+    takers = {"millpond, asyncmy": new.connection, "asyncmy": new_peer.acquire, "least that is fair": fair.connection}
+    pools: list[Any] = [new_peer, new, fair]
+    if from_memory:
+        await new.wait()
+        memories = await answer_from_memory(arguments, [*held_by(new), *new_peer._free, *fair.free])  # noqa: SLF001  a benchmark may
+    else:
+        memories = []
+        old = AsyncPool(aiomysql, connect_args=renamed, **sizes)
+        old_peer = await aiomysql.create_pool(minsize=least, maxsize=most, **renamed)
+        takers |= {"millpond, aiomysql": old.connection, "aiomysql": old_peer.acquire}
+        pools += [old, old_peer]
+    subjects: dict[str, Callable[[Callable[[], Any]], Awaitable[float]]] = {"as many tasks at once": at_once}
+    if least == most:
+        subjects |= {f"{tasks} tasks": functools.partial(queries, tasks=tasks) for tasks in (most, 4 * most)}
+    for name, measure in subjects.items():
+        turns = await in_turns({who: functools.partial(measure, take) for who, take in takers.items()})
+        tell(f"{QUERIES} queries by {name} over {least} to {most} connections", "ms", turns)
+    for memory in memories:
+        memory.restore()
+    await let_go(*pools)
+
+
+class Memory:
+    """A transport that answers everything with what was answered once; the loop brings it."""
+
+    def __init__(self, conn: Any, reply: bytes) -> None:
+        self.conn = conn
+        self.real = conn._transport  # noqa: SLF001  asyncmy's own name
+        self.call_soon = asyncio.get_running_loop().call_soon
+        self.reply = reply
+        conn._transport = self  # noqa: SLF001  so
+
+    def write(self, _: bytes) -> None:
+        """Have the answer come with the next round of the loop."""
+        self.call_soon(self.arrive)
+
+    def arrive(self) -> None:
+        """Be received, as from a socket."""
+        protocol = self.conn._proto  # noqa: SLF001  so
+        protocol.get_buffer(-1)[: len(self.reply)] = self.reply
+        protocol.buffer_updated(len(self.reply))
+
+    def is_closing(self) -> bool:
+        """Say no."""
+        return False
+
+    def restore(self) -> None:
+        """Give the connection its own transport back."""
+        self.conn._transport = self.real  # noqa: SLF001  so
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+def held_by(pool: AsyncPool[Any]) -> list[Any]:
+    """Return the driver's connections of a pool."""
+    return [slot.conn for slot in pool._ledger.live()]  # noqa: SLF001  a benchmark may
+
+
+async def answer_from_memory(arguments: dict[str, Any], conns: list[Any]) -> list[Memory]:
+    """Ask a server once, and have all these connections answer the same from now on."""
+    conn = await asyncmy.connect(**arguments)
+    protocol = conn._proto  # noqa: SLF001  asyncmy's own names
+    await conn._execute_command(3, (STATEMENT % 7).encode())  # noqa: SLF001  so
+    await protocol.wait_for_data(4)
+    reply = bytes(protocol.buffer[protocol.pos : protocol.length])
+    conn.close()
+    return [Memory(conn, reply) for conn in conns]
 
 
 async def compare_shares(server: ScratchServer) -> None:
@@ -270,9 +349,15 @@ async def let_go(*pools: Any) -> None:
 async def beside_peers(server: ScratchServer) -> None:
     """Measure everything that has peers."""
     await compare_pairs(server)
-    for size in (5, 20):
-        await compare_queries(server, size)
+    for least, most in SIZES:
+        await compare_queries(server, least, most)
     await compare_shares(server)
+
+
+async def from_memory(server: ScratchServer) -> None:
+    """Measure the queries with answers from memory."""
+    for least, most in SIZES[1:]:
+        await compare_queries(server, least, most, from_memory=True)
 
 
 async def waiting(count: int) -> None:
@@ -302,15 +387,15 @@ async def waiting(count: int) -> None:
 
 
 def main() -> None:
-    """Measure beside peers, or many tasks in the queue."""
+    """Measure beside peers, on a server or from memory, or many tasks in the queue."""
     print(f"Python {sys.version.split()[0]}; medians of {TURNS} turns")
     if sys.argv[1:] == ["waiting"]:
         for count in (10_000, 30_000, 100_000):
             asyncio.run(waiting(count))
         return
-    with ScratchServer("mysql" if sys.argv[1:] == ["mysql"] else "mariadb") as server:
+    with ScratchServer("mysql" if "mysql" in sys.argv[1:] else "mariadb") as server:
         print(server)
-        asyncio.run(beside_peers(server))
+        asyncio.run(from_memory(server) if "memory" in sys.argv[1:] else beside_peers(server))
 
 
 if __name__ == "__main__":
