@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LONG: Final = 8191  # bytes; the driver writes longer statements in pieces
 NOTABLE: Final = IN_TRANSACTION | MORE_RESULTS | STATE_CHANGED  # else a status word says that all is as it was
+JUMBO: Final = 0xFFFFFF  # bytes; longer packets come in pieces
 LINK_LOST: Final = 2013  # CR_SERVER_LOST
 SEQUENCES: Final = frozenset({tuple, list})
 head_of: Final = struct.Struct("<iB").pack
@@ -101,6 +102,15 @@ class KnowingCursor:
             return self.close()  # type: ignore[attr-defined,no-any-return]  # asyncmy's own
         self.connection = None
         return DONE
+
+
+class KnowingEnd:
+    """A result that does not take a row for its end: one whose first value has 16 MiB or more begins as that does."""
+
+    __slots__ = ()
+
+    def _check_packet_is_eof(self, packet: Any) -> Any:
+        return len(packet.get_all_data()) < JUMBO and super()._check_packet_is_eof(packet)  # type: ignore[misc]  # asyncmy's own
 
 
 def wakes(protocol: type[Any], loop: asyncio.AbstractEventLoop) -> bool:

@@ -4,7 +4,7 @@ What it exposes (0.2.18): its ``Connection`` is a class that can be extended, an
 ``_execute_command``, ``_read_query_result``, ``_read_ok_packet`` and ``_write_bytes`` by name.  Its results tell their
 status word where they end with an OK packet (MySQL 5.7.5, MariaDB 10.2 and later).  Prepared statements read their
 replies by themselves; a session with one is reset.  A read that is cancelled closes the connection.  A row whose first
-value has 16 MiB or more begins as the end of a result does, and is taken for it: what follows it stays unread.
+value has 16 MiB or more begins as the end of a result does, and the driver takes it for that; our results do not.
 
 Cursors are of compiled classes with a shortcut for their own exact class.  In the place of that one a subclass is lent
 (``_asyncmy_session.py``), others as they are; they are cut off at return by taking their connection away.
@@ -23,7 +23,7 @@ from millpond.errors import DriverMissing, InvalidSetting
 
 from ._aio_session import CURSORS, AsyncMySQLDriver
 from ._asyncmy_replies import Replies, parses
-from ._asyncmy_session import KnowingCursor, ListeningAsyncmy, is_plain, wakes
+from ._asyncmy_session import KnowingCursor, KnowingEnd, ListeningAsyncmy, is_plain, wakes
 from ._session import IN_TRANSACTION
 from .aio import AiodbDriver
 
@@ -91,7 +91,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
             missing = PARTS - set(dir(connection.Connection))
             assert not missing, f"this asyncmy lacks {sorted(missing)}"
             driver = connection.Connection
-            members: dict[str, Any] = {"new_result": connection.MySQLResult, "send_command": driver._execute_command}  # noqa: SLF001  see above
+            members: dict[str, Any] = {"send_command": driver._execute_command}  # noqa: SLF001  see above
+            members["new_result"] = type("MySQLResult", (KnowingEnd, connection.MySQLResult), {"__slots__": ()})
             members["driver_cursor"] = connection.Cursor
             members["knowing_cursor"] = type("Cursor", (KnowingCursor, connection.Cursor), {"__slots__": ()})
             cls._class = type("Connection", (ListeningAsyncmy, connection.Connection), members)
