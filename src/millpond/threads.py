@@ -311,33 +311,34 @@ class Pool(Shell[C]):
 
     def _hand_over(self, slot: Slot, _: type[BaseException] | None) -> None:
         """Give back what is as good as new while others wait: each of them has waited for every line in here."""
-        if self._stepper and self._is_stepping():
-            self._left.append(slot)
-            self._alarm.nudge()
+        if self._stepper and self._puts_aside(slot):
             return
         self._decide(self._ledger.take_back, slot)
         self._runtime.step_aside()  # whoever was served is awake by now, and needs the interpreter to begin
 
     def _give_back(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
-        if self._stepper and self._is_stepping():
-            self._left.append(slot)
-            self._alarm.nudge()
+        if self._stepper and self._puts_aside(slot):
             return
         self._give_back_now(slot, exc_type)
 
     def _discard(self, slot: Slot) -> None:
-        if self._is_stepping():
-            slot.expires_at = RETIRED
-            self._left.append(slot)
-            self._alarm.nudge()
-            return
-        super()._discard(slot)
+        slot.expires_at = RETIRED  # so that whoever it is left to gives it up
+        if not self._puts_aside(slot):
+            super()._discard(slot)
 
     def _look_again(self, slot: Slot) -> None:
         if self._is_stepping():
             self._alarm.nudge()
             return
         super()._look_again(slot)
+
+    def _puts_aside(self, slot: Slot) -> bool:
+        """Leave a slot to whoever comes after the step that this thread is in; say whether it is in one."""
+        if not self._is_stepping():
+            return False
+        self._left.append(slot)
+        self._alarm.nudge()
+        return True
 
     def _is_stepping(self) -> bool:
         """Say whether this thread is in a step: the collector, or a signal, has called somebody's code there."""

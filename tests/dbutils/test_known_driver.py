@@ -467,5 +467,5 @@ def test_many_threads_keep_the_books_right(pool: PooledDB) -> None:
     for thread in threads:
         thread.start()
     assert joined(threads, 60.0)
-    assert 0 == pool._connections
+    until(lambda: not pool._connections, "the end of the last return")  # by the pool's clock, if it was dropped
     assert pool.stats().size <= 6

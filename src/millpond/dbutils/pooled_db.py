@@ -66,6 +66,9 @@ __all__ = [
 __version__ = DBUTILS_VERSION
 _getframe = sys._getframe
 PAUSES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # before a server that had no room is asked again
+THREADSAFETY_0: Final = (
+    "this driver says threadsafety=0, or does not say it: its connections cannot be handed from thread to thread"
+)
 
 InvalidConnection = InvalidConnectionError
 TooManyConnections = TooManyConnectionsError
@@ -374,11 +377,6 @@ class PooledDB:
         engine: Engine[SteadyDBConnection] | None = self.__dict__.get("_engine")
         if engine is not None and not sys.is_finalizing():
             engine.dismiss()
-
-
-THREADSAFETY_0: Final = (
-    "this driver says threadsafety=0, or does not say it: its connections cannot be handed from thread to thread"
-)
 
 
 _pools: weakref.WeakSet[PooledDB] = weakref.WeakSet()
