@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+
+from _elsewhere import ProxyElsewhere
 
 import millpond
-from millpond.testing import FaultProxy, ScratchServer
+from millpond.testing import ScratchServer
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+ONE_WAY_S = 0.001
 CYCLES = 20
 CONNECTS = 15
 THREADED = {"pymysql": "pymysql", "mysqlclient": "MySQLdb", "mysqlconnector": "mysql.connector"}
@@ -39,43 +36,6 @@ CASES = {  # what it is: autocommit, statements
     "a write left open": (False, (WRITE,)),
     "a user variable": (True, ("SET @a = 1",)),
 }
-
-
-class Counter:
-    """A proxy in a process of its own."""
-
-    def __init__(self, upstream: int) -> None:
-        command = [sys.executable, __file__, "--proxy", str(upstream)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.port = self.say("port")
-
-    def say(self, word: str) -> Any:
-        """Ask the process for something."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def serve(upstream: int) -> None:
-    """Be that process."""
-    with FaultProxy(upstream, counting="mysql", latency=0.001) as proxy:
-        for line in sys.stdin:
-            word = line.strip()
-            if word == "reset":
-                proxy.reset_counts()
-            answers = {"port": proxy.port, "reset": None, "counts": None}
-            if word == "counts":
-                answers[word] = [len(proxy.commands), proxy.waits]
-            print(json.dumps(answers[word]), flush=True)
 
 
 def installed() -> list[str]:
@@ -99,7 +59,7 @@ def url_of(server: ScratchServer, name: str, port: int, *, autocommit: bool, tls
     return f"{plain}?{'&'.join(options)}"
 
 
-def threaded(url: str, statements: tuple[str, ...], counter: Counter) -> list[float]:
+def threaded(url: str, statements: tuple[str, ...], counter: ProxyElsewhere) -> list[float]:
     """Count with a pool for threads."""
     with millpond.Pool(url, max_size=1) as pool:
 
@@ -113,13 +73,13 @@ def threaded(url: str, statements: tuple[str, ...], counter: Counter) -> list[fl
 
         for _ in range(2):
             cycle()
-        counter.say("reset")
+        counter.reset()
         for _ in range(CYCLES):
             cycle()
-        return [count / CYCLES for count in counter.say("counts")]
+        return [count / CYCLES for count in counter.counts()]
 
 
-async def tasked(url: str, statements: tuple[str, ...], counter: Counter) -> list[float]:
+async def tasked(url: str, statements: tuple[str, ...], counter: ProxyElsewhere) -> list[float]:
     """Count with a pool for tasks."""
     async with millpond.AsyncPool(url, max_size=1) as pool:
 
@@ -132,16 +92,16 @@ async def tasked(url: str, statements: tuple[str, ...], counter: Counter) -> lis
 
         for _ in range(2):
             await cycle()
-        counter.say("reset")
+        counter.reset()
         for _ in range(CYCLES):
             await cycle()
-        return [count / CYCLES for count in counter.say("counts")]
+        return [count / CYCLES for count in counter.counts()]
 
 
 def counts_of(server: ScratchServer, name: str) -> list[str]:
     """Return a cell for each case."""
     cells: list[str] = []
-    with Counter(server.port) as counter:
+    with ProxyElsewhere(server.port, latency=ONE_WAY_S) as counter:
         for autocommit, statements in CASES.values():
             url = url_of(server, name, counter.port, autocommit=autocommit, tls=False)
             if name in TASKED:
@@ -216,7 +176,4 @@ def remember_user(server: ScratchServer) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--proxy"]:
-        serve(int(sys.argv[2]))
-    else:
-        main(sys.argv[1:] or ["mariadb", "mysql"])
+    main(sys.argv[1:] or ["mariadb", "mysql"])

@@ -9,7 +9,6 @@ other two there is a third line, over a network of 2 ms, where waits are what co
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import ssl
 import statistics
@@ -20,7 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pymysql
-from wire import ONE_WAY_S, ProxyElsewhere
+from _elsewhere import ProxyElsewhere
+from wire import ONE_WAY_S
 
 from millpond.drivers import adapter_named
 from millpond.drivers.pymysql import PyMySQLDriver
@@ -65,8 +65,7 @@ def of_another(server: ScratchServer, driver: str) -> None:
     else:
         plain, tls = {"ssl_disabled": True, "use_pure": True}, {"ssl_ca": server.ca_file, "use_pure": True}
     module = importlib.import_module(MODULES[driver])
-    with contextlib.closing(ProxyElsewhere(server.port)) as proxy:
-        proxy.ask("latency", ONE_WAY_S)
+    with ProxyElsewhere(server.port, latency=ONE_WAY_S) as proxy:
         ways = (("no TLS", plain, server.port), ("TLS", tls, server.port), ("no TLS, 2 ms", plain, proxy.port))
         for label, options, port in ways:
             arguments = bare | options | {"port": port}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import dbutils.pooled_db as original
 import pymysql
+from _elsewhere import ProxyElsewhere
 
 from millpond.dbutils import pooled_db as drop_in
 from millpond.testing import FaultProxy, ScratchServer
@@ -33,13 +33,7 @@ from millpond.testing import FaultProxy, ScratchServer
 POOLS = {"DBUtils": original.PooledDB, "drop-in": drop_in.PooledDB}
 THREADS = 16
 SECONDS = 2.0
-PROXY = """
-import sys
-from millpond.testing import FaultProxy
-with FaultProxy(int(sys.argv[1]), latency=0.0005) as proxy:
-    print(proxy.port, flush=True)
-    sys.stdin.read()
-"""
+ONE_WAY_S = 0.0005
 
 
 def main(kind: Any = "mariadb") -> None:
@@ -53,13 +47,8 @@ def main(kind: Any = "mariadb") -> None:
         cycles(
             "maxusage=0, autocommit", {**settings, "maxusage": 0, "autocommit": True}, turns=60, pairs=100, budget=0.6
         )
-        command = [sys.executable, "-c", PROXY, str(settings["port"])]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proxy:
-            assert proxy.stdout is not None
-            assert proxy.stdin is not None
-            port = int(proxy.stdout.readline())
-            crowd({**settings, "port": port, "maxusage": 0, "autocommit": True}, budget=8.0)
-            proxy.stdin.close()
+        with ProxyElsewhere(settings["port"], latency=ONE_WAY_S, counting=False) as proxy:
+            crowd({**settings, "port": proxy.port, "maxusage": 0, "autocommit": True}, budget=8.0)
         packets(settings["port"], settings)
 
 

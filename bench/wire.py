@@ -2,16 +2,13 @@
 
     python bench/wire.py [mariadb mysql]
 
-Both are measured in turns through one proxy, which runs in a process of its own, so that it does not wait for this
-interpreter.  The first ratio is that of medians, the second that of the fastest tenths, which says more on a machine
-that has other things to do.  Packets and waits are counted by the proxy (commands without TLS only).  With a gap, 4 ms
-pass between return and checkout.
+Both are measured in turns through one proxy, which runs in a process of its own.  The first ratio is that of medians,
+the second that of the fastest tenths, which says more on a machine that has other things to do.  Packets and waits are
+counted by the proxy (commands without TLS only).  With a gap, 4 ms pass between return and checkout.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import statistics
 import sys
 import threading
@@ -20,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pymysql
+from _elsewhere import ProxyElsewhere
 
 import millpond
-from millpond.testing import FaultProxy, ScratchServer
+from millpond.testing import ScratchServer
 
 ONE_WAY_S = 0.001
 GAP_S = 0.004
@@ -51,46 +49,6 @@ def main(kinds: list[str]) -> None:
                     report(server, tls, *case)
 
 
-class ProxyElsewhere:
-    """A FaultProxy in a process of its own."""
-
-    def __init__(self, upstream: int) -> None:
-        spawning = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawning.Pipe()
-        self.process = spawning.Process(target=serve_proxy, args=(upstream, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.port: int = self.pipe.recv()
-
-    def ask(self, what: str, value: Any) -> Any:
-        """Have something done there, and return what comes back."""
-        self.pipe.send((what, value))
-        return self.pipe.recv()
-
-    def close(self) -> None:
-        """End the process."""
-        self.pipe.send(("end", None))
-        self.process.join(10)
-
-
-def serve_proxy(upstream: int, pipe: Any) -> None:
-    """Run the proxy, and do what is asked, until the end."""
-    with FaultProxy(upstream, counting="mysql") as proxy:
-        pipe.send(proxy.port)
-        while True:
-            what, value = pipe.recv()
-            answer: Any = None
-            if what == "latency":
-                proxy.latency = value
-            elif what == "reset":
-                proxy.reset_counts()
-            elif what == "counts":
-                answer = (0 if value else len(proxy.commands), proxy.waits)
-            else:
-                return
-            pipe.send(answer)
-
-
 def prepare(server: ScratchServer) -> None:
     """Make a table with one row."""
     with pymysql.connect(**server.connect_args(), autocommit=True) as conn, conn.cursor() as cursor:
@@ -102,7 +60,7 @@ def report(
     server: ScratchServer, tls: bool, label: str, settings: dict[str, Any], statements: tuple[str, ...], gap: bool
 ) -> None:
     """Measure one case and print its line."""
-    with contextlib.closing(ProxyElsewhere(server.port)) as proxy:
+    with ProxyElsewhere(server.port) as proxy:
         arguments = server.connect_args(port=proxy.port, tls=tls) | settings
         raw: Any = pymysql.connect(**arguments | {"autocommit": True})
         with millpond.Pool(pymysql, connect_args=arguments, max_size=1) as pool:
@@ -114,7 +72,7 @@ def report(
 
             for _ in range(5):
                 cycle()
-            proxy.ask("latency", ONE_WAY_S)
+            proxy.delay(ONE_WAY_S)
             raws, cycles = in_turns(lambda: [run(raw, text) for text in statements], cycle, gap)
             commands, waits = counted(proxy, cycle, tls)
         raw.close()
@@ -155,11 +113,11 @@ def counted(proxy: ProxyElsewhere, cycle: Callable[[], None], tls: bool) -> tupl
     """Return commands and waits a cycle, over fifty."""
     pause = threading.Event()
     pause.wait(0.02)
-    proxy.ask("reset", None)
+    proxy.reset()
     for _ in range(50):
         cycle()
     pause.wait(0.02)
-    commands, waits = proxy.ask("counts", tls)
+    commands, waits = proxy.counts(encrypted=tls)
     return (None if tls else commands / 50), waits / 50
 
 
