@@ -264,7 +264,7 @@ async def compare_queries(server: ScratchServer, least: int, most: int, *, from_
         memories = await answer_from_memory(arguments, [*held_by(new), *new_peer._free, *fair.free])  # noqa: SLF001  a benchmark may
     else:
         memories = []
-        old = AsyncPool(aiomysql, connect_args=renamed, **sizes)
+        old = AsyncPool(aiomysql, connect_args=arguments, **sizes)
         old_peer = await aiomysql.create_pool(minsize=least, maxsize=most, **renamed)
         takers |= {"millpond, aiomysql": old.connection, "aiomysql": old_peer.acquire}
         pools += [old, old_peer]

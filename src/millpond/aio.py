@@ -28,6 +28,7 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._aio_bounds import CutShort, Late, bounded, heard
 from ._aio_crew import TaskCrew
 from ._aio_here import asker
 from ._aio_names import TaskNames
@@ -517,30 +518,10 @@ class AsyncPool(Shell[C]):
             return False
         return clean
 
-    async def _bounded(
-        self,
-        work: Callable[[], Coroutine[Any, Any, T]],
-        until: float,
-        late: Callable[[asyncio.Task[T]], None] | None = None,
-    ) -> T:
-        """Return what *work* returns, or cancel it; what it returns all the same is for *late* to see to.
-
-        Raises:
-            TimeoutError: it was not done by *until*.
-            CutShort: it was cancelled, and whoever waits for it was not.
-        """
-        task = self._crew.spawn(work)
-        try:
-            await asyncio.wait((task,), timeout=max(0.0, until - self._clock()))
-        except asyncio.CancelledError:
-            give_up(task, late)
-            raise
-        if not task.done():
-            give_up(task, late)
-            raise TimeoutError("the driver was not done in time")
-        if task.cancelled():
-            raise CutShort("the driver's call was cancelled")
-        return task.result()
+    def _bounded(
+        self, work: Callable[[], Coroutine[Any, Any, T]], until: float, late: Late[T] | None = None
+    ) -> Coroutine[Any, Any, T]:
+        return bounded(self._crew.spawn(work), until - self._clock(), late)
 
     def _part_late(self, dial: asyncio.Task[C]) -> None:
         """Close a connection that nobody waits for any more."""
@@ -682,22 +663,6 @@ class AsyncPool(Shell[C]):
         if self._crew.has_ended and not self._crew.dismissed:
             self._crew.has_ended = False
             self._decide(self._ledger.reopen)
-
-
-class CutShort(TimeoutError):
-    """A program that cancels all tasks has cancelled one of the pool's."""
-
-
-def give_up(task: asyncio.Task[T], late: Callable[[asyncio.Task[T]], None] | None) -> None:
-    """Cancel a task whose result nobody waits for any more; some drivers finish all the same."""
-    task.cancel()
-    task.add_done_callback(heard if late is None else late)
-
-
-def heard(task: asyncio.Task[Any]) -> None:
-    """Take note of how a task has ended, so that its loop does not complain that nobody did."""
-    if not task.cancelled():
-        task.exception()
 
 
 def ring(pool: weakref.ref[Any]) -> None:
