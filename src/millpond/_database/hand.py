@@ -193,7 +193,10 @@ class Hand:
 
     def leave_stream(self, cursor: Any, _text: str, error: BaseException) -> Conversation[None]:
         """Give up the connection of a stream that was not read to its end, unless the rest was short and is read."""
-        if self.overdue is not None or self.knowledge.driver.in_flight(self.conn) is not False:
+        driver = self.knowledge.driver
+        if self.overdue is None and driver.may_end_soon(self.conn):  # seen to where the connection is given back
+            return
+        if self.overdue is not None or driver.in_flight(self.conn) is not False:
             self.lease.discard()
         elif self.may_wait(error):
             yield cursor.close()

@@ -75,12 +75,8 @@ class AsyncDriver(Adapter[C]):
         A statement that is still running is ended on the server where that is possible.
         """
 
-    def may_end_soon(self, conn: C) -> bool:
-        """Say whether a borrower has left a reply that may be read to its end in a moment, by :meth:`finish`."""
-        return False
-
     async def finish(self, conn: C) -> None:
-        """Read what a borrower has left of a reply; the pool calls it off when that takes longer than a moment."""
+        """Read what a borrower has left of a reply that :meth:`may_end_soon`; called off when it takes too long."""
 
     async def collect(self, conn: C, until: float) -> bool | None:
         """Read the answer to ``send_reset``: as good as new?  None: no answer by *until*, which may be past."""

@@ -71,6 +71,10 @@ class Adapter(abc.ABC, Generic[C]):
         """
         return None
 
+    def may_end_soon(self, conn: C) -> bool:
+        """Say whether a reply was left that may be read to its end in a moment; a pool of tasks does that."""
+        return False
+
     def is_harmless(self, conn: C, text: str) -> bool:
         """Say whether a statement is proved to leave nothing in its session, whatever values its places get."""
         return False

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from millpond import ConcurrentUse, ConnectionReturned
+from millpond import AsyncDatabase, ConcurrentUse, ConnectionReturned, aio
+from millpond.drivers import _aio_parting as parting
 from millpond.testing import ScratchServer
 
 from .servers import DRIVERS, answer, ask, pool_on, root, sessions
@@ -18,7 +19,7 @@ from .servers import DRIVERS, answer, ask, pool_on, root, sessions
 LIMIT = 1 << 20  # bytes of a statement
 DECIMAL = 246
 ROWS = "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3"
-LARGE_ROWS = " UNION ALL ".join(["SELECT SLEEP(0.02), REPEAT('x', 20000)"] * 10)
+ROWS_BEHIND_A_LOCK = "SELECT REPEAT('x', 20000), 0 UNION ALL " * 4 + "SELECT '', GET_LOCK('aio rows', 60)"
 
 pytestmark = pytest.mark.parametrize("driver", DRIVERS)
 
@@ -26,6 +27,13 @@ pytestmark = pytest.mark.parametrize("driver", DRIVERS)
 def cursor_class(driver: str, name: str) -> Any:
     """Return one of a driver's classes of cursors."""
     return getattr(importlib.import_module(f"{driver}.cursors"), name)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the pool wait longer for a server than one takes that has no processor just now."""
+    monkeypatch.setattr(aio, "FINISH_S", 30.0)
+    monkeypatch.setattr(parting, "FAREWELL_S", 30.0)
 
 
 @pytest.fixture
@@ -101,24 +109,24 @@ def test_a_session_that_a_ping_has_connected_anew_is_not_lent_again(server: Scra
 def test_whoever_sends_or_reads_while_another_task_reads_rows_is_told(mariadb: ScratchServer, driver: str) -> None:
     """And takes nothing from it: the rows come, all of them."""
 
-    async def main() -> tuple[int, bool]:
+    async def main() -> int:
         async with pool_on(mariadb, driver, max_size=1) as pool, pool.connection() as conn:
-            cursor = await conn.cursor(cursor_class(driver, "SSCursor"))
-            await cursor.execute(LARGE_ROWS)
-            task = asyncio.get_running_loop().create_task(count(cursor))
-            refused = False
-            while not (task.done() or refused):
-                if conn.driver_connection.is_awaited:
-                    with pytest.raises(ConcurrentUse, match="another task reads"):
-                        await ask(conn, "SELECT 5")
-                    with pytest.raises(ConcurrentUse, match="another task reads"):
-                        await cursor.fetchone()
-                    refused = True
-                else:
+            with root(mariadb) as other, other.cursor() as lock:
+                lock.execute("SELECT GET_LOCK('aio rows', 0)")
+                cursor = await conn.cursor(cursor_class(driver, "SSCursor"))
+                await cursor.execute(ROWS_BEHIND_A_LOCK)
+                task = asyncio.get_running_loop().create_task(count(cursor))
+                until = time.monotonic() + 10.0
+                while not conn.driver_connection.is_awaited and time.monotonic() < until:
                     await asyncio.sleep(0)
-            return await task, refused
+                with pytest.raises(ConcurrentUse, match="another task reads"):
+                    await ask(conn, "SELECT 5")
+                with pytest.raises(ConcurrentUse, match="another task reads"):
+                    await cursor.fetchone()
+                lock.execute("SELECT RELEASE_LOCK('aio rows')")
+            return await task
 
-    assert (10, True) == asyncio.run(main())
+    assert 5 == asyncio.run(main())
 
 
 async def count(cursor: Any) -> int:
@@ -207,3 +215,22 @@ def test_a_task_that_comes_too_late_does_nothing_to_the_next_borrower(mariadb: S
                 return refused, conn.get_transaction_status(), await ask(conn, "SELECT @late")
 
     assert (True, True, ((None,),)) == asyncio.run(main())
+
+
+def test_a_short_stream_that_was_left_costs_no_connection(server: ScratchServer, driver: str) -> None:
+    """Neither where it was closed nor where it was dropped; of a long one the rest is not read."""
+
+    async def main() -> tuple[int, dict[str, int]]:
+        async with pool_on(server, driver, max_size=1) as pool:
+            db = AsyncDatabase(pool)
+            async with db.stream(ROWS) as rows:
+                assert (1,) == await anext(aiter(rows))
+            assert (1,) == await anext(aiter(db.stream(ROWS)))
+            assert 3 == len(await db.select_rows(ROWS))
+            opened = pool.stats().opened
+            async with db.stream(" UNION ALL ".join(["SELECT REPEAT('x', 50000)"] * 201)) as rows:
+                await anext(aiter(rows))
+            assert 3 == len(await db.select_rows(ROWS))
+            return opened, pool.stats().retired
+
+    assert (1, {"unclean": 1}) == asyncio.run(main())
