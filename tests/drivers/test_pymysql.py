@@ -16,7 +16,7 @@ import pytest
 from pymysql.connections import Connection
 
 import millpond
-from millpond.drivers import _pymysql_session
+from millpond.drivers import _pymysql_session, resolve
 from millpond.drivers._pymysql_plan import Plan, is_spared
 from millpond.drivers._pymysql_session import can_listen
 from millpond.drivers.pymysql import PyMySQLDriver
@@ -106,6 +106,30 @@ def test_a_reset_that_broke_the_link_is_known_for_that_before_the_link_is_closed
         assert driver.send_reset(conn) is None
         assert driver.collect(conn, soon()) is False
         assert LACKING["resets, rudely"][1] == f"auto: {driver.reset_way()}"
+        driver.close(conn)
+
+
+def test_connections_that_a_callable_makes_at_the_same_time_are_all_known(server: FakeServer) -> None:
+    """One that was begun before another had shown its driver was taken for any driver's: what was left in it stayed."""
+    asked, learned = threading.Event(), threading.Event()
+
+    def connect() -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            asked.set()
+            assert learned.wait(20)
+        return pymysql.connect(**server.connect_args(autocommit=True))
+
+    driver = resolve(connect)
+    opened: list[Any] = []
+    slow = threading.Thread(target=lambda: opened.append(driver.open(soon(30))))
+    slow.start()
+    assert asked.wait(20)
+    opened.append(driver.open(soon()))
+    learned.set()
+    slow.join(20)
+    assert driver.is_clean is not None
+    assert [True, True] == [driver.is_clean(conn) for conn in opened]
+    for conn in opened:
         driver.close(conn)
 
 

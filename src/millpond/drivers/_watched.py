@@ -166,6 +166,7 @@ class WatchedDriver(DbapiDriver):
             conn.__dict__["_millpond_facts"] = facts
             if callable(self._on_connect):
                 self._on_connect(conn)
+                self.in_flight(conn)  # what it has left unread would be its first borrower's error
             if session is not None:
                 session.recoded = session.recoded or any(map(speaks_of_charset, statements))
                 session.holder = 0
@@ -372,6 +373,7 @@ class WatchedDriver(DbapiDriver):
             return False
         if callable(self._on_connect):
             self._on_connect(conn)
+            self.in_flight(conn)
         if self.status_of(conn) & IN_TRANSACTION and self._on_connect is not None:
             conn.commit()
         if session is not None:

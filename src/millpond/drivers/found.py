@@ -27,6 +27,7 @@ FORWARDED = (
     "send_reset",
     "close",
     "in_flight",
+    "may_end_soon",
     "uncommitted",
     "is_broken",
     "is_harmless",
@@ -79,29 +80,26 @@ class FoundDriver(Driver[Any]):
         adapter = self._adapter
         conn = adapter.dial(adapter.fresh_arguments(), until)
         try:
-            if not self._found:
-                adapter = self._learn(conn)
+            adapter = self._learn(conn)  # another dial may have found it since this one began
             adapter.set_up(conn, until)
+            for name in FORWARDED:  # a set-up may find that something cannot be done with this connection
+                setattr(self, name, getattr(adapter, name))
         except BaseException:
             adapter.close(conn)
             raise
         return conn
 
     def _learn(self, conn: Any) -> DbapiDriver:
-        module = module_of(conn)
         with self._lock():
-            if self._found:
-                return self._adapter
-            kind = adapter_named("dbapi" if module is None else name_for_module(module))
-            adapter: DbapiDriver = kind(self._source, **self._settings)
-            if module is not None:
-                adapter.learn_module(module)
-            self._adapter = adapter
-            self._found = True
-            self.module = adapter.module
-            for name in FORWARDED:
-                setattr(self, name, getattr(adapter, name))
-            return adapter
+            if not self._found:
+                module = module_of(conn)
+                kind = adapter_named("dbapi" if module is None else name_for_module(module))
+                adapter: DbapiDriver = kind(self._source, **self._settings)
+                if module is not None:
+                    adapter.learn_module(module)
+                self.module = adapter.module
+                self._adapter, self._found = adapter, True
+            return self._adapter
 
     # Until the first connection; afterwards the instance has the adapter's own in front of these.
     def is_alive(self, conn: Any, until: float) -> bool:

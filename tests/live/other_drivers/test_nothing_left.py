@@ -312,6 +312,16 @@ def make_pool(driver: Any) -> Any:
     return millpond.Pool(driver, max_size=1)
 
 
+def test_what_a_callable_leaves_unread_is_not_its_borrowers(road: Road) -> None:
+    """A statement of ``on_connect`` whose rows nobody fetches, at the dial and after a reset."""
+    pool = road.pool(on_connect=lambda conn: conn.cursor().execute("SELECT 1"))
+    for _ in range(2):
+        with pool.connection() as conn:
+            assert [(None,)] == ask(conn, "SELECT @a")
+            ask(conn, "SET @a = 1")
+    assert 1 == pool.stats().opened
+
+
 def test_a_database_stands_on_the_connections_of_a_callable(road: Road) -> None:
     """It knows them as if the driver had been named, once the first one has shown which it is."""
     with (
