@@ -69,11 +69,12 @@ def test_a_transaction_left_open_costs_a_command_and_no_wait(way: Way) -> None:
     """With autocommit off a SELECT opens a transaction: its ROLLBACK goes out at return, and nobody waits for it."""
     pool = way.pool(connect_args={"autocommit": False})
     warm(way, pool)
-    way.proxy.latency = 0.002
+    way.proxy.latency = 0.004
     for _ in range(CYCLES):
         assert [(1,)] == cycle(pool, READ)
     way.proxy.wait_for(lambda: way.proxy.waits >= CYCLES)
-    assert CYCLES + 1 >= way.proxy.waits  # the last ROLLBACK may have been answered
+    # Who comes so late, on a busy machine, that the ROLLBACK was answered counts twice, as all would who waited for it.
+    assert CYCLES * 3 // 2 > way.proxy.waits
     if not way.tls:
         assert ["SELECT", "ROLLBACK"] * CYCLES == commands_of(way)
 
