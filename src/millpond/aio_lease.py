@@ -130,8 +130,7 @@ def take(self: AsyncLease[C]) -> Generator[Any, Any, AsyncLease[C]]:
     if self._timeout is not None or pool._here() is not pool._loop:
         bind(self)
     now = pool._clock()
-    idle = pool._idle
-    slot = idle.pop() if idle and not pool._tickets else None
+    slot = pool._idle.pop() if pool._idle and not pool._tickets else None
     if (
         slot is not None
         and now < slot.best_before
