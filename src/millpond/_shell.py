@@ -275,7 +275,7 @@ class Shell(abc.ABC, Generic[C]):
             if self._driver.is_broken(conn):
                 self._decide(lambda: ledger.reject_broken(slot, self._clock()))
                 return None
-            if self._is_spoilt(conn, exc_type):
+            if self._driver.in_flight(conn) if exc_type is None else self._is_spoilt(conn, exc_type):
                 self._decide(lambda: ledger.reject(slot, self._clock()))
                 return None
         if conn is None or must_clean is None or not must_clean(slot):
@@ -307,10 +307,10 @@ class Shell(abc.ABC, Generic[C]):
             self._cut_cursors(slot)
         self._decide(lambda: self._ledger.reject(slot, self._clock()))
 
-    def _is_spoilt(self, conn: C, exc_type: type[BaseException] | None) -> bool:
+    def _is_spoilt(self, conn: C, exc_type: type[BaseException]) -> bool:
         """Was it left in the middle of something?  That a generator was closed proves nothing by itself."""
         in_flight = self._driver.in_flight(conn)
-        if exc_type is None or issubclass(exc_type, Exception):
+        if issubclass(exc_type, Exception):
             return bool(in_flight)
         return issubclass(exc_type, KeyboardInterrupt) or in_flight is not False
 

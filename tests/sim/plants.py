@@ -112,8 +112,8 @@ PLANTS = (
     Plant(
         "a dial that lands after it was given up is not closed",
         "dials",
-        "    ledger.retired[Reason.LATE] += 1\n    ledger.outbox.append((Notice.CLOSE, conn))\n",
-        "    ledger.retired[Reason.LATE] += 1\n",
+        "uses=0, age=0.0)\n    ledger.outbox.append((Notice.CLOSE, conn))\n",
+        "uses=0, age=0.0)\n",
     ),
     Plant(
         "a dial that was given up is entered as if it had not been",

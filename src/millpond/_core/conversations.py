@@ -69,22 +69,14 @@ def checkout(
         if slot.state is LEASED:
             slot.leased_at = ledger.clock()
             return slot
-        # Instead of a dead one, another may be taken that is to be proved as well.
-        slot = yield from prove(ledger, slot, until)
+        if slot.state is GONE:  # taken off the books before it was picked up
+            ledger.close_disowned(slot)
+            slot = None
+        else:
+            assert slot.state in PROOFS, f"bug: {slot!r} was handed to a caller"
+            # Instead of a dead one, another may be taken that is to be proved as well.
+            slot = yield from PROOFS[slot.state](ledger, slot, until)
         now = ledger.clock()
-
-
-def prove(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, Any, Slot | None]:
-    """Make of a slot what may be handed out, if it can be; what comes instead may have to be proved in turn."""
-    if slot.state is OPENING:
-        return (yield from dial_here(ledger, slot, until))
-    if slot.state is CHECKING:
-        return (yield from check(ledger, slot, until))
-    if slot.state is COLLECTING:
-        return (yield from collect(ledger, slot, until))
-    assert slot.state is GONE, f"bug: {slot!r} was handed to a caller"
-    ledger.close_disowned(slot)  # taken off the books before it was picked up
-    return None
 
 
 def begin(ledger: Ledger, slot: Slot | None, now: float) -> Slot | None:
@@ -98,7 +90,10 @@ def begin(ledger: Ledger, slot: Slot | None, now: float) -> Slot | None:
     if slot is None and ledger.tickets:  # no barging past the queue
         return None
     size = len(ledger.slots)
-    slot = ledger.claim(now) if slot is None else take_popped(ledger, slot, now)
+    if slot is None:
+        slot = ledger.claim(now) if ledger.idle else ledger.claim_unready(now)
+    else:
+        slot = take_popped(ledger, slot, now)
     if len(ledger.slots) < size:  # some were too old to be handed out
         ledger.look(now)
     return slot
@@ -214,6 +209,10 @@ def dial_here(ledger: Ledger, slot: Slot, until: float) -> Generator[Request, An
     enter(ledger, slot, conn, ledger.clock())
     ledger.move(slot, LEASED)
     return slot
+
+
+# What makes a slot that may be handed out of one that may not, if it can be done, by the slot's state.
+PROOFS = {OPENING: dial_here, CHECKING: check, COLLECTING: collect}
 
 
 def dial(ledger: Ledger, slot: Slot) -> Generator[Request, Any, None]:

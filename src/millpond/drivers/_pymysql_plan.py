@@ -322,7 +322,10 @@ class Plan:
         if conn.server_status & IN_TRANSACTION or (was_reset and not conn.db):
             return False
         self.proved = self.proved or was_reset
-        self._begun(session, conn.server_status, tracking=session.tracked)
+        if self.facts is not None and session.way is self.facts.way:
+            session.renew(conn.server_status)
+        else:  # meanwhile the server has turned out to be another
+            self._begun(session, conn.server_status, tracking=session.tracked)
         return True
 
     def judging(self, conn: Any, replies: Sequence[Any]) -> Steps[bool]:

@@ -352,22 +352,22 @@ class Listening(_Base):
             self.server_status = status
             return taken
         allowed_s = sock.gettimeout()
-        taken = 0
+        left = count
         try:
             sock.settimeout(0)
-            while taken < count:
+            while left:
                 data = rfile.peek(1)
-                oks, length, status = plain_oks(data, count - taken)
-                if not oks or (taken + oks == count and length < len(data)):
+                oks, length, status = plain_oks(data, left)
+                if not oks or (oks == left and length < len(data)):
                     break
                 rfile.read(length)  # from the buffer, without asking the system
                 self.server_status = status
-                taken += oks
-        except OSError:  # nothing has come over TLS; or the link is broken, and whoever reads next is told so again
-            return taken
+                left -= oks
+        except OSError:  # nothing has come; or the link is broken, and whoever reads next is told so again
+            return count - left
         finally:
             sock.settimeout(allowed_s)
-        return taken
+        return count - left
 
     def read_reply(self) -> Any:
         """Read one reply to its end, further results included; return its first result, with the last status word.
