@@ -14,11 +14,11 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NoReturn
 
-from tools import environments, interpreters
+from tools import environments, interpreters, system
 from tools.interpreters import Interpreter
 from tools.steps import Runner, Step, summary
 from tools.system import ROOT, SetupFailed
@@ -53,7 +53,7 @@ class Suite:
     what: tuple[str, ...]
     on_each: bool = False
     live: bool = False
-    limit_s: float = 600.0
+    limit_s: float = 800.0
 
 
 # What is run beside the tests on servers, the long ones first, so that they do not stand alone at the end.
@@ -133,7 +133,16 @@ def demo(options: Sequence[str]) -> NoReturn:
     if not (environments.FOLDER / "demo").exists():
         print("Installing millpond and its command line into .venvs/demo ...", flush=True)
     python = environments.make("demo", environments.current(), "--editable", ".[cli,pymysql]")
+    for kind in servers_named(options):
+        print(f"Looking for {kind}; where there is none it is fetched, which takes a moment ...", flush=True)
+        system.call([str(python), "-m", "millpond.testing.servers", "install", kind])
     _become([str(python), "-m", "millpond", "demo", *options])
+
+
+def servers_named(options: Sequence[str]) -> list[str]:
+    """Return the server that the demo is to run on, if its options name one that can be fetched."""
+    words = [word for option in options for word in option.split("=", 1)]
+    return [kind for before, kind in pairwise(words) if before == "--server" and kind in ("mariadb", "mysql")]
 
 
 def simulate(seed: int | None, seconds: float) -> NoReturn:
@@ -311,7 +320,7 @@ def live_suites(files: Sequence[Path]) -> list[Suite]:
     grouped: dict[str, list[str]] = {name: [] for name in LIVE_GROUPS}
     for file in files:
         grouped.setdefault(_live_group(file), []).append(str(file.relative_to(ROOT)))
-    suites = [Suite(name, tuple(members), live=True, limit_s=600) for name, members in grouped.items() if members]
+    suites = [Suite(name, tuple(members), live=True) for name, members in grouped.items() if members]
     return sorted(suites, key=lambda suite: -len(suite.what))
 
 

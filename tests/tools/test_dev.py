@@ -19,6 +19,7 @@ from tools.dev import (
     oldest_drivers,
     oldest_suite,
     only_on_one,
+    servers_named,
     servers_of,
 )
 from tools.system import ROOT, SetupFailed, install
@@ -62,6 +63,21 @@ def test_every_folder_of_tests_is_in_a_suite() -> None:
     run = {what for suite in SUITES for what in suite.what if not what.startswith("--")}
     assert "tests" in run
     assert ignored - run == {"tests/live"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--server", "mysql", "--seconds", "2"], ["mysql"]),
+        (["--server=mariadb"], ["mariadb"]),
+        (["--server", "oracle"], []),  # the demo itself says what is wrong with that
+        (["--url", "mysql://u@h/d?a=b"], []),
+        ([], []),
+    ],
+)
+def test_the_server_of_the_demo_is_fetched(options: list[str], named: list[str]) -> None:
+    """Who asks for the demo on a server needs nothing but that command."""
+    assert named == servers_named(options)
 
 
 @pytest.mark.parametrize("what", ON_ONE)
