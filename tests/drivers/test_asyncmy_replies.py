@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from millpond.drivers._asyncmy_replies import SHAPES_MAX, Replies, parses
+from millpond.drivers._asyncmy_replies import RENEWED, SHAPES_MAX, Replies, parses
 
 driver: Any = importlib.import_module("asyncmy.connection")
 protocol: Any = importlib.import_module("asyncmy.protocol")
@@ -65,7 +65,7 @@ class Line:
         self.conn = driver.Connection(user="nobody", **settings)
         self.conn._proto = driver._MySQLProtocol(asyncio.get_running_loop())
         self.conn._deprecate_eof = True
-        self.replies = Replies(self.conn, protocol)
+        self.replies = Replies(self.conn, protocol, {})
 
     def receive(self, data: bytes, before: bytes = b"") -> None:
         """Have received that, behind something that was read."""
@@ -306,6 +306,23 @@ def test_only_so_many_texts_are_remembered() -> None:
             line.learn(asked=asked)
         known = sum(line.take(PLAIN, asked=asked) is not None for asked in texts)
         assert 1 <= known <= SHAPES_MAX
+
+    on_loop(check)
+
+
+def test_what_does_not_fit_any_more_is_made_anew() -> None:
+    """A column was given another type; after some replies that is what is known."""
+    altered = packets((b"\x01", column("a", TEXT), text("seven"), end()))
+
+    def check() -> None:
+        line = Line()
+        line.learn(packets((b"\x01", column("a", INT), text("7"), end())))
+        for _ in range(RENEWED):
+            assert line.take(altered) is None
+            line.learn(altered)
+        told = line.take(altered)
+        assert told is not None
+        assert (("seven",),) == told[1]
 
     on_loop(check)
 

@@ -8,8 +8,8 @@ Rules:
 - All or nothing: what has not come to its end, an error, a count of rows that were written, several results, warnings,
   anything that is not understood, is left as it lies there, for the driver's own reader.
 - What a value becomes is the driver's decision.  Rows are parsed by its own function, and columns are converted as the
-  driver has converted those of its own reply to the same text, on this connection; a column may have another name or
-  length than there, since both may be made of values, but no other type and no other character set.
+  driver has converted those of an earlier reply to the same text; a column may have another name or length than there,
+  since both may be made of values, but no other type and no other character set.
 - Whoever gives a connection other decoders or another encoding than it was set up with gets the driver's own reader.
 
 It must not wait, and it must not touch a session.
@@ -31,7 +31,8 @@ FIRST_SIZE: Final = HEAD_SIZE + 1
 END_LENGTH: Final = 11  # of the last packet, and its size without the head
 END_SIZE: Final = 7
 NOTHING_WRITTEN: Final = b"\xfe\x00\x00"  # its own mark, no rows affected, no number given
-SHAPES_MAX: Final = 100  # remembered for each connection, some 500 bytes a column
+SHAPES_MAX: Final = 1000  # remembered, some 500 bytes a column
+RENEWED: Final = 8  # so many replies that did not fit what was known are read before that is made anew
 MORE_TO_SAY: Final = MORE_RESULTS | 0xFFFF << 16  # in its status word and the number of warnings behind it
 end_of: Final = struct.Struct("<I3sI").unpack_from  # its size and number, the mark, these two
 head_of: Final = struct.Struct("<I").pack
@@ -75,16 +76,18 @@ class Replies:
     Args:
         conn: the connection, set up.
         protocol: the driver's module that takes bytes apart.
+        shapes: what is known already, by the texts that were sent; shared by connections that convert values alike.
     """
 
-    __slots__ = ("_column", "_encoding", "_parse", "_settings", "_shapes")
+    __slots__ = ("_column", "_encoding", "_misfits", "_parse", "_settings", "_shapes")
 
-    def __init__(self, conn: Any, protocol: Any) -> None:
+    def __init__(self, conn: Any, protocol: Any, shapes: dict[str, Shape]) -> None:
         self._settings = settings_of(conn)
         self._encoding: str = conn._encoding  # noqa: SLF001  see the adapter's text
         self._parse: Callable[..., tuple[int, int]] = protocol.parse_rows_from_buffer
         self._column: Callable[[bytes, str], Any] = protocol.FieldDescriptorPacket
-        self._shapes: dict[str, Shape] = {}  # by the texts that they were asked for with
+        self._shapes = shapes
+        self._misfits = 0
 
     def take(self, conn: Any, text: str, cursor: Any) -> int | None:
         """Give the rows of a whole and plain reply to a cursor.
@@ -121,6 +124,10 @@ class Replies:
         """Note what the driver has made of the reply to a text that was sent before."""
         if not 0 < result.field_count < 251 or settings_of(conn) != self._settings:
             return
+        if text in self._shapes:  # a table may be another one now; or this reply came in pieces, or others never fit
+            self._misfits += 1
+            if self._misfits % RENEWED:
+                return
         columns: list[Column] = []
         for number, field in enumerate(result.fields, FIRST):
             data = field.get_all_data()

@@ -22,7 +22,7 @@ from millpond._sql.templates import Proofs
 from millpond.errors import DriverMissing, InvalidSetting
 
 from ._aio_session import CURSORS, AsyncMySQLDriver
-from ._asyncmy_replies import Replies, parses
+from ._asyncmy_replies import Replies, Shape, parses, settings_of
 from ._asyncmy_session import KnowingCursor, KnowingEnd, ListeningAsyncmy, is_plain, wakes
 from ._session import IN_TRANSACTION
 from .aio import AiodbDriver
@@ -65,6 +65,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._proofs: dict[Any, Proofs] = {}  # by the brand of the server
+        self._shapes: dict[str, Shape] = {}  # of replies
+        self._settings: Any = None  # how the first connection converts values
 
     @classmethod
     def import_module(cls) -> types.ModuleType:
@@ -124,7 +126,14 @@ class AsyncmyDriver(AsyncMySQLDriver):
         if session.utf8 and is_plain(conn):
             conn.proofs = self._proofs.setdefault(session.brand, Proofs(session.brand))
             if self.tells_ends(conn) and conn.reads_itself:
-                conn.replies = Replies(conn, importlib.import_module("asyncmy.protocol"))
+                conn.replies = self._replies_of(conn)
+
+    def _replies_of(self, conn: Any) -> Replies:
+        """Return what is known of a connection's replies: the same for all, unless it converts values otherwise."""
+        settings = settings_of(conn)
+        self._settings = self._settings or settings
+        shapes = self._shapes if settings == self._settings else {}
+        return Replies(conn, importlib.import_module("asyncmy.protocol"), shapes)
 
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""

@@ -175,6 +175,28 @@ def test_a_known_text_is_answered_as_the_driver_answers_it(server: ScratchServer
     asyncio.run(main())
 
 
+def test_each_connection_converts_values_as_it_was_set_up_to(mariadb: ScratchServer) -> None:
+    """What is known of replies is shared only by those that do it alike."""
+    made: list[Any] = []
+
+    def set_up(conn: Any) -> None:
+        if made:
+            conn._decoders = {}  # everything stays text
+        made.append(conn)
+
+    async def main() -> None:
+        async with (
+            pool_on(mariadb, "asyncmy", max_size=2, on_connect=set_up) as pool,
+            pool.connection() as first,
+            pool.connection() as second,
+        ):
+            for conn in (first, second) * 4:
+                expected = 7 if conn.driver_connection is made[0] else "7"
+                assert ((expected,),) == await ask(conn, "SELECT 7")
+
+    asyncio.run(main())
+
+
 def test_a_session_without_autocommit_that_reads_no_table_is_as_good_as_new(server: ScratchServer) -> None:
     """No bit of its status word is set; that is a word, and nothing has to be undone."""
 
