@@ -16,6 +16,10 @@ T = TypeVar("T")
 Late = Callable[["asyncio.Task[T]"], None]
 
 
+class TooSlow(TimeoutError):
+    """The time is up; not the driver's own error of that kind, which says more."""
+
+
 class CutShort(TimeoutError):
     """A program that cancels all tasks has cancelled one of the pool's."""
 
@@ -24,7 +28,7 @@ async def bounded(task: asyncio.Task[T], seconds: float, late: Late[T] | None = 
     """Return what a task returns, or cancel it; what it returns all the same is for *late* to see to.
 
     Raises:
-        TimeoutError: it was not done so soon.
+        TooSlow: it was not done so soon.
         CutShort: it was cancelled, and whoever waits for it was not.
     """
     try:
@@ -34,7 +38,7 @@ async def bounded(task: asyncio.Task[T], seconds: float, late: Late[T] | None = 
         raise
     if not task.done():
         give_up(task, late)
-        raise TimeoutError("the driver was not done in time")
+        raise TooSlow("the driver was not done in time")
     if task.cancelled():
         raise CutShort("the driver's call was cancelled")
     return task.result()

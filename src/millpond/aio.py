@@ -28,7 +28,7 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._aio_bounds import CutShort, Late, bounded, heard
+from ._aio_bounds import CutShort, Late, TooSlow, bounded, heard
 from ._aio_crew import TaskCrew
 from ._aio_here import asker
 from ._aio_names import TaskNames
@@ -477,6 +477,9 @@ class AsyncPool(Shell[C]):
             conn: C = await self._bounded(lambda: self._driver.open(until), until, late=self._part_late)
         except CutShort as error:  # that says nothing of the server
             raise asyncio.CancelledError from error
+        except TooSlow:
+            text = f"not connected within {self._limits.connect_timeout_s:g} s (connect_timeout)"
+            raise TimeoutError(text) from None
         if type(conn) is not self._kind:
             self._meet(conn)
         return conn

@@ -46,6 +46,19 @@ def test_importing_millpond_pulls_in_no_asyncio() -> None:
         _ = millpond.AsyncPond
 
 
+def test_a_first_dial_that_takes_too_long_says_so() -> None:
+    """No address that answers, as far as anybody knows: the error names the setting that was not enough."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        driver.open_s = 3600.0
+        async with pool_of(driver, connect_timeout=3.0, timeout=60.0) as pool:
+            with pytest.raises(TimeoutError, match=r"^not connected within 3 s \(connect_timeout\)$"):
+                _ = await pool.connection()
+
+    run(main)
+
+
 def test_a_connection_is_lent_and_lent_again() -> None:
     """A block and a pair by hand use the same connection, one after the other."""
 
