@@ -71,7 +71,7 @@ OPENING, CHECKING, LEASED, CLEANING, SETTLING, COLLECTING, IDLE, GONE = State
 LEGAL: dict[State, frozenset[State]] = {
     OPENING: frozenset({IDLE, LEASED, GONE}),
     CHECKING: frozenset({IDLE, LEASED, GONE}),  # to LEASED also when it is handed to a waiting caller
-    LEASED: frozenset({CLEANING, IDLE, LEASED, GONE}),
+    LEASED: frozenset({CLEANING, IDLE, GONE}),
     CLEANING: frozenset({IDLE, LEASED, SETTLING, GONE}),
     SETTLING: frozenset({COLLECTING, GONE}),
     COLLECTING: frozenset({SETTLING, IDLE, LEASED, GONE}),
