@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 from millpond._core.states import FOREVER, Fault
 from millpond.limits import Limits
 from millpond.testing.exploration import REAL, Core, Seen, World, planted
+from millpond.testing.exploration.parts import Violation
 from millpond.testing.exploration.rest import close_down, come_to_rest
-from millpond.testing.exploration.world import Violation
 
 from .plants import PLANTS
 

@@ -16,8 +16,8 @@ import pytest
 
 from millpond.limits import Limits
 from millpond.testing.exploration import Seen, World
+from millpond.testing.exploration.parts import Talk
 from millpond.testing.exploration.rest import close_down, come_to_rest
-from millpond.testing.exploration.world import Talk
 
 THROWN = ("error", "cancel", "drop")
 

@@ -5,8 +5,9 @@ with a certain one.  See ``docs/simulation.md``.
 """
 
 from .coverage import Seen
+from .parts import Violation
 from .planting import REAL, Core, Plant, planted
 from .seeds import Failure, explore
-from .world import Violation, World
+from .world import World
 
 __all__ = ["REAL", "Core", "Failure", "Plant", "Seen", "Violation", "World", "explore", "planted"]

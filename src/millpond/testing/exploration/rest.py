@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from millpond._core.states import FOREVER
 
-from .world import Violation, World, must
+from .parts import Violation, must
+from .world import World
 
 ROUNDS = 3_000  # more than enough; a pool that has not come to rest by then goes round in circles
 PATIENCE_S = 30.0  # who may wait so long must be served: an overdue dial, then the longest pause between probes
