@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         def sql_mode(self) -> str: ...
         @property
         def use_unicode(self) -> bool: ...
+        def set_unicode(self, value: bool = True) -> None: ...
         def is_connected(self) -> bool: ...
         def ping(self, *args: Any, **kwargs: Any) -> None: ...
         def close(self) -> None: ...
@@ -101,6 +102,7 @@ class Listening(_Base):
     _millpond: Session
     _millpond_quiet = False  # is_connected() is asked by cursor(), not by its borrower
     _sql_mode: str | None
+    _use_unicode: bool
 
     @property
     def autocommit(self) -> bool:
@@ -126,13 +128,17 @@ class Listening(_Base):
     @property
     def use_unicode(self) -> bool:
         """Whether text comes as str; the driver keeps that in its converter too, or in its library."""
-        return super().use_unicode
+        return bool(getattr(super(), "use_unicode", self._use_unicode))  # 8.4 has only set_unicode()
 
     @use_unicode.setter
     def use_unicode(self, value: bool) -> None:
         self._millpond.dirt = self._millpond.dirt or "text comes in another form"
         self._millpond.beyond_reset = True
-        cast("Any", super(Listening, type(self))).use_unicode.fset(self, value)
+        of_driver: Any = getattr(super(Listening, type(self)), "use_unicode", None)
+        if of_driver is None:
+            self.set_unicode(value)
+        else:
+            of_driver.fset(self, value)
 
     def cmd_query(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """Send a statement and read the head of its reply."""

@@ -260,7 +260,8 @@ def test_a_character_set_of_the_callers_proves_nothing_of_texts_in_another(road:
         cursor = conn.cursor()
         with contextlib.suppress(UnicodeDecodeError):  # of the value's first half, where it is made text again
             cursor.execute("SELECT %s", ("\N{CJK UNIFIED IDEOGRAPH-7E17}' , GET_LOCK(0x6c656674, 0) -- ",))
-            assert 1 == cursor.fetchall()[0][1]
+            # The C library of mysql-connector 8.4 learns of the character set by itself, and quotes by that.
+            assert ([] if road.is_c else [1]) == [*cursor.fetchall()[0][1:]]
     with pool.connection() as conn:
         assert [(None,)] == ask(conn, "SELECT IS_USED_LOCK('left')")
 
