@@ -127,7 +127,7 @@ class Loan(Generic[C]):
         try:
             kept.append(weakref.ref(cursor))
         except TypeError:  # a C class that allows no weak references
-            kept.append(lambda: cursor)
+            kept.append(getattr(cursor, "unless_dropped", None) or (lambda: cursor))
         slot.cursors = kept
 
     def __reduce_ex__(self, _: Any) -> NoReturn:

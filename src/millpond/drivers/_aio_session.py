@@ -462,13 +462,25 @@ class Severed:
         """Let the cursor say that it is closed."""
         self._driver.sever(self._cursor)
 
+    def unless_dropped(self) -> Severed | None:
+        """Return it, or None if nobody else has the cursor any more; leases ask from time to time."""
+        return self if references is None or self.holders() > UNHELD.holders() else None
+
+    def holders(self) -> int:
+        """Count who has the cursor."""
+        assert references is not None, "bug: nobody counts here"
+        return references(self._cursor)
+
+
+# CPython's count: asyncmy's cursors allow no weak references.  Elsewhere all are kept until the return.
+references: Callable[[Any], int] | None = getattr(sys, "getrefcount", None)
+UNHELD: Final = Severed(None, object())  # type: ignore[arg-type]  # for its holders, of which it is the only one
+
 
 def in_use(cursors: list[Any]) -> list[Any]:
     """Return those that somebody may still run a statement on: whoever holds one, besides the list itself."""
-    count = getattr(sys, "getrefcount", None)  # CPython's; asyncmy's cursors allow no weak references
-    if count is None:
+    if references is None:
         return cursors
     unheld = object()
-    all_of_them = (*cursors, unheld)
-    held = [count(cursor) for cursor in all_of_them]
+    held = [references(cursor) for cursor in (*cursors, unheld)]
     return [cursor for cursor, times in zip(cursors, held, strict=False) if times > held[-1]]

@@ -66,17 +66,18 @@ def test_a_short_reply_that_was_left_is_read(telling: ScratchServer, driver: str
     assert (1, ((7,),)) == asyncio.run(main())
 
 
-def test_a_connection_that_is_lent_for_long_keeps_no_cursors(mariadb: ScratchServer, driver: str) -> None:
+@pytest.mark.parametrize("reset", ["auto", "none"])
+def test_a_connection_that_is_lent_for_long_keeps_no_cursors(mariadb: ScratchServer, driver: str, reset: str) -> None:
     """Neither closed ones nor dropped ones, with their rows; one that its borrower still has is cut off at return."""
 
     async def main() -> tuple[bool, Any]:
-        async with pool_on(mariadb, driver, max_size=1) as pool:
+        async with pool_on(mariadb, driver, max_size=1, reset=reset) as pool:
             async with pool.connection() as conn:
                 kept = await conn.cursor()
                 for _ in range(100):
                     await ask(conn, "SELECT 1")
                     await (await conn.cursor()).execute("SELECT 1")
-                few = len(conn.driver_connection._millpond_cursors) < 100
+                few = len(conn._slot.cursors or conn.driver_connection._millpond_cursors) < 100
                 await kept.execute("SELECT 1")
             return few, await answer_of_cursor(kept)
 
