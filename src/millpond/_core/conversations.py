@@ -62,9 +62,7 @@ def checkout(
             if ticket is None:
                 ticket = ledger.enqueue(now, came_at)
             else:
-                ledger.requeue(ticket)
-                if now >= until:  # it may have been served at once, and the same way, again and again
-                    ledger.pass_on(ticket)
+                queue_again(ledger, ticket, now, until)
             slot = yield from wait(ledger, until, ticket, queues=queues)
         if slot.state is LEASED:
             slot.leased_at = ledger.clock()
@@ -77,6 +75,13 @@ def checkout(
             # Instead of a dead one, another may be taken that is to be proved as well.
             slot = yield from PROOFS[slot.state](ledger, slot, until)
         now = ledger.clock()
+
+
+def queue_again(ledger: Ledger, ticket: Ticket, now: float, until: float) -> None:
+    """Give a ticket its place back, as long as its caller has time."""
+    ledger.requeue(ticket)
+    if now >= until:  # it may have been served at once, and the same way, again and again
+        ledger.pass_on(ticket)
 
 
 def begin(ledger: Ledger, slot: Slot | None, now: float) -> Slot | None:

@@ -254,7 +254,10 @@ class Ledger:
             self.match(now)
 
     def is_over(self, slot: Slot, now: float) -> bool:
-        """Is a connection to be given up as soon as its holder lets go?"""
+        """Is a connection to be given up as soon as its holder lets go?
+
+        Where every caller passes, this is asked only if it may be so (``now >= slot.expires_at or self.closed``).
+        """
         if slot.reason is Reason.SURPLUS and len(self.slots) <= self.limits.max_size:  # others went before it
             slot.reason, slot.expires_at = Reason.LIFETIME, self.end_of_life(slot)
         return self.closed or now >= slot.expires_at
