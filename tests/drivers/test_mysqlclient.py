@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millpond.drivers._model_session import Abilities, in_one, quoted, set_role, split, together
+from millpond.drivers._model_session import Abilities, in_one, is_on, quoted, set_role, split, together
 from millpond.drivers._mysqlclient_session import quiet
 from millpond.drivers.mysqlclient import MySQLClientDriver
 from millpond.errors import InvalidSetting
@@ -51,6 +51,16 @@ def test_our_statements_go_together() -> None:
 def test_a_value_is_a_literal_under_every_sql_mode() -> None:
     """A quote is doubled, and a backslash, which may or may not escape, is left out."""
     assert "'it''s'" == quoted("it's\\")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [(1, True), (b"ON", True), ("NO_LOCK_NO_ADMIN", True), (0, False), (b"0", False), ("off", False), (None, False)],
+    ids=repr,
+)
+def test_a_switch_is_read_as_it_is_shown(shown: Any, expected: bool) -> None:
+    """Drivers hand it over as a number, as bytes or as text; MariaDB 12 has more than one way to be read-only."""
+    assert expected == is_on(shown)
 
 
 def test_init_connect_is_divided_at_its_semicolons() -> None:

@@ -42,12 +42,28 @@ class Facts:
         restoring: what a reset forgets, as statements.
         direct: nobody stands between: the server that greeted is the one that answers.
         packet_max: the bytes of a statement that the server refuses, and any that has more.
+        takes_writes: the server is not read-only.
+        init_connect: what the server runs for a new session, unless its user is spared.
+        read_at: when this was asked, on ``time.monotonic``.
     """
 
-    __slots__ = ("autocommit", "charset", "direct", "packet_max", "read_at", "restoring", "role", "schema")
+    __slots__ = (
+        "autocommit",
+        "charset",
+        "direct",
+        "init_connect",
+        "packet_max",
+        "read_at",
+        "restoring",
+        "role",
+        "schema",
+        "takes_writes",
+    )
 
-    def __init__(self, read_at: float) -> None:
-        self.read_at = read_at
+    def __init__(self) -> None:
+        self.read_at = float("-inf")
+        self.takes_writes = True
+        self.init_connect = ""
         self.autocommit = False
         self.charset = ""
         self.direct = True
@@ -85,6 +101,32 @@ class Abilities:
             names += [f"@@session.{name}", f"@@global.{name}"]
         return f"SELECT {', '.join(names)}{', CURRENT_ROLE()' if self.roles else ''}"
 
+    def facts_in(self, row: Sequence[Any], thread: int) -> Facts:
+        """Make the model session out of the answer to :attr:`question`.
+
+        Args:
+            row: the answer; what follows the facts in it is nobody's business here.
+            thread: the number of the connection, as the server that greeted told it.
+        """
+        facts = Facts()
+        told = [None if value is None else as_text(value) for value in row]
+        charset, collation, autocommit, facts.schema, number, init_connect, read_only, packet_max = told[:8]
+        facts.packet_max = int(packet_max or 0) or facts.packet_max
+        facts.charset = charset or ""
+        facts.autocommit = autocommit == "1"
+        facts.takes_writes = not is_on(read_only)
+        facts.direct = number == str(thread)
+        facts.init_connect = init_connect or ""
+        parts = [f"NAMES {charset} COLLATE {collation}", f"autocommit = {int(facts.autocommit)}"]
+        for name, ours_at in (("sql_mode", SQL_MODE_AT), ("time_zone", 10), (self.isolation, 12)):
+            ours, general = told[ours_at : ours_at + 2]
+            if ours != general:
+                parts.append(f"{name} = {quoted(ours or '')}")
+        if self.roles:
+            facts.role = set_role(told[14] or "NONE", self.brand)
+        facts.restoring = (f"SET {', '.join(parts)}",)
+        return facts
+
 
 def limit_of(conn: Any) -> float:
     """Return the bytes of a statement that the server of a connection refuses, as far as that is known."""
@@ -104,9 +146,9 @@ def as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
-def is_on(value: str | None) -> bool:
-    """Say whether a variable that is told as 1 or ON is."""
-    return (value or "").upper() in ("1", "ON")
+def is_on(value: Any) -> bool:
+    """Read a switch as servers and proxies show it; ``read_only`` has more positions than two in MariaDB 12."""
+    return as_text(value).upper() not in ("0", "OFF", "NONE", "")
 
 
 def quoted(text: str) -> str:
@@ -128,14 +170,7 @@ def set_role(active: str, brand: str) -> str:
 
 def split(statements: str) -> list[str]:
     """Return the single statements of a text in which they are divided by semicolons."""
-    found: list[str] = []
-    began_at = 0
-    for kind, start, end in tokens.code_tokens(statements, tokens.Dialect.MYSQL):
-        if kind == tokens.SEMICOLON:
-            found.append(statements[began_at:start])
-            began_at = end
-    found.append(statements[began_at:])
-    return [text.strip() for text in found if text.strip()]
+    return [statements[start:end] for start, end in tokens.split_statements(statements)]
 
 
 @functools.lru_cache(maxsize=64)

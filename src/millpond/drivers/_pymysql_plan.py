@@ -18,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
-from millpond._sql import tokens
-
-from ._model_session import as_text, set_role
+from . import _model_session
+from ._model_session import as_text, is_on, set_role, split
 from ._session import (
     COM_INIT_DB,
     COM_QUERY,
@@ -48,10 +47,7 @@ COMMIT: Final = packet(COM_QUERY, b"COMMIT")
 ASK_SCHEMA: Final = packet(COM_QUERY, b"SELECT DATABASE()")
 ASK_FACTS: Final = b"SELECT @@init_connect, @@global.read_only, CONNECTION_ID(), @@max_allowed_packet"
 ASK_ROLE: Final = b"SELECT CURRENT_ROLE()"
-ASK_SPARED: Final = (
-    b"SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES "
-    b"WHERE PRIVILEGE_TYPE IN ('SUPER', 'CONNECTION_ADMIN', 'CONNECTION ADMIN')"
-)
+ASK_SPARED: Final = _model_session.ASK_SPARED.encode()
 ASK_READ_ONLY: Final = b"SELECT @@global.read_only"
 ASK_VARIABLES: Final = b"SHOW SESSION VARIABLES"
 # They differ from statement to statement, whatever anybody sets.
@@ -414,19 +410,9 @@ def is_spared(replies: Sequence[Any]) -> bool:
     return isinstance(reply, Exception) or bool(int(reply.rows[0][0]))
 
 
-def is_on(value: Any) -> bool:
-    """Read a switch as servers and proxies show it."""
-    return as_text(value).upper() not in ("0", "OFF", "NONE", "")
-
-
 def variables(reply: Any) -> dict[str, str] | None:
     """Return the session variables that stay as they are until somebody sets them; None where they were not told."""
     if isinstance(reply, Exception):
         return None
     told = {as_text(row[0]): as_text(row[1]) for row in reply.rows}
     return {name: value for name, value in told.items() if name not in RESTLESS}
-
-
-def split(statements: str) -> list[str]:
-    """Return the single statements of a text in which they are divided by semicolons."""
-    return [statements[start:end] for start, end in tokens.split_statements(statements)]

@@ -30,7 +30,6 @@ from typing import Any, Final
 from . import faults
 from ._model_session import (
     ASK_SPARED,
-    SQL_MODE_AT,
     Abilities,
     Facts,
     abilities_of,
@@ -39,7 +38,6 @@ from ._model_session import (
     in_one,
     is_on,
     quoted,
-    set_role,
     split,
 )
 from ._session import AUTOCOMMIT, IN_TRANSACTION, UTF8, Session, Way, speaks_of_charset
@@ -218,31 +216,11 @@ class WatchedDriver(DbapiDriver):
 
     def _learn(self, conn: Any, abilities: Abilities, row: Sequence[Any]) -> Facts:
         """Make the model session out of what the server told."""
-        facts = Facts(time.monotonic())
-        told = [None if value is None else as_text(value) for value in row]
-        charset, collation, autocommit, facts.schema, thread, init_connect, read_only, packet_max = told[:8]
-        facts.packet_max = int(packet_max or 0) or facts.packet_max
-        facts.charset = charset or ""
-        facts.autocommit = autocommit == "1"
-        self._took_writes = self._took_writes or not is_on(read_only)
-        facts.direct = thread == str(self.thread_of(conn))
-        parts = [f"NAMES {charset} COLLATE {collation}", f"autocommit = {int(facts.autocommit)}"]
-        parts += [
-            f"{name} = {quoted(ours or '')}"
-            for name, ours, general in zip(
-                ("sql_mode", "time_zone", abilities.isolation),
-                told[SQL_MODE_AT:14:2],
-                told[SQL_MODE_AT + 1 : 14 : 2],
-                strict=True,
-            )
-            if ours != general
-        ]
-        before: list[str] = []
-        if init_connect and as_text(self.ask(conn, [ASK_SPARED])[0][0][0]) == "0":
-            before = split(init_connect)
-        if abilities.roles:
-            facts.role = set_role(told[14] or "NONE", abilities.brand)
-        facts.restoring = (*before, f"SET {', '.join(parts)}")
+        facts = abilities.facts_in(row, self.thread_of(conn))
+        facts.read_at = time.monotonic()
+        self._took_writes = self._took_writes or facts.takes_writes
+        if facts.init_connect and as_text(self.ask(conn, [ASK_SPARED])[0][0][0]) == "0":
+            facts.restoring = (*split(facts.init_connect), *facts.restoring)
         return facts
 
     def _begin(self, conn: Any, session: Session, abilities: Abilities, facts: Facts) -> None:
@@ -473,7 +451,7 @@ class WatchedDriver(DbapiDriver):
         """Ask whether the server takes no writes now, where this adapter has been on one that did."""
         try:
             with self.bounded(conn, until):
-                found = is_on(as_text(self.ask(conn, ["SELECT @@global.read_only"])[0][0][0]))
+                found = is_on(self.ask(conn, ["SELECT @@global.read_only"])[0][0][0])
         except Exception as error:  # noqa: BLE001  it has not answered: that is no proof
             logger.debug("a server was asked for its role and has not answered: %r", error)
             return False
