@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from millpond.drivers._aio_parting import Killer
+from millpond.drivers._aio_parting import COM_QUIT, Killer
 from millpond.drivers._aio_session import AsyncMySQLDriver
 from millpond.drivers.aiomysql import AiomysqlDriver
 from millpond.drivers.asyncmy import AsyncmyDriver
@@ -19,6 +19,8 @@ class Beside:
 
     def __init__(self, busy: dict[int, int]) -> None:
         self.told: list[str] = []
+        self.written: list[bytes] = []
+        self.link = SimpleNamespace(write=self.written.append, is_closing=lambda: False)
         self._result = SimpleNamespace(rows=[(at, "app", "", "", "Query", s, "", "") for at, s in busy.items()])
 
     async def query(self, sql: str) -> None:
@@ -51,6 +53,7 @@ def test_a_side_connection_that_never_comes_keeps_no_later_one_from_its_work() -
 
     run(main)
     assert ["KILL 7", "KILL 8"] == beside.told
+    assert [COM_QUIT] == beside.written, "a side connection that leaves without a goodbye is an aborted client too"
 
 
 def test_a_number_that_is_used_again_is_nobody_to_be_ended() -> None:

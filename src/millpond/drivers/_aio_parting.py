@@ -58,7 +58,7 @@ class Killer:
                 while self._victims:
                     await self._kill_those_there(conn)
             finally:
-                conn.close()
+                hang_up(conn, getattr(conn, "link", None), runs=False)  # else it would be an aborted client itself
         finally:
             self._works = False
 
