@@ -204,8 +204,7 @@ class Listening(_Base):
             else:
                 result.read()
         except Exception as error:
-            self.explain(error, self._millpond_length)
-            self.hear_error(error)
+            self.hear_failure(error)
             raise
         finally:
             session.holder = 0
@@ -243,6 +242,11 @@ class Listening(_Base):
         """Take in an error; an ERR packet ends a reply, anything else leaves it where it was."""
         answered = isinstance(error, err.MySQLError) and self._sock is not None
         self._millpond.failed(error, answered=answered)
+
+    def hear_failure(self, error: BaseException) -> None:
+        """Take in the error that a statement ended with, and raise a better one if there is one."""
+        self.explain(error, self._millpond_length)
+        self.hear_error(error)
 
     def explain(self, error: BaseException, length: int) -> None:
         """Raise what a server would have told of a statement that was too long, if that is why the link broke."""
@@ -392,13 +396,11 @@ CONNECTING: Final = "connecting"
 def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:
     """Read all rows of a statement that was proved harmless, and its columns; bind values as a cursor does.
 
-    A cursor, and a look at the whole text for each set of values, cost a tenth of a short statement's time.  Values
-    are literals to the server, whatever they are, so what was proved of the text holds for all of them; of types
-    that the caller may have encoded in a way of his own nothing is known, and the text is looked at.
+    A cursor, and a look at the text for each set of values, cost a tenth of a short statement's time.  To the server
+    values are literals; where the caller may have encoded them in a way of his own, the text is looked at.
     """
-    try:
-        session: Session = conn._millpond  # noqa: SLF001  see the module's rules
-    except AttributeError:  # a callable that makes connections of several kinds
+    session: Session | None = getattr(conn, "_millpond", None)
+    if session is None:  # a callable that makes connections of several kinds
         return fetch_by_cursor(conn, text, values)
     is_proved = True
     if values is not None:
@@ -406,37 +408,37 @@ def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[
         escape, encoders = conn.escape, conn.encoders
         text %= tuple([escape(value, encoders) for value in values])
     if not is_proved or session.holder or session.pending:
-        conn._execute_command(COM_QUERY, text)  # noqa: SLF001  see the module's rules
-        conn._read_query_result()  # noqa: SLF001  see the module's rules
-        result = conn._result  # noqa: SLF001  see the module's rules
-        return result.rows, result.description
-    # What the two calls above come to if nothing but this statement is on its way.
-    data = text.encode(conn.encoding, "surrogateescape")
+        return fetch_in_steps(conn, text)
+    data = text.encode(conn.encoding, "surrogateescape")  # from here on: those steps, where nothing else is on its way
     session.owed += 1  # first of all, and ended last: see _execute_command()
     session.holder = get_ident()
-    session.text = b""
-    session.limited = False
+    session.text, session.limited = b"", False
     try:
         plain: Any = super(Listening, conn)
         conn._millpond_length = len(data)  # noqa: SLF001  as above
         plain._execute_command(COM_QUERY, data)  # noqa: SLF001  as above
-        result = ListeningResult(conn)
+        result: Any = ListeningResult(conn)
         result.read()
     except Exception as error:
-        conn.explain(error, conn._millpond_length)  # noqa: SLF001  as above
-        conn.hear_error(error)
+        conn.hear_failure(error)
         raise
     finally:
         session.holder = 0
     conn._result = result  # noqa: SLF001  see the module's rules
-    status = result.server_status or 0
-    conn.server_status = status
+    conn.server_status = status = result.server_status or 0
     if status & ~QUIET or result.warning_count:
         session.note(status, result.warning_count)
     else:
-        session.status = status
-        session.wrote = False
+        session.status, session.wrote = status, False
         session.owed -= 1
+    return result.rows, result.description
+
+
+def fetch_in_steps(conn: Any, text: str) -> tuple[Sequence[Any], Any]:
+    """Read all rows of a statement of which nothing is known, values included."""
+    conn._execute_command(COM_QUERY, text)  # noqa: SLF001  see the module's rules
+    conn._read_query_result()  # noqa: SLF001  see the module's rules
+    result = conn._result  # noqa: SLF001  see the module's rules
     return result.rows, result.description
 
 

@@ -120,3 +120,11 @@ def test_dials_through_a_dead_proxy_are_refused(plain_way: Way) -> None:
     with pytest.raises(pymysql.err.OperationalError) as refused:
         pool.connection()
     assert 2003 == refused.value.args[0]
+
+
+def test_replies_are_read_without_detours(way: Way) -> None:
+    """A connection's file asks its socket itself, in the clear and under TLS; its reply to a long read is all there."""
+    with way.pool().connection() as conn:
+        assert "readinto" in conn.driver_connection._rfile.raw.__dict__
+        assert way.tls == isinstance(conn.driver_connection._sock, ssl.SSLSocket)
+        assert [("x" * 100_000,)] == ask(conn, "SELECT REPEAT('x', 100000)")
