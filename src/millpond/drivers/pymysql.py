@@ -16,7 +16,8 @@ without them connections are overheard by public methods (``_pymysql_overhearing
 PyMySQL 1.1 and 1.2 differ in TLS: 1.1 has none unless asked and, asked for it, goes on in the clear with a server that
 has none; 1.2 uses it where the server can.  What was asked for as "required" is required with both.  How to connect is
 in ``_pymysql_dialling.py``, what a session is set up and restored with in ``_pymysql_plan.py``, how a connection
-listens in ``_pymysql_session.py``, and what its borrower may change on it in ``_pymysql_looks.py``.
+listens in ``_pymysql_session.py``, what has come unasked in ``_pymysql_news.py``, and what its borrower may change on
+it in ``_pymysql_looks.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import contextlib
 import functools
 import time
 import types
+from _thread import get_ident
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
@@ -313,6 +315,10 @@ class PyMySQLDriver(DbapiDriver):
         session: Session | None = getattr(conn, "_millpond", None)
         if session is not None:
             self._plan.given_up(session)
+            if session.holder not in (0, get_ident()):
+                # Another thread waits in a command: a farewell would go through the same TLS at the same time, which is
+                # no object for two, and that thread would wait for an answer that nobody wants.
+                self.cut(conn)
         with contextlib.suppress(Exception), within(conn, time.monotonic() + FAREWELL_S):
             conn.close()
 
@@ -415,7 +421,7 @@ class PyMySQLDriver(DbapiDriver):
         return fd is not None and shut_down(fd)
 
 
-# -- cursors ------------------------------------------------------------------------------------
+# -- cursors ---------------------------------------------------------------------------------------------------------
 def detach(cursor: Any, _: type[Any]) -> None:
     """Let go of an unbuffered result without reading it to its end, which may be long."""
     cursor._result = None  # noqa: SLF001  see the module's rules
