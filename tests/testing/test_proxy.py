@@ -80,7 +80,7 @@ def make_proxy(echo: EchoServer) -> Iterator[MakeProxy]:
 
         def make(**settings: object) -> FaultProxy:
             upstream: int = echo.listener.getsockname()[1]
-            return proxies.enter_context(FaultProxy(upstream, **settings))  # type: ignore[arg-type]
+            return proxies.enter_context(FaultProxy(upstream, **settings))  # type: ignore[arg-type]  # of each its own
 
         yield make
 
@@ -543,5 +543,5 @@ def test_bad_settings_are_named(proxy: FaultProxy) -> None:
     with pytest.raises(ValueError, match="upstream is 0"):
         proxy.upstream = 0
     with pytest.raises(ValueError, match="counting is 'http'"):
-        FaultProxy(1, counting="http")  # type: ignore[arg-type]
+        FaultProxy(1, counting="http")  # type: ignore[arg-type]  # that is the test
     assert 0.0 == proxy.latency == proxy.to_client.jitter
