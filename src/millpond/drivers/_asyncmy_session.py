@@ -78,6 +78,10 @@ class KnowingCursor:
         conn, last = self.connection, self._result
         if conn is None or type(query) is not str or (last is not None and last.has_next):
             return super().execute(query, args)  # type: ignore[misc,no-any-return]  # asyncmy's own
+        return conn.run(query, self, args)  # type: ignore[no-any-return]  # a connection that listens
+
+    def begin(self, conn: Any, query: str, args: Any) -> tuple[str, bool]:
+        """Forget what was there; return a statement with its values in it, and whether it is proved to be harmless."""
         places = conn.proofs[query]
         if args is None:
             text, proved = query, places == 0
@@ -85,7 +89,7 @@ class KnowingCursor:
             text = query % self._escape_args(args, conn)
             proved = places is not None and type(args) in SEQUENCES and TYPES.issuperset(map(type, args))
         self._clear_result()
-        return conn.run(text, self, query, proved=proved)  # type: ignore[no-any-return]  # a connection that listens
+        return text, proved
 
     def take_in(self, text: str, result: Any) -> None:
         """Keep a result, as the driver's own cursor does."""
@@ -154,10 +158,14 @@ class ListeningAsyncmy(AsyncListening):
         """Run a statement as the driver does."""
         return await (super().query(sql, unbuffered) if unbuffered else self.run(sql))
 
-    async def run(self, sql: Any, cursor: Any = None, template: str = "", *, proved: bool = False) -> Any:
-        """Run a statement as the driver does, for a cursor and its text perhaps, in one coroutine instead of ten."""
-        if cursor is not None and cursor.connection is not self:  # it was cut off before this task had its turn
-            return await cursor.execute(sql)  # which says so, as the driver does
+    async def run(self, query: Any, cursor: Any = None, args: Any = None) -> Any:
+        """Run a statement as the driver does, for a cursor with values perhaps, in one coroutine instead of ten."""
+        if cursor is None:
+            sql, proved = query, False
+        elif cursor.connection is self:
+            sql, proved = cursor.begin(self, query, args)
+        else:  # it was cut off before this task had its turn: the driver says so
+            return await cursor.execute(query, args)
         text = sql.encode(self._encoding, "surrogateescape") if type(sql) is str else self.encoded(sql)
         if not self.ask(text, proved=proved):
             await super().query(text)
@@ -168,7 +176,7 @@ class ListeningAsyncmy(AsyncListening):
                 proto._read_waiter = waiter = self._loop.create_future()  # noqa: SLF001  as its own reads do
                 await waiter
             if cursor is not None and self.replies is not None:
-                status = self.replies.take(self, template, cursor)
+                status = self.replies.take(self, query, cursor)
                 if status is not None:
                     self.settle(status)
                     cursor._executed = sql  # noqa: SLF001  see above
@@ -185,8 +193,8 @@ class ListeningAsyncmy(AsyncListening):
         finally:
             self._millpond.holder = 0
         self.take_in(result)
-        if self.replies is not None and self.proofs is not None and template in self.proofs:  # not for the first time
-            self.replies.learn(self, template, result)
+        if cursor is not None and self.replies is not None and query in cast("Proofs", self.proofs):  # seen before
+            self.replies.learn(self, query, result)
         return await self.shown(sql, result, cursor)
 
     def ask(self, text: bytes, *, proved: bool) -> bool:

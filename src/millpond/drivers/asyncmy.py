@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond._sql.templates import Proofs
-from millpond.errors import DriverMissing, InvalidSetting
+from millpond.errors import DriverMissing, DriverUnsuitable, InvalidSetting
 
 from ._aio_session import CURSORS, AsyncMySQLDriver
 from ._asyncmy_replies import Replies, Shape, parses, settings_of
@@ -91,7 +91,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
         if cls._class is None:
             connection: Any = importlib.import_module("asyncmy.connection")
             missing = PARTS - set(dir(connection.Connection))
-            assert not missing, f"this asyncmy lacks {sorted(missing)}"
+            if missing:
+                raise DriverUnsuitable(f"this version of asyncmy cannot be listened to: it lacks {sorted(missing)}")
             driver = connection.Connection
             members: dict[str, Any] = {"send_command": driver._execute_command}  # noqa: SLF001  see above
             members["new_result"] = type("MySQLResult", (KnowingEnd, connection.MySQLResult), {"__slots__": ()})
@@ -137,8 +138,10 @@ class AsyncmyDriver(AsyncMySQLDriver):
 
     def cursor(self, conn: Any, lease: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a cursor of the user's own class; it is cut off when the lease is given back."""
-        usual: bool = self._dials and not (args or kwargs) and conn._cursor_cls is conn.driver_cursor  # noqa: SLF001  see the module's text
-        cursor = conn.knowing_cursor(conn) if usual and conn.proofs is not None else conn.cursor(*args, **kwargs)
+        if not self._dials or args or kwargs or conn.proofs is None or conn._cursor_cls is not conn.driver_cursor:  # noqa: SLF001  see the module's text
+            cursor = conn.cursor(*args, **kwargs)
+        else:
+            cursor = conn.knowing_cursor(conn)
         if self.tracks_cursors:
             self.note_cursor(conn, cursor, lease)
         else:

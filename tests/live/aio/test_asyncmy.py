@@ -24,7 +24,7 @@ from .test_drivers import eventually
 
 # Most of our bytecodes and frames in a checkout, a cursor, a statement, a row and the return; on Python 3.12, the one
 # interpreter that this runs on in CI.
-STATEMENT = (716, 14)
+STATEMENT = (716, 15)
 COUNTED = 20  # such uses
 
 
@@ -116,6 +116,26 @@ def test_a_statement_whose_task_comes_too_late_is_not_sent(server: ScratchServer
                 with pytest.raises(asyncmy.errors.ProgrammingError, match="Cursor closed"):
                     await late
                 assert ((None,),) == await ask(conn, "SELECT IS_USED_LOCK('late')")
+
+    asyncio.run(main())
+
+
+def test_values_are_those_that_there_are_when_a_statement_is_awaited(mariadb: ScratchServer) -> None:
+    """As in the driver, whose ``execute`` begins then; what is wrong with them is told then as well."""
+
+    async def main() -> None:
+        async with pool_on(mariadb, "asyncmy", max_size=1) as pool:
+            for _ in range(3):
+                async with pool.connection() as conn, conn.cursor() as cursor:
+                    values = [1]
+                    asking = cursor.execute("SELECT %s", values)
+                    values[0] = 2
+                    await asking
+                    assert (2,) == await cursor.fetchone()
+                    asking = cursor.execute("SELECT %s", (1, 2))
+                    with pytest.raises(TypeError, match="not all arguments converted"):
+                        await asking
+            assert 1 == pool.stats().opened
 
     asyncio.run(main())
 
