@@ -24,7 +24,7 @@ from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB
 from tests.garbage import collect
 from tests.threads.doubles import until
 
-from .parallel import in_threads, joined
+from .waiting import in_threads, joined
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,8 @@ import pytest
 
 from millpond.dbutils._libpq import RENEW
 from millpond.dbutils.pooled_db import PooledDB
+
+from .waiting import let_rest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -167,10 +167,3 @@ def test_maxusage_does_not_cut_a_transaction(psycopg2: Any) -> None:
     assert 1 == len(psycopg2.connections)
     assert psycopg2.connections[0] is not pool.connection().dbapi_connection
     pool.close()
-
-
-def let_rest() -> None:
-    """Wait until the last answer is longer ago than a pool trusts it."""
-    since, resting = time.monotonic(), threading.Event()
-    while time.monotonic() - since < 0.01:
-        resting.wait(0.002)

@@ -16,7 +16,7 @@ import pytest
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB, TooManyConnectionsError
 
 from .fakes import DEADLINE_S, module
-from .parallel import in_threads, joined
+from .waiting import in_threads, joined
 
 SHOWN_S = 0.3  # a hang is shown by waiting so long
 

@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 
 from millpond.testing import ScratchServer
-from tests.dbutils.parallel import DEADLINE_S
+from tests.dbutils.waiting import DEADLINE_S
 
 
 class Scene:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 
 from millpond.drivers.faults import number_of as number_of_error
 from millpond.testing import FaultProxy
-from tests.dbutils.parallel import DEADLINE_S
+from tests.dbutils.waiting import DEADLINE_S, let_rest
 
 from .scenes import Scene
 
@@ -147,14 +146,6 @@ def test_a_statement_s_time_limit_holds(subject: Subject, scene: Scene) -> None:
     db = subject.pool(autocommit=True).connection()
     assert (1969 if is_mariadb else 3024) == refused(subject, lambda: run(db, statement))
     assert (1 if subject.is_ours else 3) == scene.status(counter) - before
-
-
-def let_rest() -> None:
-    """Wait until the last answer of every connection is longer ago than a pool trusts it."""
-    since = time.monotonic()
-    resting = threading.Event()
-    while time.monotonic() - since < 0.01:
-        resting.wait(0.002)
 
 
 def test_a_server_that_is_down_is_tried_once_a_caller(subject: Subject, scene: Scene) -> None:

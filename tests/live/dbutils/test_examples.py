@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.dbutils.parallel import DEADLINE_S
+from tests.dbutils.waiting import DEADLINE_S
 
 from .scenes import Scene
 

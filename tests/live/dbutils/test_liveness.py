@@ -15,7 +15,7 @@ import pytest
 from millpond.dbutils.pooled_db import PooledDB, TooManyConnectionsError
 from millpond.dbutils.steady_db import connect
 from millpond.testing import FaultProxy
-from tests.dbutils.parallel import DEADLINE_S
+from tests.dbutils.waiting import DEADLINE_S
 
 from .scenes import Scene, number_of, run
 

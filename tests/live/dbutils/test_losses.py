@@ -17,7 +17,7 @@ import pymysql
 import pytest
 
 from millpond import UncommittedWork
-from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
+from tests.dbutils.waiting import DEADLINE_S, in_threads, joined
 
 from .scenes import Scene, number_of, run
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from millpond.testing import FaultProxy
-from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
+from tests.dbutils.waiting import DEADLINE_S, in_threads, joined
 
 from .scenes import Scene
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from millpond.testing import ScratchPostgreSQL
-from tests.dbutils.parallel import DEADLINE_S
+from tests.dbutils.waiting import DEADLINE_S
 
 psycopg: Any = importlib.import_module("psycopg")
 

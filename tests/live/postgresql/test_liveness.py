@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +15,7 @@ from millpond import UncommittedWork
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB, TooManyConnectionsError
 from millpond.dbutils.steady_db import connect
 from millpond.testing import FaultProxy, ScratchPostgreSQL
-from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
+from tests.dbutils.waiting import DEADLINE_S, in_threads, joined, let_rest
 
 from .scenes import Scene, number_of, run
 
@@ -42,13 +40,6 @@ def counted(scene: Scene) -> Any:
 
     connect_counted.attempts = 0  # type: ignore[attr-defined]  # a function has what it is given
     return connect_counted
-
-
-def let_rest() -> None:
-    """Wait until the last answer of every connection is longer ago than a pool trusts it."""
-    since, resting = time.monotonic(), threading.Event()
-    while time.monotonic() - since < 0.01:
-        resting.wait(0.002)
 
 
 def test_a_silent_server_holds_nobody_up(pool_of: PoolOf, proxy: FaultProxy, scene: Scene, is_ours: bool) -> None:

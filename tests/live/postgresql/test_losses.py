@@ -20,7 +20,7 @@ import pytest
 
 from millpond import UncommittedWork
 from millpond.testing import FaultProxy
-from tests.dbutils.parallel import DEADLINE_S, in_threads, joined
+from tests.dbutils.waiting import DEADLINE_S, in_threads, joined
 
 from .scenes import Scene, number_of, run
 

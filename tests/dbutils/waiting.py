@@ -1,8 +1,9 @@
-"""Threads that do the same at the same time."""
+"""What tests of the drop-in wait for: threads that do the same at the same time, and connections that have rested."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,3 +23,10 @@ def joined(threads: list[threading.Thread], timeout: float = DEADLINE_S) -> bool
     for thread in threads:
         thread.join(timeout)
     return not any(thread.is_alive() for thread in threads)
+
+
+def let_rest() -> None:
+    """Wait until the last answer of every connection is longer ago than a pool trusts it."""
+    since, resting = time.monotonic(), threading.Event()
+    while time.monotonic() - since < 0.01:
+        resting.wait(0.002)
