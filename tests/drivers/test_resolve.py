@@ -18,6 +18,7 @@ import pytest
 
 import millpond
 from millpond.drivers import Driver, resolve
+from millpond.drivers.asyncmy import AsyncmyDriver
 from millpond.drivers.dbapi import DbapiDriver
 from millpond.drivers.found import FoundDriver
 from millpond.drivers.pymysql import PyMySQLDriver
@@ -289,6 +290,13 @@ class TestMissingDrivers:
         module.__dict__.update(apilevel="2.0", threadsafety=0, connect=lambda: None)
         with pytest.raises(DriverUnsuitable, match="threadsafety=0"):
             millpond.Pool(module)
+
+    def test_an_asyncmy_without_its_private_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What it lacks is told, with or without assertions."""
+        monkeypatch.setattr("asyncmy.connection.Connection", object)
+        kind: Any = type("Fresh", (AsyncmyDriver,), {"_class": None})
+        with pytest.raises(DriverUnsuitable, match=r"it lacks .*_write_bytes"):
+            kind.connection_class()
 
     @pytest.mark.parametrize("driver", [None, "dbapi"])
     def test_a_connection_of_a_driver_that_cannot_be_pooled_is_closed(
