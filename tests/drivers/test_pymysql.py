@@ -109,6 +109,20 @@ def test_a_reset_that_broke_the_link_is_known_for_that_before_the_link_is_closed
         driver.close(conn)
 
 
+def test_a_connection_that_its_borrower_closed_is_nobodys(server: FakeServer) -> None:
+    """PyMySQL's own block closes; who came within a millisecond, before any poll, was handed what was closed."""
+    driver = PyMySQLDriver(connect_args=server.connect_args(autocommit=True))
+    conn = driver.open(soon())
+    assert driver.is_clean is not None
+    assert driver.is_clean(conn)
+    with conn:
+        ask(conn, "SELECT 1")
+    assert not driver.is_clean(conn)
+    assert driver.send_reset is not None
+    assert driver.send_reset(conn) is False
+    driver.close(conn)
+
+
 def test_connections_that_a_callable_makes_at_the_same_time_are_all_known(server: FakeServer) -> None:
     """One that was begun before another had shown its driver was taken for any driver's: what was left in it stayed."""
     asked, learned = threading.Event(), threading.Event()

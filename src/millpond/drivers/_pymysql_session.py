@@ -55,7 +55,7 @@ DRAINED_BYTES_MAX: Final = 64 * 1024  # of replies that were left unread; longer
 CONNECTION_PARTS: Final = frozenset(
     {
         *("_execute_command", "_read_query_result", "_read_ok_packet", "_read_packet", "_write_bytes", "_force_close"),
-        *("set_character_set", "connect", "escape"),
+        *("set_character_set", "connect", "close", "escape"),
     }
 )
 RESULT_PARTS: Final = frozenset({"_check_packet_is_eof", "_get_descriptions", "init_unbuffered_query", "read"})
@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         _next_seq_id: int
 
         def connect(self, sock: Any = None) -> None: ...
+        def close(self) -> None: ...
         def set_character_set(self, charset: str, collation: str | None = None) -> None: ...
         def escape(self, obj: Any, mapping: Any = None) -> str: ...
         def _execute_command(self, command: int, sql: Any) -> None: ...
@@ -136,6 +137,14 @@ class Listening(_Base):
         if not is_first:
             session.dirt = "reconnected by its borrower"
             session.beyond_reset = True
+
+    def close(self) -> None:
+        """Close; its borrower may do so, also by the driver's own ``with`` block, and the next one must not have it."""
+        session: Session | None = self.__dict__.get("_millpond")
+        if session is not None:
+            session.dirt = "closed by its borrower"
+            session.beyond_reset = True
+        super().close()
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """Set the character set; while connecting this is where the whole set-up goes instead."""
