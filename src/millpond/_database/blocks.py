@@ -207,10 +207,12 @@ class OpenTransaction:
             self.books.spoil("a stream in it was left by a task that was cancelled", error)
         elif hand.dialect.brand not in ("mysql", "mariadb"):
             yield cursor.close()
-        elif (yield from hand.end_stream(cursor, text)):
-            yield from self.swallow()
         else:
-            self.books.spoil("a stream in it was left before its end, and could not be ended on the server")
+            failure = yield from hand.end_stream(cursor, text)
+            if failure is None:
+                yield from self.swallow()
+            else:
+                self.books.spoil("a stream in it was left before its end, and cannot be ended on the server", failure)
 
     # ---- its end
     def commit(self) -> Conversation[None]:

@@ -201,15 +201,15 @@ class Hand:
         elif self.may_wait(error):
             yield cursor.close()
 
-    def end_stream(self, cursor: Any, text: str) -> Conversation[bool]:
-        """Have the server end a stream, and read what was on its way; False if it cannot be told to."""
+    def end_stream(self, cursor: Any, text: str) -> Conversation[Exception | None]:
+        """Have the server end a stream, and read what was on its way; return why it cannot be told to, if it cannot."""
         number = self.dialect.session_id(self.conn)
         if number is None:
-            return False
+            return LookupError("this driver does not tell the number of its session")
         try:
             yield from self.kill(number, text)
-        except Exception:  # noqa: BLE001  no second connection was to be had
-            return False
+        except Exception as error:  # noqa: BLE001  no second connection was to be had
+            return error
         try:
             yield getattr(self.conn, "consume_results", cursor.close)()  # mysql-connector's cursors refuse to be closed
         except Exception as error:  # noqa: BLE001  one of them is what is expected, all others are raised
@@ -219,7 +219,7 @@ class Hand:
                     raise ours from error
             finally:
                 del ours  # or it, and its traceback, would hold each other
-        return True
+        return None
 
     def may_wait(self, error: BaseException) -> bool:
         """Say whether what is left of a stream that *error* ends can be waited for."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
 import millpond
 from millpond.database import Database
+from millpond.testing import FaultProxy, ScratchServer
 
 ROWS = 100_000
 SQL = """
@@ -77,6 +79,21 @@ def test_a_stream_in_a_transaction_left_early_is_ended_and_the_transaction_goes_
         digits.insert("accounts", {"id": 2, "owner": "two"})
     assert 2 == digits.select_value("SELECT COUNT(*) FROM accounts")
     assert time.monotonic() - began_at < ENOUGH_S
+
+
+def test_a_stream_that_cannot_be_ended_says_why(
+    digits: Database, server: ScratchServer, open_database: Callable[..., Database]
+) -> None:
+    """The transaction is lost with it, and whoever goes on is told what became of the connection that was to end it."""
+    with FaultProxy(server.port) as proxy:
+        far = open_database(port=proxy.port)
+        with pytest.raises(millpond.TransactionLost, match="cannot be ended") as lost, far.transaction():
+            with far.stream(ENDLESS) as found:
+                next(found)
+                proxy.refusing = True
+            far.execute("INSERT INTO digits VALUES (11)")
+        assert lost.value.__cause__ is not None
+    assert 10 == digits.select_value("SELECT COUNT(*) FROM digits")
 
 
 def test_while_a_stream_is_read_a_transaction_takes_no_other_statement(digits: Database) -> None:
