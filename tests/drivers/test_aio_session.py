@@ -56,6 +56,29 @@ def test_a_side_connection_that_never_comes_keeps_no_later_one_from_its_work() -
     assert [COM_QUIT] == beside.written, "a side connection that leaves without a goodbye is an aborted client too"
 
 
+def test_whoever_was_left_with_its_loop_keeps_no_other_from_its_work() -> None:
+    """A child that was forked in the middle has a loop of its own, in which the first one's task never goes on."""
+    beside = Beside({7: 60, 8: 0})
+
+    begun: list[int] = []
+
+    async def connect() -> Beside:
+        begun.append(1)
+        if len(begun) == 1:
+            await asyncio.get_running_loop().create_future()
+        return beside
+
+    killer = Killer(connect)
+    left = asyncio.new_event_loop()
+    task = left.create_task(killer.kill(7))
+    left.run_until_complete(asyncio.sleep(0))
+    run(lambda: killer.kill(8))
+    assert ["KILL 7", "KILL 8"] == beside.told
+    task.cancel()
+    left.run_until_complete(asyncio.wait((task,)))
+    left.close()
+
+
 def test_a_number_that_is_used_again_is_nobody_to_be_ended() -> None:
     """One that was started anew, or another, has its own sessions 7 and 8: younger than the order."""
     now = 1000.0

@@ -44,14 +44,15 @@ class Killer:
         self._connect = connect
         self._clock = clock
         self._victims: deque[tuple[int, float]] = deque(maxlen=KILLS_MAX)  # each with when nobody waited any more
-        self._works = False
+        self._works_in: asyncio.AbstractEventLoop | None = None  # a forked child's own is another one
 
     async def kill(self, thread_id: int) -> None:
         """End a session; best effort, whoever calls second leaves it to the first."""
         self._victims.append((thread_id, self._clock()))
-        if self._works:
+        loop = asyncio.get_running_loop()
+        if self._works_in is loop:
             return
-        self._works = True
+        self._works_in = loop
         try:
             conn = await asyncio.wait_for(self._connect(), KILL_S)
             try:
@@ -60,7 +61,8 @@ class Killer:
             finally:
                 hang_up(conn, getattr(conn, "link", None), runs=False)  # else it would be an aborted client itself
         finally:
-            self._works = False
+            if self._works_in is loop:
+                self._works_in = None
 
     async def _kill_those_there(self, conn: Any) -> None:
         asked_at, count = self._clock(), len(self._victims)
