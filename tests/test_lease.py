@@ -213,8 +213,10 @@ def test_discard_gives_up_the_connection(pool: millpond.Pool[Any]) -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_lease_is_not_copied(pool: millpond.Pool[Any], copied: Callable[[Any], object]) -> None:
-    """A copy would give the same connection back once more, and two callers would have it."""
+def test_neither_pools_nor_leases_are_copied(pool: millpond.Pool[Any], copied: Callable[[Any], object]) -> None:
+    """A lease's copy would give the same connection back once more, and two callers would have it."""
+    with pytest.raises(TypeError, match=r"a millpond\.Pool cannot be copied or pickled; each process"):
+        copied(pool)
     with pool.connection() as conn, pytest.raises(TypeError, match="cannot be copied"):
         copied(conn)
 

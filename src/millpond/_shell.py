@@ -20,7 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from . import _returning, diagnosis
 from ._core import census, conversations, upkeep
@@ -204,6 +204,11 @@ class Shell(abc.ABC, Generic[C]):
         limits = self._limits.changed(**sizes)
         self._limits = limits
         self._decide(lambda: self._ledger.resize(limits))
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        """Refuse to be copied or pickled: connections and threads stay where they are."""
+        what = f"a millpond.{type(self).__name__}"
+        raise TypeError(f"{what} cannot be copied or pickled; each process makes its own, or has it by being forked")
 
     def __repr__(self) -> str:
         ledger = self._ledger
