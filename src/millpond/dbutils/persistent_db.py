@@ -78,7 +78,7 @@ class PersistentDB:
         self._isfatal, args = parameters.isfatal_and_args(isfatal, args)
         self._creator = creator
         self._maxusage, self._setsession, self._failures, self._ping = maxusage, setsession, failures, ping
-        parameters.maxusage_of(maxusage)
+        parameters.maxusage_of(maxusage)  # what is wrong is told now, and not in the first thread that connects
         parameters.failures_of(failures)
         parameters.ping_of(ping)
         self._closeable = closeable

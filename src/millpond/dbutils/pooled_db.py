@@ -130,14 +130,8 @@ class PooledDB:
         if not threadsafety:
             raise told(NotSupportedError, THREADSAFETY_0, parameters.module_behind(creator))
         self._isfatal, args = parameters.isfatal_and_args(isfatal, args)
-        self._maxusage, self._setsession, self._reset, self._failures, self._ping = (
-            maxusage,
-            setsession,
-            reset,
-            failures,
-            ping,
-        )
-        self._blocking = blocking
+        self._maxusage, self._setsession, self._reset = maxusage, setsession, reset
+        self._failures, self._ping, self._blocking = failures, ping, blocking
         self._wait_s = parameters.wait_of(blocking)
         self._check_parameters()
         self._args, self._kwargs = args, kwargs
