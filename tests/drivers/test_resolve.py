@@ -18,6 +18,7 @@ import pytest
 
 import millpond
 from millpond.drivers import Driver, resolve
+from millpond.drivers.aiomysql import AiomysqlDriver
 from millpond.drivers.asyncmy import AsyncmyDriver
 from millpond.drivers.dbapi import DbapiDriver
 from millpond.drivers.found import FoundDriver
@@ -291,11 +292,14 @@ class TestMissingDrivers:
         with pytest.raises(DriverUnsuitable, match="threadsafety=0"):
             millpond.Pool(module)
 
-    def test_an_asyncmy_without_its_private_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What it lacks is told, with or without assertions."""
-        monkeypatch.setattr("asyncmy.connection.Connection", object)
-        kind: Any = type("Fresh", (AsyncmyDriver,), {"_class": None})
-        with pytest.raises(DriverUnsuitable, match=r"it lacks .*_write_bytes"):
+    @pytest.mark.parametrize(("name", "adapter"), [("asyncmy", AsyncmyDriver), ("aiomysql", AiomysqlDriver)])
+    def test_a_driver_for_tasks_without_its_private_parts(
+        self, name: str, adapter: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It could not be listened to, so that dirt would pass for clean: what it lacks is told."""
+        monkeypatch.setattr(f"{name}.connection.Connection", object)
+        kind: Any = type("Fresh", (adapter,), {"_class": None})
+        with pytest.raises(DriverUnsuitable, match=rf"version of {name} .* it lacks .*_write_bytes"):
             kind.connection_class()
 
     @pytest.mark.parametrize("driver", [None, "dbapi"])

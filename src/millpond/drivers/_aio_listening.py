@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from millpond.errors import ConcurrentUse, joined
+from millpond.errors import ConcurrentUse, DriverUnsuitable, joined
 
 from ._session import COM_QUERY, MORE_RESULTS, Session, explained
 from .faults import number_of
@@ -350,3 +350,14 @@ def used_by_two(conn: Any) -> ConcurrentUse:
     advice = "Let each task take its own connection from the pool."
     text = f"two tasks used one connection at the same time: {how}. {advice}"
     return joined(ConcurrentUse, getattr(conn, "InterfaceError", None))(text)
+
+
+def refuse_without(parts: frozenset[str], kind: type[Any], driver: str) -> None:
+    """Say so if a driver's class of connections lacks private parts that listening needs.
+
+    Raises:
+        DriverUnsuitable: it does; a session would pass for clean whatever was done with it.
+    """
+    missing = sorted(parts - set(dir(kind)))
+    if missing:
+        raise DriverUnsuitable(f"this version of {driver} cannot be listened to: it lacks {', '.join(missing)}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.errors import DriverMissing
 
-from ._aio_listening import CLIENT_SSL, AsyncListening, used_by_two
+from ._aio_listening import CLIENT_SSL, AsyncListening, refuse_without, used_by_two
 from ._aio_session import AsyncMySQLDriver
 from ._pymysql_looks import Watched
 
@@ -31,6 +31,10 @@ LOOKS = (
 TABLES = ("encoders", "decoders")  # of converters
 OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
 UNKNOWN = ("collation", "max_allowed_packet", "read_timeout")
+PARTS = frozenset(
+    {"_connect", "_execute_command", "_read_ok_packet", "_read_packet", "_read_query_result"}
+    | {"_request_authentication", "_write_bytes"}
+)
 
 
 class AiomysqlDriver(AsyncMySQLDriver):
@@ -50,6 +54,8 @@ class AiomysqlDriver(AsyncMySQLDriver):
         "in flight": "yes; what runs for nobody any more is killed",
         "cut": "its descriptor is shut down",
         "errors": "by number",
+        "private parts": "_execute_command, _read_query_result, _read_packet, _write_bytes and others of the "
+        "connection, all in drivers/aiomysql.py and _aio_listening.py; without them it is refused",
     }
     options: ClassVar[Mapping[str, Any]] = {
         name: read for name, read in AsyncMySQLDriver.options.items() if name not in UNKNOWN
@@ -79,6 +85,7 @@ class AiomysqlDriver(AsyncMySQLDriver):
         """Return the class of aiomysql's connections that listen."""
         if cls._class is None:
             connection: Any = importlib.import_module("aiomysql.connection")
+            refuse_without(PARTS, connection.Connection, "aiomysql")
             members: dict[str, Any] = {
                 "new_result": type("MySQLResult", (ListeningResult, connection.MySQLResult), {}),
                 "send_command": connection.Connection._execute_command,  # noqa: SLF001  see the module's rules

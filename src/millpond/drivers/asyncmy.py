@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond._sql.templates import Proofs
-from millpond.errors import DriverMissing, DriverUnsuitable, InvalidSetting
+from millpond.errors import DriverMissing, InvalidSetting
 
+from ._aio_listening import refuse_without
 from ._aio_session import CURSORS, AsyncMySQLDriver
 from ._asyncmy_replies import Replies, Shape, parses, settings_of
 from ._asyncmy_session import KnowingCursor, KnowingEnd, ListeningAsyncmy, is_plain, wakes
@@ -57,6 +58,8 @@ class AsyncmyDriver(AsyncMySQLDriver):
         "in flight": "yes; what runs for nobody any more is killed",
         "cut": "its descriptor is shut down",
         "errors": "by number",
+        "private parts": "_execute_command, _read_query_result, _read_ok_packet, _write_bytes and others of the "
+        "connection, all in drivers/*asyncmy*.py and _aio_listening.py; without them it is refused",
     }
     looks = LOOKS
     set_aside: ClassVar[Mapping[str, Any]] = {"autocommit_mode": None, "_sql_mode": None, "_init_command": None}
@@ -90,9 +93,7 @@ class AsyncmyDriver(AsyncMySQLDriver):
         """Return the class of asyncmy's connections that listen."""
         if cls._class is None:
             connection: Any = importlib.import_module("asyncmy.connection")
-            missing = PARTS - set(dir(connection.Connection))
-            if missing:
-                raise DriverUnsuitable(f"this version of asyncmy cannot be listened to: it lacks {sorted(missing)}")
+            refuse_without(PARTS, connection.Connection, "asyncmy")
             driver = connection.Connection
             members: dict[str, Any] = {"send_command": driver._execute_command}  # noqa: SLF001  see above
             members["new_result"] = type("MySQLResult", (KnowingEnd, connection.MySQLResult), {"__slots__": ()})
