@@ -19,6 +19,7 @@ import pytest
 
 import millpond as m
 from millpond import Database
+from tests.garbage import collect
 
 WAIT_S = 20.0
 
@@ -417,6 +418,20 @@ def test_what_it_is_made_of(db: Database) -> None:
     again = Database(db.pool)
     again.close()
     assert [10, 10] == balances(again)
+
+
+def test_a_closed_database_is_kept_by_nothing(tmp_path: Path) -> None:
+    """Texts that were written for it are remembered, and it is not: neither its adapter nor what that knows."""
+    database = Database(f"sqlite:///{tmp_path}/closed.db")
+    database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, x INT)")
+    database.insert_many("t", [{"id": 1, "x": 1}, {"id": 2, "x": 2}])
+    database.upsert("t", {"id": 1, "x": 3}, key="id")
+    assert [3, 2] == database.select_column("SELECT x FROM t ORDER BY id")
+    driver = weakref.ref(database.pool.driver)
+    database.close()
+    del database
+    collect()
+    assert driver() is None
 
 
 def test_an_error_holds_nothing_once_it_was_dealt_with(db: Database) -> None:

@@ -13,7 +13,7 @@ from millpond._database.dialects import Dialect, MySQLFamily, SQLite, dialect_of
 from millpond._database.hand import is_running
 from millpond._database.knowledge import with_autocommit
 from millpond._database.statements import REMEMBERED_LENGTH_MAX, REMEMBERED_MAX, Statement, Statements
-from millpond._database.writes import insert_text, table_name, upsert_text
+from millpond._database.writes import insert_text, script_of, upsert_text
 from millpond._sql.cleanliness import Brand, is_clean_statement
 from millpond._sql.tokens import Dialect as Rules
 
@@ -167,8 +167,8 @@ def test_texts_are_remembered_within_bounds() -> None:
 def test_names_are_quoted_so_that_nothing_gets_out() -> None:
     """A quote in a name is doubled; a name that cannot be one is refused."""
     assert ("`a``; DROP TABLE t; --`", '"a"".b"') == (MYSQL.quoted("a`; DROP TABLE t; --"), SQLITE.quoted('a".b'))
-    assert "`shop`.`users`" == table_name(MYSQL, "shop.users")
-    assert "`shop.users`" == table_name(MYSQL, ("shop.users",))
+    assert "`shop`.`users`" == script_of(MYSQL).table("shop.users")
+    assert "`shop.users`" == script_of(MYSQL).table(("shop.users",))
     bad: list[Any] = ["", "a\0b", 5, None]
     for name in bad:
         with pytest.raises(m.InvalidSetting):

@@ -80,11 +80,7 @@ class Dialect:
 
     def quoted(self, name: str) -> str:
         """Return a name as an identifier that nothing in it can break out of."""
-        given = cast("object", name)
-        if not isinstance(given, str) or not name or "\0" in name:
-            allowed = "text of at least one character, none of them NUL"
-            raise InvalidSetting("name", name, allowed, "this cannot name anything")
-        return f"{self.quote}{name.replace(self.quote, self.quote * 2)}{self.quote}"
+        return quoted(name, self.quote)
 
     def begin(self, isolation: str | None, *, read_only: bool, autocommit: bool) -> list[str]:
         """Return the statements that begin a transaction."""
@@ -415,6 +411,19 @@ def dialect_of(driver: Any, conn: Any) -> Dialect:
     dialect = KINDS.get(driver.name, Dialect)(conn, style)
     dialect.adopt(getattr(driver, "adapter", driver), conn)  # of a callable's connections it is behind a front
     return dialect
+
+
+def quoted(name: str, quote: str) -> str:
+    """Return a name between quotes that nothing in it ends.
+
+    Raises:
+        InvalidSetting: nothing can have this name.
+    """
+    given = cast("object", name)
+    if not isinstance(given, str) or not name or "\0" in name:
+        allowed = "text of at least one character, none of them NUL"
+        raise InvalidSetting("name", name, allowed, "this cannot name anything")
+    return f"{quote}{name.replace(quote, quote * 2)}{quote}"
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """The texts of INSERT and upsert for mappings: names quoted, values left to the driver.
 
-Rules: a name, from wherever it comes, is quoted and can be nothing but a name; values are not looked at.
+Rules: a name, from wherever it comes, is quoted and can be nothing but a name; values are not looked at.  Texts are
+remembered, and what they are remembered by keeps no database alive.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from millpond.errors import InvalidSetting
 
-from .dialects import Dialect
+from .dialects import Dialect, quoted
 from .errors import InvalidParameters
 
 Table: TypeAlias = str | tuple[str, ...]
@@ -20,12 +21,6 @@ Names: TypeAlias = tuple[str, ...]
 
 # The release from which MySQL has a name for the row that was to be inserted, and warns of VALUES() instead.
 ROW_ALIAS_SINCE: Final = (8, 0, 20)
-
-
-def table_name(dialect: Dialect, table: Table) -> str:
-    """Return a table's name, quoted: ``"table"``, ``"schema.table"``, or the parts as a tuple."""
-    parts = table.split(".") if isinstance(table, str) else table
-    return ".".join([dialect.quoted(part) for part in parts])
 
 
 Maker: TypeAlias = Callable[..., str]  # of a dialect, and of how many rows
@@ -42,31 +37,67 @@ def new_row_of(table: Table) -> str:
     return "new row" if last.lower() != "new row" else "newer row"
 
 
-@functools.lru_cache(maxsize=512)
+class Script(NamedTuple):
+    """How a database writes, as far as a text depends on it.
+
+    Attributes:
+        quote: what names are quoted by.
+        place: what stands for a value.
+        names_new_row: as the function of that name says.
+    """
+
+    quote: str
+    place: str
+    names_new_row: bool
+
+    def quoted(self, name: str) -> str:
+        """Return a name, quoted."""
+        return quoted(name, self.quote)
+
+    def table(self, table: Table) -> str:
+        """Return a table's name, quoted: ``"table"``, ``"schema.table"``, or the parts as a tuple."""
+        parts = table.split(".") if isinstance(table, str) else table
+        return ".".join([self.quoted(part) for part in parts])
+
+
+def script_of(dialect: Dialect) -> Script:
+    """Return how a dialect writes."""
+    return Script(dialect.quote, dialect.marks.place, names_new_row(dialect))
+
+
 def insert_text(dialect: Dialect, table: Table, columns: Names, rows: int = 1) -> str:
     """Return the INSERT of one row, or of several, with these columns."""
-    into = f"INSERT INTO {table_name(dialect, table)}"
+    return _insert_text(script_of(dialect), table, columns, rows)
+
+
+def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, update: Names, rows: int = 1) -> str:
+    """Return the INSERT of a row, or of several, that updates the columns *update* of one that is there already."""
+    return _upsert_text(script_of(dialect), table, columns, key, update, rows)
+
+
+@functools.lru_cache(maxsize=512)
+def _insert_text(script: Script, table: Table, columns: Names, rows: int) -> str:
+    into = f"INSERT INTO {script.table(table)}"
     if not columns:
-        return f"{into} () VALUES ()" if dialect.quote == "`" else f"{into} DEFAULT VALUES"
-    names = ", ".join([dialect.quoted(column) for column in columns])
-    row = f"({', '.join([dialect.marks.place] * len(columns))})"
+        return f"{into} () VALUES ()" if script.quote == "`" else f"{into} DEFAULT VALUES"
+    names = ", ".join([script.quoted(column) for column in columns])
+    row = f"({', '.join([script.place] * len(columns))})"
     return f"{into} ({names}) VALUES {', '.join([row] * rows)}"
 
 
 @functools.lru_cache(maxsize=512)
-def upsert_text(dialect: Dialect, table: Table, columns: Names, key: Names, update: Names, rows: int = 1) -> str:
-    """Return the INSERT of a row, or of several, that updates the columns *update* of one that is there already."""
-    insert = insert_text(dialect, table, columns, rows)
-    names = [dialect.quoted(column) for column in update]
-    if dialect.quote != "`":
-        target = f" ({', '.join([dialect.quoted(column) for column in key])})" if key else ""
+def _upsert_text(script: Script, table: Table, columns: Names, key: Names, update: Names, rows: int) -> str:
+    insert = _insert_text(script, table, columns, rows)
+    names = [script.quoted(column) for column in update]
+    if script.quote != "`":
+        target = f" ({', '.join([script.quoted(column) for column in key])})" if key else ""
         changes = ", ".join([f"{name}=excluded.{name}" for name in names])
         return f"{insert} ON CONFLICT{target} DO {f'UPDATE SET {changes}' if changes else 'NOTHING'}"
     if not names:  # keep the row as it is; unlike INSERT IGNORE this hides no other error
-        same = dialect.quoted((key or columns)[0])
-        return f"{insert} ON DUPLICATE KEY UPDATE {same}={table_name(dialect, table)}.{same}"
-    if names_new_row(dialect):
-        alias = dialect.quoted(new_row_of(table))
+        same = script.quoted((key or columns)[0])
+        return f"{insert} ON DUPLICATE KEY UPDATE {same}={script.table(table)}.{same}"
+    if script.names_new_row:
+        alias = script.quoted(new_row_of(table))
         changes = ", ".join([f"{name}={alias}.{name}" for name in names])
         return f"{insert} AS {alias} ON DUPLICATE KEY UPDATE {changes}"
     changes = ", ".join([f"{name}=VALUES({name})" for name in names])
