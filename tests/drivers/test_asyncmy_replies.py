@@ -296,6 +296,27 @@ def test_converters_of_the_users_own_are_the_drivers_matter() -> None:
     on_loop(check)
 
 
+@pytest.mark.parametrize("failing", ["value", "name"])
+def test_a_reply_that_could_not_be_converted_is_not_the_next_one_s(failing: str) -> None:
+    """All replies begin with the same number, so what was left of one would be read as the answer to any other."""
+
+    def convert(value: str) -> int:
+        if value == "13":
+            raise ValueError(value)
+        return int(value)
+
+    def check() -> None:
+        line = Line(conv={3: convert})
+        line.learn()
+        data = reply([("13", "", "")]) if failing == "value" else PLAIN.replace(b"\x01a\x01a", b"\x01\xff\x01\xff")
+        with pytest.raises(ValueError, match="13" if failing == "value" else "decode"):
+            line.take(data)
+        proto = line.conn._proto
+        assert proto.length == proto.pos
+
+    on_loop(check)
+
+
 def test_only_so_many_texts_are_remembered() -> None:
     """A program that makes texts without end must not fill the memory."""
 

@@ -94,6 +94,9 @@ class Replies:
 
         Returns:
             Its status word; None if the driver has to read it: then nothing was touched.
+
+        Raises:
+            Exception: a value could not be converted; the reply was read, as far as the next one is concerned.
         """
         shape = self._shapes.get(text)
         proto = conn._proto  # noqa: SLF001  see the adapter's text
@@ -106,14 +109,18 @@ class Replies:
         if mark != NOTHING_WRITTEN or status & MORE_TO_SAY:
             return None
         packets, size_of_packets, number, converters, description, columns = shape
-        if buffer.startswith(packets, at):
-            at += size_of_packets
-        else:
-            at, description = self._described(packets, columns, buffer, at, last)
-            if not at:
-                return None
         rows: list[Any] = []
-        at, number = self._parse(buffer, at, last, converters, number, rows, True)
+        try:
+            if buffer.startswith(packets, at):
+                at += size_of_packets
+            else:
+                at, description = self._described(packets, columns, buffer, at, last)
+                if not at:
+                    return None
+            at, number = self._parse(buffer, at, last, converters, number, rows, True)
+        except BaseException:
+            proto.pos = length  # else the next statement would take it for its own reply: all begin with one number
+            raise
         if at != last or size != END_SIZE | number << 24:
             return None
         proto.pos = length
