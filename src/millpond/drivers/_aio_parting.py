@@ -17,12 +17,11 @@ import contextlib
 import functools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
 from ._aio_listening import AsyncListening, read_or_error
 from ._session import packet
-from .aio import Remaining
 
 COM_QUIT: Final = packet(0x01)
 FAREWELL_S: Final = 0.5
@@ -83,7 +82,7 @@ async def busy_sessions(conn: Any) -> dict[int, float]:
 
 
 class Leaving:
-    """What is left to be done when a connection was given up.
+    """What is left to be done when a connection was given up: await it, several times if need be, or close it.
 
     Args:
         link: its transport; None if it was closed before.
@@ -106,20 +105,28 @@ class Leaving:
         self._hears_out = hears_out
         self._kill = kill
 
-    def remaining(self) -> Remaining | None:
-        """Return it as what can be awaited, several times; None if nothing is left."""
-        return None if self._link is None and self._kill is None else Remaining(self._see_off)
+    def __bool__(self) -> bool:
+        return self._link is not None or self._kill is not None
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._see_off().__await__()
+
+    def close(self) -> None:
+        """Let go of it: nobody will wait."""
+        conn, self._hears_out = self._hears_out, None
+        if conn is not None:
+            close(conn)
 
     async def _see_off(self) -> None:
         if self._kill is not None:
             with contextlib.suppress(Exception):  # no side connection is to be had: it ends by itself
                 await self._kill()
-        conn, self._hears_out = self._hears_out, None
-        if conn is not None:
+            self._kill = None  # whoever awaits this again, since the first was called away, goes on here
+        if self._hears_out is not None:
             try:
-                await at_most(functools.partial(heard_out, conn), FAREWELL_S)
+                await at_most(functools.partial(heard_out, self._hears_out), FAREWELL_S)
             finally:
-                close(conn)
+                self.close()
         if self._wait_gone is not None:
             gone = False
             try:

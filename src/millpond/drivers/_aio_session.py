@@ -352,7 +352,7 @@ class AsyncMySQLDriver(AiodbDriver[Any], abc.ABC):
         if runs and session is not None and session.way is not Way.ROLLBACK:  # a proxy's number is nobody's there
             kill = functools.partial(self._killer.kill, conn.thread_id())
         hang_up(conn, link, runs=runs, hears_out=hears_out)
-        return Leaving(link, wait_gone, conn if hears_out else None, kill).remaining()
+        return Leaving(link, wait_gone, conn if hears_out else None, kill) or None
 
     # -- capabilities ----------------------------------------------------------------------------------------------
     def fileno(self, conn: Any) -> int | None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from millpond import AsyncDatabase, ConcurrentUse, ConnectionReturned, aio
+from millpond import AsyncDatabase, AsyncPool, ConcurrentUse, ConnectionReturned, aio
 from millpond.drivers import _aio_parting as parting
 from millpond.testing import ScratchServer
+from tests.garbage import collect
 
 from .servers import DRIVERS, answer, ask, pool_on, root, sessions
 
@@ -171,6 +172,30 @@ def test_a_goodbye_behind_a_reset_is_heard(server: ScratchServer, driver: str) -
     before = aborted(server)
     asyncio.run(main())
     assert before == aborted(server)
+
+
+def test_a_pool_that_is_dropped_leaves_no_link_open_for_an_answer(mariadb: ScratchServer, driver: str) -> None:
+    """Nobody will wait for it."""
+
+    async def main() -> None:
+        pool = pool_on(mariadb, driver, on_connect="DO SLEEP(0.2)")
+        async with pool.connection() as conn:
+            await ask(conn, "SET @left = 1")
+        assert 1 == pool.stats().settling
+        link = conn_of(pool).link
+        del conn
+        with pytest.warns(ResourceWarning, match="was never closed"):
+            del pool
+            collect()
+        assert link.is_closing()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def conn_of(pool: AsyncPool[Any]) -> Any:
+    """Return the driver's connection that is being reset."""
+    return pool._ledger.settling[0].conn
 
 
 def aborted(server: ScratchServer) -> int:
