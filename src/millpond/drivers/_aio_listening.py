@@ -202,10 +202,13 @@ class AsyncListening(_Base):
             session.holder = 0
 
     async def show_warnings(self) -> Any:
-        """Ask for the warnings of the last statement."""
+        """Ask for the warnings of the last statement, of which it is still told how many rows it changed."""
+        affected = self._affected_rows
         await self._execute_command(COM_QUERY, "SHOW WARNINGS")
         await self._read_query_result()
-        return self._result.rows
+        rows = self._result.rows
+        self._result, self._affected_rows = None, affected
+        return rows
 
     def hear(self, result: Any) -> None:
         """Take in what the last packet of a result said."""

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import select
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -249,6 +250,22 @@ def test_a_cursor_is_of_no_use_after_its_connection_was_given_back(server: Scrat
                 await cursor.execute("SELECT 2")
             async with pool.connection() as conn:
                 assert ((3,),) == await ask(conn, "SELECT 3")
+
+    asyncio.run(main())
+
+
+def test_a_statement_that_warned_still_tells_what_it_changed(server: ScratchServer, driver: str) -> None:
+    """Cursors ask for the warnings behind it, and the answer to that has rows of its own."""
+
+    async def main() -> None:
+        async with pool_on(server, driver) as pool, pool.connection() as conn:
+            await ask(conn, "SET sql_mode = ''")
+            await ask(conn, "CREATE TEMPORARY TABLE small (n TINYINT)")
+            async with conn.cursor() as cursor:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # aiomysql's
+                    await cursor.execute("INSERT INTO small VALUES (1), (998), (999)")
+                assert (3, 3, 0) == (cursor.rowcount, conn.affected_rows(), conn.insert_id())
 
     asyncio.run(main())
 
