@@ -334,6 +334,13 @@ def test_every_method_reads_the_rollbacks_answer_first(server: FakeServer, call:
         assert ([(43,)], 1) == (use(pool, "SELECT 43"), pool.stats().opened)
 
 
+def test_warnings_that_were_asked_for_are_no_statements_result(server: FakeServer) -> None:
+    """As with the driver's own: there is no number of a row to be told, and none is 0."""
+    server.answers["SHOW WARNINGS"] = [("Note", 1, "played")]
+    with pool_on(server) as pool, pool.connection() as conn:
+        assert ((("Note", 1, "played"),), 0) == (conn.show_warnings(), conn.insert_id())
+
+
 def test_a_pool_of_one_waits_once_a_cycle(server: FakeServer) -> None:
     """With autocommit off each cycle is a SELECT and a ROLLBACK, in this order, and nothing else."""
     with pool_on(server, connect_args={"autocommit": False}) as pool:

@@ -245,7 +245,9 @@ class Listening(_Base):
         """Ask for the warnings of the last statement."""
         self._execute_command(COMMAND.COM_QUERY, "SHOW WARNINGS")
         self._read_query_result()
-        return self._result.rows
+        rows = self._result.rows
+        self._result = None  # it is no statement's: insert_id() would have nothing to tell
+        return rows
 
     def hear_error(self, error: BaseException) -> None:
         """Take in an error; an ERR packet ends a reply, anything else leaves it where it was."""
