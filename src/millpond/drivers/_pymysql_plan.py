@@ -111,6 +111,7 @@ class Plan:
         self.tracks = False
         self.known: tuple[Any, list[bytes]] = ((), [])  # the commands of the last reset, and what they follow from
         self.proved = False
+        self.chains = False  # a ROLLBACK was seen to begin the next transaction: the server's completion_type
 
     @property
     def facts_are_due(self) -> bool:
@@ -299,7 +300,7 @@ class Plan:
             return True
         if reset == "rollback" or session.way in (Way.DEAF, Way.ROLLBACK):
             return [ROLLBACK]
-        if keeps_looks and not (always or session.dirt):
+        if keeps_looks and not (always or session.dirt or self.chains):
             return [ROLLBACK]  # a transaction is all that was left
         if session.way is Way.RENEWAL:
             return False
@@ -328,7 +329,10 @@ class Plan:
         """Tell the steps of that."""
         session: Session = conn._millpond  # noqa: SLF001  one body: see _pymysql_session
         if len(replies) == 1:  # to a ROLLBACK
-            if isinstance(replies[0], Exception) or conn.server_status & IN_TRANSACTION:
+            if isinstance(replies[0], Exception):
+                return False
+            if conn.server_status & IN_TRANSACTION:
+                self.chains = True
                 return False
             session.renew(conn.server_status)
             return True

@@ -285,6 +285,8 @@ class Listening(_Base):
         is_read = has_come and self.take_oks(1, has_come=True) == 1
         status = self.server_status if is_read else self._slowly_heard(session)
         if status & IN_TRANSACTION:
+            if self._millpond_plan is not None:
+                self._millpond_plan.chains = True
             self._give_up(session)
             raise err.OperationalError(LOST, f"{REFUSED}: a transaction is still open")
         session.status = status

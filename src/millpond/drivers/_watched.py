@@ -80,6 +80,7 @@ class WatchedDriver(DbapiDriver):
         self._facts: Facts | None = None
         self._tracking_works = True
         self._took_writes = False  # a server that this adapter has been on
+        self._chains = False  # a ROLLBACK was seen to begin the next transaction: the server's completion_type
         self._new_poll = unpatched_poll()
         if self._reset == "auto":
             self.is_clean = self._is_clean
@@ -287,12 +288,13 @@ class WatchedDriver(DbapiDriver):
         """Say whether all that is left is an open transaction."""
         session.owed = int(self.is_unread(conn))
         open_only = not session.dirt and not session.is_hopeless and not session.holder
-        return open_only and bool(session.status & IN_TRANSACTION) and self._is_as_new(conn)
+        return open_only and not self._chains and bool(session.status & IN_TRANSACTION) and self._is_as_new(conn)
 
     def _rolled_back(self, conn: Any, session: Session) -> bool:
         """Take in the answer to a ROLLBACK: as good as new?"""
         status = self._settled_status(conn)
         if status & IN_TRANSACTION:
+            self._chains = True
             return False
         session.renew(status)
         return True

@@ -313,6 +313,17 @@ def make_pool(driver: Any) -> Any:
     return millpond.Pool(driver, max_size=1)
 
 
+def test_a_server_whose_rollback_begins_a_transaction_costs_one_connection(road: Road) -> None:
+    """With completion_type=CHAIN a ROLLBACK leaves one open; once that was seen, sessions are reset instead."""
+    pool = road.pool(connect_args={"autocommit": False}, on_connect="SET completion_type = 'CHAIN'")
+    for _ in range(4):
+        with pool.connection() as conn:
+            ask(conn, f"SELECT * FROM {TABLE}")
+    with pool.connection() as conn:
+        assert [("CHAIN",)] == ask(conn, "SELECT @@completion_type")
+    assert 2 == pool.stats().opened
+
+
 def test_what_a_callable_leaves_unread_is_not_its_borrowers(road: Road) -> None:
     """A statement of ``on_connect`` whose rows nobody fetches, at the dial and after a reset."""
     pool = road.pool(on_connect=lambda conn: conn.cursor().execute("SELECT 1"))

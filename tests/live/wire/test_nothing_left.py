@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,20 @@ def test_a_procedure_that_prepares_by_xa_leaves_no_transaction_to_the_next_borro
         ask(root, f"DROP PROCEDURE {plain_way.database}.{name}")
         wait_until(lambda: answer(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
     assert "auto: COM_RESET_CONNECTION" == pool.stats().reset
+
+
+def test_a_server_whose_rollback_begins_a_transaction_costs_one_connection(plain_way: Way) -> None:
+    """With completion_type=CHAIN a ROLLBACK leaves one open; once that was seen, sessions are reset instead."""
+    pool = plain_way.pool(connect_args={"autocommit": False}, on_connect="SET completion_type = 'CHAIN'")
+    for _ in range(2):
+        with contextlib.suppress(pymysql.err.OperationalError), pool.connection() as conn:
+            ask(conn, f"SELECT * FROM {TABLE}")
+    for _ in range(4):
+        with pool.connection() as conn:
+            ask(conn, f"SELECT * FROM {TABLE}")
+    with pool.connection() as conn:
+        assert [("CHAIN",)] == ask(conn, "SELECT @@completion_type")
+    assert 2 == pool.stats().opened
 
 
 def test_a_character_set_of_a_callables_proves_nothing_of_texts_in_another(plain_way: Way) -> None:
