@@ -255,19 +255,22 @@ class AsyncPool(Shell[C]):
         given_back: Awaitable[None] = conn.close()
         return given_back
 
-    def close(self, timeout: float = 5.0) -> Awaitable[None]:
+    def close(self, timeout: float | None = 5.0) -> Awaitable[None]:
         """Close the pool: refuse new callers, wait for connections that are out, then cut those that are left.
 
         It begins when it is called, awaited or not.  Called while no loop is running it does what can be done without
         waiting, and warns if connections are out.
 
         Args:
-            timeout: seconds to wait for connections to be given back; 0 cuts at once.
+            timeout: seconds to wait for connections to be given back; 0 cuts at once, None waits as long as it takes.
 
         Returns:
             What is left to be waited for; whoever is cancelled while awaiting it has closed the pool all the same.
+
+        Raises:
+            InvalidSetting: that is no time-out; the pool stays open.
         """
-        until = self._clock() + timeout_of(timeout, timeout)
+        until = self._clock() + timeout_of(timeout, FOREVER)
         self._guard()
         self._crew.dismissed = True
         self._decide(self._ledger.close)
@@ -646,7 +649,9 @@ class AsyncPool(Shell[C]):
         if not in_time:
             self._cut_what_is_out()
         self._rest()
-        await self._crew.join(self._clock, max(until, self._clock() + PARTING_S), PARTING_S)
+        now = self._clock()
+        dials_end_at = min(until, now + self._limits.connect_timeout_s)
+        await self._crew.join(self._clock, max(dials_end_at, now + PARTING_S), PARTING_S)
 
     async def _end_with_loop(self) -> None:
         """Close what is left, for the loop is about to end: all tasks have been cancelled, and most are gone."""

@@ -371,7 +371,7 @@ class AsyncDatabase:
         """The pool below, for its statistics and settings."""
         return self._pool
 
-    async def close(self, timeout: float = 5.0) -> None:
+    async def close(self, timeout: float | None = 5.0) -> None:
         """Close the pool, if it was made here; one that was given stays open.
 
         Arguments, result and errors are those of :meth:`millpond.Database.close`.

@@ -786,6 +786,25 @@ def test_what_is_out_for_too_long_is_cut_at_close() -> None:
     run(main)
 
 
+def test_a_close_without_a_time_out_waits_as_long_as_it_takes() -> None:
+    """For an hour, if that is how long a connection is out; and what is no time-out leaves the pool open."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        pool = pool_of(driver)
+        conn = await pool.connection()
+        with pytest.raises(millpond.InvalidSetting, match="timeout"):
+            await pool.close(timeout="soon")  # type: ignore[arg-type]  # that is what is tried
+        closing = asyncio.ensure_future(pool.close(timeout=None))
+        await asyncio.sleep(3600.0)
+        assert ([], False) == (driver.cuts, closing.done())
+        await conn.close()
+        await closing
+        assert not driver.left_open
+
+    run(main)
+
+
 def test_dials_run_in_a_copy_of_the_asker_s_context() -> None:
     """A creator that reads context variables sees those of the task that asked."""
     import contextvars
