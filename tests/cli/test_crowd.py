@@ -33,6 +33,25 @@ def test_raises_what_a_turn_raised() -> None:
     assert before == threading.active_count()
 
 
+class StruckThread(threading.Thread):
+    """The third of its kind is not started: Ctrl-C was faster."""
+
+    def start(self) -> None:
+        """Start, or be struck."""
+        if self.name == "thread 3":
+            raise KeyboardInterrupt
+        super().start()
+
+
+def test_nobody_is_left_when_a_signal_strikes_between_two_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that had been started would wait for the others for ever."""
+    monkeypatch.setattr(threading, "Thread", StruckThread)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        crowd(5, DEADLINE_S, lambda _number: None, lambda _progress, _count: None)
+    assert before == threading.active_count()
+
+
 def test_gate_stands_still() -> None:
     """Whoever closes the gate is alone until it opens."""
     gate = Gate()

@@ -133,7 +133,10 @@ def test_who_ends_it_early_finds_nothing_left(number: signal.Signals, tmp_path: 
             assert process.poll() is None
         assert 1 == len([*tmp_path.iterdir()])
         process.send_signal(number)
-        _, said = process.communicate(timeout=DEADLINE_S)
+        try:
+            _, said = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()  # or the end of the block would wait for one that hangs
     expected = (1, b"\nAborted!\n") if number == signal.SIGINT else (128 + number, b"")
     assert (*expected, []) == (process.returncode, said, [*tmp_path.iterdir()])
 

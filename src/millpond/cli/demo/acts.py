@@ -289,13 +289,14 @@ class Killing:
             except BaseException as error:  # noqa: BLE001  it is raised again, in the thread that asked
                 raised.append(error)
 
-        killer = threading.Thread(target=kill, name="killer")
-        killer.start()
+        killer = threading.Thread(target=kill, name="killer", daemon=True)
         try:
+            killer.start()
             yield
         finally:
             over.set()
-            killer.join()
+            if killer.ident is not None:  # a signal may have raised in the middle of starting it
+                killer.join()
         if raised:
             raise raised[0]
 

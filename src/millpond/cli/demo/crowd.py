@@ -38,7 +38,10 @@ def crowd(count: int, seconds: float, turn: Callable[[int], None], watch: Watch)
             raised.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=live, args=(number,), name=f"thread {number + 1}") for number in range(count)]
+    threads = [
+        threading.Thread(target=live, args=(number,), name=f"thread {number + 1}", daemon=True)
+        for number in range(count)
+    ]
     with _all_ended(threads, start, stop):
         began_at = time.monotonic()
         start.set()
@@ -54,15 +57,17 @@ def crowd(count: int, seconds: float, turn: Callable[[int], None], watch: Watch)
 def _all_ended(
     threads: list[threading.Thread], start: threading.Event, stop: threading.Event
 ) -> Generator[None, None, None]:
-    for thread in threads:
-        thread.start()
+    """Start all, and end all: also those that there are when a signal raises in the middle of starting them."""
     try:
+        for thread in threads:
+            thread.start()
         yield
     finally:
         stop.set()
         start.set()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
 
 class Gate:
