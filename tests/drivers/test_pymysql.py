@@ -109,6 +109,12 @@ def test_a_reset_that_broke_the_link_is_known_for_that_before_the_link_is_closed
         driver.close(conn)
 
 
+def test_a_pool_connects_though_it_was_told_to_leave_that_for_later(server: FakeServer) -> None:
+    """``defer_connect=True`` comes along from a program's own arguments."""
+    with pool_on(server, connect_args={"defer_connect": True}) as pool:
+        assert [(1,)] == use(pool, "SELECT 1")
+
+
 def test_a_connection_that_its_borrower_closed_is_nobodys(server: FakeServer) -> None:
     """PyMySQL's own block closes; who came within a millisecond, before any poll, was handed what was closed."""
     driver = PyMySQLDriver(connect_args=server.connect_args(autocommit=True))

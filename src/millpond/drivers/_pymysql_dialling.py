@@ -135,6 +135,7 @@ class Dialler:
     def dial(self, arguments: dict[str, Any], until: float) -> Any:
         """Connect by *until*, host names aside: TCP, TLS and handshake together."""
         until = min(until, time.monotonic() + float(arguments.pop("connect_timeout", None) or float("inf")))
+        arguments.pop("defer_connect", None)  # here it is always deferred, and never left at that
         conn = self._unconnected(arguments)
         self._prepare(conn)
         if self._parts is None or not self._parts.packets:
