@@ -165,7 +165,7 @@ class WatchedDriver(DbapiDriver):
             conn.__dict__["_millpond_facts"] = facts
             if callable(self._on_connect):
                 self._on_connect(conn)
-                self.in_flight(conn)  # what it has left unread would be its first borrower's error
+                self._read_what_was_left(conn, session)
             if session is not None:
                 session.recoded = session.recoded or any(map(speaks_of_charset, statements))
                 session.holder = 0
@@ -177,6 +177,11 @@ class WatchedDriver(DbapiDriver):
             self._begin(conn, session, abilities, facts)
         if self.fileno(conn) is None:
             self.is_readable = None  # nothing to poll: a check is a ping
+
+    def _read_what_was_left(self, conn: Any, session: Session | None) -> None:
+        """Read what the caller's ``on_connect`` left unread: it would be the first borrower's error."""
+        if session is not None and self.is_unread(conn):
+            self.drain(conn)
 
     def _furnish(
         self, conn: Any, session: Session | None, abilities: Abilities, facts: Facts | None, more: Sequence[str]
@@ -353,7 +358,7 @@ class WatchedDriver(DbapiDriver):
             return False
         if callable(self._on_connect):
             self._on_connect(conn)
-            self.in_flight(conn)
+            self._read_what_was_left(conn, session)
         if self.status_of(conn) & IN_TRANSACTION and self._on_connect is not None:
             conn.commit()
         if session is not None:
