@@ -19,6 +19,7 @@ import pytest
 
 from millpond import UncommittedWork
 from millpond.dbutils import simple_pooled_db, steady_db
+from millpond.dbutils._witness import Activity
 from millpond.dbutils.persistent_db import PersistentDB
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB
 from tests.garbage import collect
@@ -70,6 +71,25 @@ def test_a_transaction_is_not_cut_by_maxusage(pool: PooledDB, database: str) -> 
     assert (123,) == cursor.fetchone()
     cursor.close()
     db.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "wrote"),
+    [
+        ("SELECT 1", False),
+        ("/* app */ SELECT 1", False),
+        ("-- app\n# page\n (SELECT 1)", False),
+        ("/* SELECT */ DELETE FROM x /* SELECT */", True),
+        ("/*! DELETE FROM x */", True),
+        ("/*M!100100 DELETE FROM x */", True),
+        ("/* never ended SELECT 1", True),
+    ],
+)
+def test_a_comment_before_a_statement_is_looked_past(statement: str, wrote: bool) -> None:
+    """Programs write into it who asks; a SELECT behind one has written nothing that could be lost."""
+    seen = Activity()
+    seen.note(statement)
+    assert wrote == seen.wrote
 
 
 def test_uncommitted_writes_are_told_of_once_a_place(pool: PooledDB, database: str) -> None:

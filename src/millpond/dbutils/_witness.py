@@ -31,7 +31,10 @@ READING: Final = frozenset(
 WRITING: Final = ("INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE")
 PLAIN: Final = READING.union(WRITING, ("WITH",))
 OPENING: Final = frozenset({"BEGIN", "START", "XA"})
-FIRST_WORD: Final = re.compile(r"[\s(;]*([A-Za-z]+)")
+# Comments before it are looked past, but for those of MySQL and MariaDB that are run.
+FIRST_WORD: Final = re.compile(
+    r"(?:[\s(;]|/\*(?!M?!)[^*]*(?:\*(?!/)[^*]*)*\*/|#[^\n]*\n|--(?=\s)[^\n]*\n)*([A-Za-z]+)", re.DOTALL
+)
 #: What ``WITH`` may have in it.
 WRITES: Final = re.compile(rf"\b({'|'.join(WRITING)})\b", re.IGNORECASE)
 #: What a plain statement may leave in a session all the same.
