@@ -31,12 +31,19 @@ class Errand(Coroutine[Any, Any, T]):
     """What a task of a pool runs: a coroutine that is made when the task begins.
 
     A task that never does leaves none behind that "was never awaited".
+
+    Args:
+        begin: makes it.
+        called_off: called instead, if the task is cancelled before it begins.
     """
 
-    __slots__ = ("_begin", "_work")
+    __slots__ = ("_begin", "_called_off", "_work")
 
-    def __init__(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def __init__(
+        self, begin: Callable[[], Coroutine[Any, Any, T]], called_off: Callable[[], object] | None = None
+    ) -> None:
         self._begin: Callable[[], Coroutine[Any, Any, T]] | None = begin
+        self._called_off = called_off
         self._work: Coroutine[Any, Any, T] | None = None
 
     def send(self, value: Any) -> Any:
@@ -56,7 +63,9 @@ class Errand(Coroutine[Any, Any, T]):
         """Throw something in; one that has not begun is called off."""
         error = kind if isinstance(kind, BaseException) else value if isinstance(value, BaseException) else kind()
         if self._work is None:
-            self._begin = None
+            self._begin, called_off = None, self._called_off
+            if called_off is not None:
+                called_off()
             raise error.with_traceback(traceback)
         return self._work.throw(error)
 
@@ -98,12 +107,15 @@ class TaskCrew:
 
     # ------------------------------------------------------------------ while it runs
     def spawn(
-        self, begin: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context | None = None
+        self,
+        begin: Callable[[], Coroutine[Any, Any, T]],
+        context: contextvars.Context | None = None,
+        called_off: Callable[[], object] | None = None,
     ) -> asyncio.Task[T]:
-        """Run what *begin* makes in a task of the pool, in a copy of *context*."""
+        """Run what *begin* makes in a task of the pool, in a copy of *context*; or *called_off*, if it never begins."""
         assert self._loop is not None, "bug: a pool without a loop has nothing to do"
         create = self._loop.create_task
-        errand = Errand(begin)
+        errand = Errand(begin, called_off)
         # A copy, for whoever asks within what an eager task does would find the context itself entered already.
         task: asyncio.Task[T] = create(errand) if context is None else context.copy().run(create, errand)
         if not task.done():  # an eager one may have ended

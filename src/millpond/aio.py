@@ -388,19 +388,35 @@ class AsyncPool(Shell[C]):
             self._nudge()
             return NOTHING
         if slot.conn is not None and self._driver.may_end_soon(slot.conn):
-            return Remainder(self._crew.spawn(lambda: self._finish_reply(slot, exc_type)))
+            return self._send_for(slot, exc_type, self._finish_reply)
         if slot.conn is not None and self._driver.role_suspect(slot.conn) and not self._driver.in_flight(slot.conn):
-            return Remainder(self._crew.spawn(lambda: self._look_into_role(slot, exc_type)))
+            return self._send_for(slot, exc_type, self._look_into_role)
+        return self._take_in(slot, exc_type)
+
+    def _send_for(
+        self,
+        slot: Slot,
+        exc_type: type[BaseException] | None,
+        first: Callable[[Slot, type[BaseException] | None], Coroutine[Any, Any, None]],
+    ) -> Remainder:
+        """Have a task of the pool do something first; a program that cancels all tasks makes no dropped lease of it."""
+        task = self._crew.spawn(lambda: first(slot, exc_type), called_off=lambda: self._take_in(slot, exc_type))
+        return Remainder(task)
+
+    def _take_in(self, slot: Slot, exc_type: type[BaseException] | None) -> Awaitable[None]:
+        """Do of a return what takes no time; what is left of it can be awaited."""
         conversation = self._take_back(slot, exc_type)
         return NOTHING if conversation is None else self._go_on(conversation)
 
     async def _finish_reply(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         """A reply was left that may be short: read it, if it ends in a moment; it costs the connection otherwise."""
-        with contextlib.suppress(Exception):  # an error ends it as well, and the adapter knows what else has happened
-            await self._bounded(lambda: self._driver.finish(slot.conn), self._clock() + FINISH_S)
-        conversation = self._take_back(slot, exc_type)
-        if conversation is not None:
-            await self._go_on(conversation)
+        try:
+            with contextlib.suppress(Exception):  # an error ends it too, and the adapter knows what else has happened
+                await self._bounded(lambda: self._driver.finish(slot.conn), self._clock() + FINISH_S)
+        except asyncio.CancelledError:  # by a program that cancels all tasks; its borrower has given it back
+            _ = self._take_in(slot, exc_type)
+            raise
+        await self._take_in(slot, exc_type)
 
     async def _look_into_role(self, slot: Slot, exc_type: type[BaseException] | None) -> None:
         """The server may have become read-only: ask it, and if so, leave it; addresses are looked up anew by dials."""
@@ -408,13 +424,16 @@ class AsyncPool(Shell[C]):
         lost = False
         if self._ledger.looks_into_role(now):
             until = now + self._limits.check_timeout_s
-            with contextlib.suppress(TimeoutError):  # it has not answered: that is no proof
+            try:
                 lost = await self._bounded(lambda: self._driver.has_lost_role(slot.conn, until), until)
+            except TimeoutError:  # it has not answered: that is no proof
+                pass
+            except asyncio.CancelledError:  # see _finish_reply
+                _ = self._take_in(slot, exc_type)
+                raise
         if lost:
             self._decide(lambda: self._ledger.drain(Reason.ROLE))
-        conversation = self._take_back(slot, exc_type)
-        if conversation is not None:
-            await self._go_on(conversation)
+        await self._take_in(slot, exc_type)
 
     def _go_on(self, conversation: Generator[Request, Any, None]) -> Awaitable[None]:
         """Hold a return's conversation as far as nothing is waited for; a task of the pool does the rest."""
@@ -430,7 +449,14 @@ class AsyncPool(Shell[C]):
             return NOTHING
         finally:
             self._deliver()
-        return Remainder(self._crew.spawn(lambda: self._reset_and_shelve(conversation, slot, until)))
+        reset = functools.partial(self._reset_and_shelve, conversation, slot, until)
+        return Remainder(self._crew.spawn(reset, called_off=lambda: self._call_off(conversation)))
+
+    def _call_off(self, conversation: Generator[Request, Any, None]) -> None:
+        """End a return's conversation whose task was cancelled before it began."""
+        with contextlib.suppress(asyncio.CancelledError):
+            conversation.throw(asyncio.CancelledError())
+        self._deliver()
 
     async def _reset_and_shelve(self, conversation: Generator[Request, Any, None], slot: Slot, until: float) -> None:
         try:
