@@ -475,6 +475,7 @@ class AsyncPool(Shell[C]):
                 result: T = end.value
                 return result
             finally:
+                answer = None  # an error's traceback holds this frame, which would hold it in turn
                 if self._outbox:
                     self._deliver()
             request = None

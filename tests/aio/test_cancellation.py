@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from typing import Any
 
 import pytest
 
-from millpond import AsyncPool
+from millpond import AsyncPool, PoolTimeout
 from millpond._core.audit import audit
+from tests.garbage import collect
 
 from .cancelling import Scenario, Stage, explore
 from .doubles import Connection, ToldDriver, pool_of, run
@@ -443,5 +446,36 @@ def test_a_connection_that_lands_after_its_dial_was_given_up_is_closed() -> None
                 _ = await pool.connection(timeout=3.0)
         assert driver.opened
         assert not driver.left_open
+
+    run(main)
+
+
+@pytest.mark.parametrize("called_away", [True, False], ids=["cancelled", "too late"])
+def test_whoever_waited_in_vain_leaves_nothing_to_the_collector(*, called_away: bool) -> None:
+    """An error's traceback holds all that the wait was made of, and none of that may hold the error."""
+    errors: list[weakref.ref[BaseException]] = []
+
+    async def wait_in_vain(pool: AsyncPool[Connection]) -> None:
+        try:
+            async with pool.connection(timeout=10.0):
+                pass
+        except (asyncio.CancelledError, PoolTimeout) as error:
+            errors.append(weakref.ref(error))
+
+    async def main() -> None:
+        async with pool_of(ToldDriver(), max_size=1) as pool, pool.connection():
+            collect()
+            gc.disable()
+            try:
+                # The first in the queue, and one behind.
+                tasks = [asyncio.get_running_loop().create_task(wait_in_vain(pool)) for _ in range(2)]
+                await asyncio.sleep(0.0)
+                if called_away:
+                    for task in tasks:
+                        task.cancel()
+                await asyncio.wait(tasks)
+                assert [None, None] == [error() for error in errors]
+            finally:
+                gc.enable()
 
     run(main)
