@@ -5,8 +5,8 @@ written in Python; under TLS, where each answer to a reset is a record of its ow
 call ``recv_into`` itself: in the clear that is a function in C.  See docs/adr/068-what-a-reset-costs-its-borrowers.md.
 
 Rules:
-- Only sockets of the standard library's own classes are changed; those of gevent, and any of a caller's, stay as they
-  are.
+- Only sockets of the standard library's own classes are changed, or of those that gevent had put in their place before
+  this was imported: they are read in the same way.  Any of a caller's stay as they are.
 - Public methods only, and the same errors: what is not ready is ``BlockingIOError`` or ``SSLWantReadError``, an end is
   no bytes, and everything else is the socket's own word.
 - A file keeps its socket open, as Python's own does: were the descriptor closed under a thread that reads, the system
