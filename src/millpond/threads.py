@@ -341,13 +341,13 @@ class Pool(Shell[C]):
         return True
 
     def _is_stepping(self) -> bool:
-        """Say whether this thread is in a step: the collector, or a signal, has called somebody's code there."""
-        if self._stepper != get_ident():
-            return False
-        if self._lock.acquire(False):  # a signal has struck between the end of a step and the word of it
-            self._lock.release()
-            return False
-        return True
+        """Say whether this thread is in a step: the collector, or a signal, has called somebody's code there.
+
+        A signal may have struck between the end of a step and the word of it: then that word is still this thread's,
+        and whoever has the lock by now may not have said so yet.  Only the thread's own frames are certain, and nothing
+        is taken to look at them that a second signal could keep from being given back.
+        """
+        return self._stepper == get_ident() and self._lock.locked() and is_within(STEPS)
 
     def _refuse_in_a_step(self) -> None:
         if self._is_stepping():
@@ -566,6 +566,20 @@ class Pool(Shell[C]):
             self._driver_close(conn)
         else:
             self._crew.part(lambda: self._driver_close(conn))
+
+
+# What takes the lock, in lines that no signal can cut in two.
+STEPS = frozenset(function.__code__ for function in (Pool._converse, Pool._decide, Pool._step))
+
+
+def is_within(codes: frozenset[types.CodeType]) -> bool:
+    """Say whether this thread is within a call of any of these."""
+    frame: types.FrameType | None = _getframe(1)
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def claim(outbox: deque[tuple[Notice, Any]], notice: tuple[Notice, Any]) -> bool:

@@ -278,6 +278,10 @@ class HostLock:
         if not self.until:
             HostLock.sleeping.discard(self)
 
+    def locked(self) -> bool:
+        """Say whether anybody has it."""
+        return self.held
+
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it, or sleep."""
         host = self.host

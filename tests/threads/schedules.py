@@ -189,6 +189,10 @@ class StepLock:
             raise RuntimeError("release unlocked lock")
         self.held = False
 
+    def locked(self) -> bool:
+        """Say whether anybody has it."""
+        return self.held
+
     def __enter__(self) -> bool:
         return self.acquire()
 

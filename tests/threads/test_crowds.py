@@ -106,6 +106,10 @@ class Lock:
         else:
             self.crowd.due.append(self.waiter)
 
+    def locked(self) -> bool:
+        """Say whether anybody has it."""
+        return self.held
+
     def __enter__(self) -> bool:
         return self.acquire()
 

@@ -140,7 +140,7 @@ def test_without_the_gil_nothing_is_done_outside_the_lock() -> None:
     class Lock:
         def __init__(self):
             self.lock = _thread.allocate_lock()
-            self.acquire, self.release = self.lock.acquire, self.lock.release
+            self.acquire, self.release, self.locked = self.lock.acquire, self.lock.release, self.lock.locked
         def __enter__(self):
             global taken
             taken += 1

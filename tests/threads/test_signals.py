@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import logging
 import signal
 import sys
+import threading
 import types
 import warnings
 import weakref
@@ -21,11 +23,12 @@ from typing import Any
 import pytest
 
 import millpond
+from millpond import threads
 from millpond._core.audit import audit
 from millpond.lease import Lease
 from tests.garbage import collect
 
-from .doubles import NullConnection, NullDriver
+from .doubles import DEADLINE_S, NullConnection, NullDriver, join
 from .striking import SignalAt, SignalAtLook, Signalled, offsets, strike
 
 SIZE = 2
@@ -239,11 +242,52 @@ def test_a_signal_wherever_python_looks_for_one_costs_no_room(
     assert struck, "the signal never struck"
 
 
+def test_a_step_whose_end_was_not_noted_is_over() -> None:
+    """A signal has struck before the word of it, and another thread has the lock, which has not said so yet."""
+    driver = NullDriver()
+    pool = new_pool(driver)
+    assert pool._step(pool._is_stepping)
+    begun, end = threading.Event(), threading.Event()
+
+    def step() -> None:
+        with pool._lock:
+            begun.set()
+            end.wait(DEADLINE_S)
+
+    other = threading.Thread(target=step)
+    other.start()
+    assert begun.wait(DEADLINE_S)
+    pool._stepper = threading.get_ident()
+    assert not pool._is_stepping()
+    end.set()
+    join([other])
+    assert_whole(pool, driver, "after a step whose end was not noted")
+
+
+def test_a_signal_while_that_is_found_out_leaves_the_lock_free() -> None:
+    """Wherever it strikes: a lock that was taken to look would stay taken."""
+    struck = 0
+    for code in (millpond.Pool._is_stepping.__code__, threads.is_within.__code__):
+        for offset in offsets(code):
+            driver = NullDriver()
+            pool = new_pool(driver)
+
+            def look(pool: millpond.Pool[NullConnection] = pool) -> None:
+                pool._stepper = threading.get_ident()
+                pool.stats()
+
+            struck += strike(SignalAt(code, offset), look)
+            assert_whole(pool, driver, f"{code.co_name} at {offset}")
+    assert struck > 5, "the signal never struck"
+
+
 @pytest.mark.filterwarnings("ignore::millpond.LeaseDropped")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer on this system")
 def test_real_signals_cost_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real signals, wherever they strike, in the fast path, the slow one or a finalizer: then all is whole."""
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's own keeps the frames, and slots with them
+    # Struck in a handler of logging, Python until 3.12 leaves its lock held, and hangs whichever thread logs next.
+    monkeypatch.setattr(logging.getLogger("millpond"), "disabled", True)
     driver = Mortal()
     pool = millpond.Pool(driver, max_size=SIZE, timeout=10)
     struck = 0

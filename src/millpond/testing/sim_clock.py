@@ -143,6 +143,10 @@ class SimLock:
             self._held = False
             self._clock.changed.notify_all()
 
+    def locked(self) -> bool:
+        """Say whether anybody has the lock."""
+        return self._held
+
     def __enter__(self) -> bool:
         return self.acquire()
 
