@@ -254,7 +254,7 @@ class Shell(abc.ABC, Generic[C]):
         until = began_at + timeout_of(timeout, self._limits.timeout_s)
         if ledger.closed:
             raise pool_closed()
-        there = yield from conversations.await_state(ledger, ledger.is_filled, until)
+        there = yield from conversations.await_filled(ledger, until)
         if not there:
             raise diagnosis.timed_out(ledger, self._clock() - began_at)
 

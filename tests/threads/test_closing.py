@@ -240,6 +240,17 @@ def test_wait_tells_what_waiting_cannot_mend() -> None:
         pool.wait(3600)
 
 
+def test_wait_tells_what_was_refused_before_it_began() -> None:
+    """No dial is made after that which nobody asks for: whoever came later would wait for nothing."""
+    driver = FamilyDriver()
+    driver.failing = BadPassword("no")
+    with millpond.Pool(driver, min_idle=1) as pool:
+        until(lambda: pool.stats().open_failures == 1)
+        with pytest.raises(BadPassword):
+            pool.wait(3600)
+        assert 1 == driver.attempts
+
+
 def test_wait_on_a_closed_pool(driver: FakeDriver) -> None:
     """Nothing will come of it, and it says so."""
     pool = millpond.Pool(driver)

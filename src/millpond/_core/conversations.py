@@ -312,6 +312,19 @@ def tend(ledger: Ledger) -> Generator[Request, Any, None]:
     ledger.look(ledger.clock())
 
 
+def await_filled(ledger: Ledger, until: float) -> Generator[Request, Any, bool]:
+    """Wait until ``min_idle`` connections are open; False if the time was up before.
+
+    Raises:
+        what the driver raised when it was refused, if that was before anybody waited: no dial is made since that no
+            caller asks for, and nobody would be told again.
+    """
+    rule_forbids = ledger.rule.wary and not ledger.succeeded
+    if rule_forbids and ledger.last_error is not None and not (ledger.dialing or ledger.tickets):
+        raise replica(ledger.last_error)
+    return (yield from await_state(ledger, ledger.is_filled, until))
+
+
 def await_state(ledger: Ledger, reached: Callable[[], bool], until: float) -> Generator[Request, Any, bool]:
     """Wait until the pool has reached a state; False if the time was up before."""
     watcher = Watcher(ledger.ports.new_waiter(), reached)
