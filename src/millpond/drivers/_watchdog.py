@@ -44,7 +44,8 @@ class Watchdog:
     def _begin(self) -> None:
         thread = unpatched("_thread", _thread)
         self._start: Callable[..., object] = thread.start_new_thread
-        self._lock: Any = thread.allocate_lock()
+        # Taken again by the same thread where the collector runs a finalizer in a block, which closes a connection.
+        self._lock: Any = thread.RLock()
         self._bell: Any = thread.allocate_lock()  # released to make the thread look again
         self._bell.acquire()
         self._running = False
