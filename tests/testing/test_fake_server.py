@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import queue
+import socket
+import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 import pymysql
 import pytest
 
 from millpond.testing.fake_server import FakeError, FakeServer
+
+from .descriptors import no_descriptor_left
+
+Complaints: TypeAlias = "queue.SimpleQueue[BaseException | None]"
 
 
 @pytest.fixture
@@ -24,6 +33,15 @@ def start() -> Iterator[Callable[..., tuple[FakeServer, Any]]]:
             return server, conn
 
         yield begin
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    """Return what threads raise from now on."""
+    raised: Complaints = queue.SimpleQueue()
+    hook, threading.excepthook = threading.excepthook, lambda of: raised.put(of.exc_value)
+    yield raised
+    threading.excepthook = hook
 
 
 def close_if_open(conn: Any) -> None:
@@ -105,3 +123,65 @@ def test_it_notes_what_arrives_and_can_end_a_connection(start: Callable[..., tup
         ask(conn, "SELECT 1")
     with pytest.raises(TimeoutError):
         server.wait_for(lambda: False, 0.01)
+
+
+def test_whoever_is_still_answered_when_it_closes_is_told(start: Callable[..., tuple[FakeServer, Any]]) -> None:
+    """A callable that does not return keeps its thread: closing says so, and is well once it has returned."""
+    server, conn = start()
+    begun, gate = threading.Event(), threading.Event()
+
+    def answer() -> list[Any]:
+        begun.set()
+        assert gate.wait(60)
+        return [(1,)]
+
+    server.answers["SELECT it"] = answer
+    asking = threading.Thread(target=pytest.raises, args=(pymysql.err.OperationalError, ask, conn, "SELECT it"))
+    asking.start()
+    try:
+        assert begun.wait(60)
+        with pytest.raises(TimeoutError, match=r"but millpond-fake-server-connection-1 did not end within 0\.01 s"):
+            server.close(0.01)
+    finally:
+        gate.set()
+        asking.join()
+    server.close()
+
+
+def test_what_an_answer_raises_is_no_end_of_a_client(
+    start: Callable[..., tuple[FakeServer, Any]], complaints: Complaints
+) -> None:
+    """An OSError of a test's own callable ends the connection, and is told as what a thread has raised."""
+    server, conn = start()
+
+    def answer() -> list[Any]:
+        raise TimeoutError("the test's own")
+
+    server.answers["SELECT it"] = answer
+    with pytest.raises(pymysql.err.OperationalError):
+        ask(conn, "SELECT it")
+    server.close()
+    assert "the test's own" == str(complaints.get(timeout=60))
+
+
+def test_a_client_that_goes_is_nothing_to_complain_of(complaints: Complaints) -> None:
+    """Neither before its greeting was answered, nor in the middle of a packet, nor by a reset."""
+    with FakeServer() as server:
+        for sent, ending in ((b"", b""), (b"\x10\0\0\1half", b""), (b"", struct.pack("ii", 1, 0))):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+                assert client.recv(1)
+                client.sendall(sent)
+                if ending:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ending)
+            server.wait_for(lambda: server.connections == 0)
+    assert complaints.empty()
+
+
+def test_a_process_that_may_open_no_more_files_is_told(complaints: Complaints) -> None:
+    """It can accept nobody then: its thread says why."""
+    with FakeServer() as server, socket.socket() as client:
+        with no_descriptor_left():
+            client.connect(("127.0.0.1", server.port))
+            complaint = complaints.get(timeout=60)
+        assert isinstance(complaint, OSError)
+        assert errno.EMFILE == complaint.errno

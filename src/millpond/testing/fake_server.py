@@ -27,9 +27,12 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from millpond.testing._peers import is_of_other_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -131,6 +134,7 @@ class FakeServer:
         self._numbers = 0
         self._sockets: dict[int, socket.socket] = {}
         self._news = threading.Condition()
+        self._is_closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, name="millpond-fake-server", daemon=True)]
@@ -168,14 +172,28 @@ class FakeServer:
             end(sock)
             self.wait_for(lambda: number not in self._sockets)
 
-    def close(self) -> None:
-        """End all connections and the listener; closing twice is harmless."""
+    def close(self, timeout: float = 10.0) -> None:
+        """End all connections and the listener, and wait for the threads that served them; harmless when done twice.
+
+        Args:
+            timeout: seconds that these threads are given.
+
+        Raises:
+            TimeoutError: a connection is still being answered: a callable of :attr:`answers` has not returned.
+        """
+        until = time.monotonic() + timeout
+        self._is_closed = True
+        accepting = self._threads[0]
         end(self._listener)
         self._listener.close()
+        accepting.join(max(until - time.monotonic(), 0.0))  # before its last connection is looked for
         for sock in list(self._sockets.values()):
             end(sock)
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(max(until - time.monotonic(), 0.0))
+        busy = [thread.name for thread in self._threads if thread.is_alive()]
+        if busy:
+            raise TimeoutError(f"{self!r} has closed, but {', '.join(busy)} did not end within {timeout} s")
 
     def __enter__(self) -> Self:
         return self
@@ -188,18 +206,24 @@ class FakeServer:
 
     # -- connections -----------------------------------------------------------------------------------------------
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            with self._news:
-                self._numbers += 1
-                number = self._numbers
-                self._sockets[number] = sock
-            thread = threading.Thread(target=self._serve, args=(number, sock), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with self._listener:  # clients of one that could accept no more are refused
+            while True:
+                try:
+                    sock, _ = self._listener.accept()
+                except OSError as error:
+                    if is_of_other_end(error):
+                        continue
+                    if self._is_closed:
+                        return
+                    raise
+                with self._news:
+                    self._numbers += 1
+                    number = self._numbers
+                    self._sockets[number] = sock
+                name = f"millpond-fake-server-connection-{number}"
+                thread = threading.Thread(target=self._serve, args=(number, sock), name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def _serve(self, number: int, sock: socket.socket) -> None:
         wire = Wire(sock)
@@ -207,8 +231,8 @@ class FakeServer:
             session = self._greet(number, wire)
             while self._answer(session, wire):
                 pass
-        except (OSError, EOFError):
-            pass  # the client has gone, or the test has killed it
+        except ClientGone:
+            pass  # by itself, or because the test has killed it
         finally:
             wire.close()
             with self._news:
@@ -350,6 +374,10 @@ class FakeServer:
         return packet
 
 
+class ClientGone(Exception):
+    """A connection has ended: nothing more is read from it, or sent."""
+
+
 class Wire:
     """One connection's packets."""
 
@@ -364,24 +392,45 @@ class Wire:
         self.sock.close()
 
     def send(self, *payloads: bytes) -> None:
-        """Send packets in one write."""
+        """Send packets in one write.
+
+        Raises:
+            ClientGone: there is nobody to take them.
+        """
         data = b""
         for payload in payloads:
             data += struct.pack("<I", len(payload))[:3] + bytes([self.sequence]) + payload
             self.sequence = (self.sequence + 1) % 256
-        self.sock.sendall(data)
+        with told_as_gone():
+            self.sock.sendall(data)
 
     def receive(self) -> bytes:
         """Return the next packet.
 
         Raises:
-            EOFError: the client has closed.
+            ClientGone: there is none, or not the whole of it.
         """
-        header = self.stream.read(4)
-        if len(header) < 4:
-            raise EOFError
+        header = self._read(4)
         self.sequence = (header[3] + 1) % 256
-        return self.stream.read(int.from_bytes(header[:3], "little"))
+        return self._read(int.from_bytes(header[:3], "little"))
+
+    def _read(self, count: int) -> bytes:
+        with told_as_gone():
+            data = self.stream.read(count)
+        if len(data) < count:
+            raise ClientGone
+        return data
+
+
+@contextlib.contextmanager
+def told_as_gone() -> Generator[None, None, None]:
+    """Raise ClientGone for an error that is about the other end."""
+    try:
+        yield
+    except OSError as error:
+        if is_of_other_end(error):
+            raise ClientGone from error
+        raise
 
 
 def status_of(session: FakeSession) -> int:
