@@ -17,6 +17,8 @@ import pytest
 
 from millpond.testing.proxy import CannotCount, Direction, FaultProxy
 
+from .descriptors import no_descriptor_left
+
 MakeProxy = Callable[..., FaultProxy]
 
 
@@ -522,6 +524,29 @@ def test_close_leaves_no_thread_and_no_socket(echo: EchoServer, connect: Connect
     assert 0 == proxy.connections
     with pytest.raises(ConnectionRefusedError):
         connect(proxy)
+
+
+def test_a_process_that_may_open_no_more_files_is_told(echo: EchoServer) -> None:
+    """That is no end of a client, which would only be one more reset: whoever asks or waits is told, at once."""
+    upstream: int = echo.listener.getsockname()[1]
+    proxy = FaultProxy(upstream)
+    with socket.socket() as client:
+        with no_descriptor_left():
+            client.connect(proxy.address)
+            with pytest.raises(RuntimeError, match="Too many open files"):
+                proxy.wait_for(lambda: False, timeout=600)
+        with pytest.raises(RuntimeError, match="Too many open files"):
+            _ = proxy.accepted
+        with pytest.raises(RuntimeError, match="Too many open files") as failed:
+            proxy.close()
+        assert isinstance(failed.value.__cause__, OSError)
+
+
+def test_nothing_comes_true_in_a_proxy_that_is_closed(proxy: FaultProxy) -> None:
+    """Waiting for it ends in time."""
+    proxy.close()
+    with pytest.raises(TimeoutError, match=r"after 0\.05 s"):
+        proxy.wait_for(lambda: False, timeout=0.05)
 
 
 def test_port_of_choice_that_is_taken(proxy: FaultProxy) -> None:

@@ -8,6 +8,8 @@ Rules:
   which run between two rounds, after everything that had arrived by then was read.
 - A socket that takes no more holds up its own direction only; a sender is not read while too much of its own is held
   back.
+- What ends a connection is its two ends.  An error that is about neither ends the relay, and whoever asks it next is
+  told: a proxy that drops connections by itself would be taken for the network that it plays.
 
 It must not decide which faults there are: they are those of a direction (``_line.py``), and are read at each chunk.
 """
@@ -34,6 +36,7 @@ from typing import TypeVar
 
 from millpond.testing._line import Direction, End, Link, Pipe
 from millpond.testing._mysql_packets import ClientPackets, Command
+from millpond.testing._peers import is_of_other_end
 
 _T = TypeVar("_T")
 _Event = tuple[selectors.SelectorKey, int]
@@ -43,6 +46,7 @@ _HELD_BYTES_MAX = 4 << 20  # as much as a real line and its buffers may hold
 _ROUNDS_BEFORE_CALL = 16  # bounds how long a flood of bytes can keep a call waiting
 _FD_SETSIZE = 1024
 _PR_SET_TIMERSLACK = 29
+_NOBODY_THERE = (FileNotFoundError, BlockingIOError)  # a unix socket's file is missing, or its queue is full
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends RST
 
 
@@ -107,7 +111,9 @@ class Relay:
             self._raise_failure()
             return function()  # the thread is gone, so nobody else touches what it looked after
         self._wake()
-        return answer.result()
+        result = answer.result()
+        self._raise_failure()  # it may have been answered by a thread that was failing
+        return result
 
     def stop(self) -> None:
         """End everything and wait for the thread; harmless when it has ended."""
@@ -121,7 +127,9 @@ class Relay:
     def wait_for_news(self, seen: int, timeout: float) -> bool:
         """Wait until something has happened since ``seen``; False when ``timeout`` seconds passed instead."""
         with self._news:
-            return self._news.wait_for(lambda: self.happenings != seen or self._is_over, max(timeout, 0.0))
+            has_news = self._news.wait_for(lambda: self.happenings != seen or self._failure, max(timeout, 0.0))
+        self._raise_failure()
+        return bool(has_news)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full of wake-ups is as good as one more
@@ -129,7 +137,7 @@ class Relay:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise RuntimeError("bug: the proxy's thread has failed") from self._failure
+            raise RuntimeError(f"the proxy's thread has failed: {self._failure!r}") from self._failure
 
     # ---- in the relay's thread, or by call()
 
@@ -184,7 +192,7 @@ class Relay:
                 self._deliver_due()
                 if heard_of != self.happenings:
                     self._tell()
-        except BaseException as error:  # noqa: BLE001 - raised, as a bug, by what is asked of the proxy next
+        except BaseException as error:  # noqa: BLE001 - raised by what is asked of the proxy next
             self._failure = error
         finally:
             self._tear_down()
@@ -237,6 +245,7 @@ class Relay:
             self._wake_out.close()
         while self._calls:
             self._calls.popleft()()
+        self.happenings += 1
         self._tell()
 
     # ---- events
@@ -250,16 +259,22 @@ class Relay:
             return
         try:
             client, _ = self.listener.accept()
-        except OSError:  # the client has given up already
+        except BlockingIOError:  # the client has given up already, and was taken off the queue
             return
+        except OSError as error:
+            if is_of_other_end(error):
+                return
+            raise
         self.accepted += 1
         self.happenings += 1
         _prepare(client)
         try:
             server = self._connect()
-        except OSError:  # nobody is there; to the client that is a reset
+        except OSError as error:
             _close(client, with_reset=True)
-            return
+            if is_of_other_end(error) or isinstance(error, _NOBODY_THERE):
+                return
+            raise
         reader = ClientPackets(self.accepted) if self._is_counting_commands else None
         link = Link(self.accepted, client, server, reader)
         link.up = Pipe(link, self._to_server, client, server or client)
@@ -297,7 +312,9 @@ class Relay:
             end = None if data else End.FINISHED
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            if not is_of_other_end(error):
+                raise
             end = End.RESET
         now = time.monotonic()
         self.happenings += 1
@@ -357,7 +374,9 @@ class Relay:
             sent = pipe.sink.send(item)
         except BlockingIOError:
             sent = 0
-        except OSError:  # the sink has closed or reset, and there is nobody to bring this to
+        except OSError as error:  # the sink has closed or reset, and there is nobody to bring this to
+            if not is_of_other_end(error):
+                raise
             self._end_link(pipe.link, with_reset=True)
             return False
         self.happenings += 1
@@ -377,8 +396,11 @@ class Relay:
         if end is not End.FINISHED or all(each.is_finished for each in pipe.link.pipes()):
             self._end_link(pipe.link, with_reset=end is End.RESET)
             return
-        with contextlib.suppress(OSError):  # it has gone by itself meanwhile
+        try:
             pipe.sink.shutdown(socket.SHUT_WR)
+        except OSError as error:  # it has gone by itself meanwhile
+            if not is_of_other_end(error):
+                raise
 
     def _update_interest(self, link: Link) -> None:
         """Listen for what each socket of a link can be used for now."""

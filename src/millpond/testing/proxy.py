@@ -59,6 +59,8 @@ class FaultProxy:
     Raises:
         ValueError: an argument is not as described here; the caller's fault.
         OSError: the port is taken.
+        RuntimeError: from any method, :meth:`close` included: the proxy has failed and ended every connection, for its
+            process may open no more files, or for a fault of its own; the text says which.
     """
 
     def __init__(
@@ -229,6 +231,7 @@ class FaultProxy:
 
         Raises:
             TimeoutError: it was still false after ``timeout`` seconds.
+            RuntimeError: the proxy has failed, see the class.
         """
         until = time.monotonic() + timeout
         while True:
