@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,9 +25,29 @@ from millpond.cli.demo import acts, data
 from millpond.cli.demo.play import Casting, play
 from millpond.cli.demo.screen import PlainScreen, squeezed
 from millpond.cli.demo.stores import SqliteStore
+from millpond.testing import FakeError, FakeServer
 
 SHORT = ["demo", "--seconds", "1.5", "--threads", "6"]
 DEADLINE_S = 60.0
+
+
+class Refusing(dict[str, Any]):
+    """A server's answers, whatever the names of tables: none may be made, and none dropped."""
+
+    def get(self, text: str, default: Any = None) -> Any:
+        """Answer by the statement's first word."""
+        refused = {"CREATE": FakeError(1044, "no CREATE here"), "DROP": FakeError(1142, "no DROP here")}
+        return [("8.0.99-fake",)] if text == "SELECT VERSION()" else refused.get(text.split(maxsplit=1)[0], default)
+
+
+class UndroppableStore(SqliteStore):
+    """Keeps its tables."""
+
+    def run(self, conn: Any, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """Refuse to drop any."""
+        if statement.startswith("DROP"):
+            raise sqlite3.OperationalError("kept")
+        return super().run(conn, statement, parameters)
 
 
 class ForgetfulStore(SqliteStore):
@@ -178,6 +199,29 @@ def test_a_database_that_cannot_be_used_is_an_error_in_words(url: str, said: str
     assert 1 == answer.exit_code
     assert answer.output.startswith("Error: ")
     assert said in answer.output
+    assert "s3cret" not in answer.output
+
+
+def test_tables_that_cannot_be_dropped_do_not_hide_what_came_first(tmp_path: Path) -> None:
+    """What was raised while they were there is what is told; and if nothing was, why they are still there."""
+    store = UndroppableStore(tmp_path)
+    with pytest.raises(KeyError, match="first"), store.tables():
+        raise KeyError("first")
+    assert "kept" == str(store.undropped)
+    store = UndroppableStore(tmp_path)
+    with pytest.raises(sqlite3.OperationalError, match="kept"), store.tables():
+        pass
+
+
+def test_tables_that_are_left_behind_are_named() -> None:
+    """Both are told: what has ended the demo, and what it has left on the server for which reason."""
+    with FakeServer() as server:
+        server.answers = Refusing()
+        url = f"mysql+pymysql://fake:s3cret@127.0.0.1:{server.port}/fake?ssl=disabled"
+        answer = CliRunner().invoke(command, ["demo", "--url", url])
+    assert 1 == answer.exit_code
+    assert re.search(r"^Error: mysql\+pymysql://.*no CREATE here", answer.output, re.MULTILINE)
+    assert re.search(r"^Tables millpond_demo_\w+_\* are left on mysql.*no DROP here", answer.output, re.MULTILINE)
     assert "s3cret" not in answer.output
 
 

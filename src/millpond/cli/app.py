@@ -87,4 +87,12 @@ def _store(url: str | None, server: Kind | None) -> Generator[Store, None, None]
             return
         store = ServerStore(url)
         cleaning.callback(store.end)
+        cleaning.callback(_tell_what_is_left, store)
         yield store
+
+
+def _tell_what_is_left(store: Store) -> None:
+    """Name what the demo could not clear away, whatever else it has to say."""
+    error = store.undropped
+    if error is not None:
+        click.echo(f"Tables {store.prefix}* are left on {store.where}: {type(error).__name__}: {error}", err=True)

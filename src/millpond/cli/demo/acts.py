@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,9 +199,6 @@ def scramble(
 ) -> Shares:
     """Do the same with connections in a ``LifoQueue``, as home-made pools have them; it may be as unfair as it is."""
     idle: queue.LifoQueue[Any] = queue.LifoQueue()
-    opened = [store.open() for _ in range(connections)]
-    for conn in opened:
-        idle.put(conn)
 
     def turn(_: int) -> None:
         conn = idle.get()
@@ -211,11 +208,12 @@ def scramble(
         finally:
             idle.put(conn)
 
-    try:
+    with ExitStack() as closing:
+        for _ in range(connections):
+            conn = store.open()
+            closing.callback(store.close, conn)
+            idle.put(conn)
         return _shares(connections, threads, seconds, turn, watch)
-    finally:
-        for conn in opened:
-            store.close(conn)
 
 
 def _shares(connections: int, threads: int, seconds: float, turn: Callable[[int], None], watch: Watch) -> Shares:

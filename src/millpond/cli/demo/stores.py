@@ -35,6 +35,7 @@ class Store(abc.ABC):
     Attributes:
         where: the URL without its password.
         killed_in_use: connections killed while somebody used them.
+        undropped: why its tables are still there; None, unless dropping them has failed.
     """
 
     mark: ClassVar[str]  # stands for a parameter in a statement
@@ -45,6 +46,7 @@ class Store(abc.ABC):
         self.where = str(URL.parse(url))  # without the password
         self.prefix = f"millpond_demo_{secrets.token_hex(4)}_"
         self.killed_in_use = 0
+        self.undropped: BaseException | None = None
         self._driver = resolve(url, on_connect=self.prepare, connect_timeout=_CONNECT_S)
 
     def pool(self, **settings: Any) -> millpond.Pool[Any]:
@@ -104,8 +106,25 @@ class Store(abc.ABC):
 
     @contextlib.contextmanager
     def tables(self) -> Generator[None, None, None]:
-        """Make the tables, and drop them at the end."""
-        conn = self.open()
+        """Make the tables, and drop them at the end.
+
+        Raises:
+            BaseException: what the block has raised; or else why the tables cannot be dropped.  The latter is also in
+                :attr:`undropped`.
+        """
+        conn = self.open()  # where that fails there is nothing to drop
+        try:
+            self._make_tables(conn)
+            yield
+        except BaseException:
+            self._drop_tables()
+            raise
+        self._drop_tables()
+        if self.undropped is not None:
+            raise self.undropped
+
+    def _make_tables(self, conn: Any) -> None:
+        """Make the tables over a connection, which is closed."""
         try:
             self.run(conn, "CREATE TABLE {country} (code CHAR(2) PRIMARY KEY, name VARCHAR(80) NOT NULL)")
             self.run(
@@ -119,12 +138,21 @@ class Store(abc.ABC):
                 " PRIMARY KEY (thread, number))",
             )
             conn.commit()
-            yield
         finally:
-            for table in ("{visit}", "{zone}", "{country}"):
-                self.run(conn, f"DROP TABLE IF EXISTS {table}")
-            conn.commit()
             self.close(conn)
+
+    def _drop_tables(self) -> None:
+        """Drop what there is of the tables, over a new connection: an old one may have been lost meanwhile."""
+        try:
+            conn = self.open()
+            try:
+                for table in ("{visit}", "{zone}", "{country}"):
+                    self.run(conn, f"DROP TABLE IF EXISTS {table}")
+                conn.commit()
+            finally:
+                self.close(conn)
+        except Exception as error:  # noqa: BLE001  whoever has asked raises it, or what came before it
+            self.undropped = error
 
     @abc.abstractmethod
     def title(self) -> str:
