@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pymysql
+import pytest
 
 import millpond
 from millpond.drivers import adapter_named
@@ -23,20 +24,27 @@ from millpond.testing import FaultProxy, ScratchServer
 TABLE = "road"
 
 
-def has_c_library() -> bool:
-    """Say whether mysql-connector-python's C library loads here: a wheel's may want a newer system."""
-    return bool(importlib.import_module("mysql.connector").HAVE_CEXT)
+def why_no_c_library() -> str:
+    """Return why mysql-connector-python's C library is not used here, empty where it is: it may want a newer system."""
+    if importlib.import_module("mysql.connector").HAVE_CEXT:
+        return ""
+    try:
+        importlib.import_module("_mysql_connector")
+    except ImportError as error:
+        return f"mysql-connector-python's C library does not load here: {error}"
+    return "mysql-connector-python does not use its C library, though it loads here"
 
 
+NEEDS_C_LIBRARY = pytest.mark.skipif(bool(why_no_c_library()), reason=why_no_c_library())
 POLLED = ("mysqlclient", "mysqlconnector")
-DRIVERS = (*POLLED, *(["mysqlconnector-c"] if has_c_library() else []))
+DRIVERS = (*POLLED, pytest.param("mysqlconnector-c", marks=NEEDS_C_LIBRARY))
 
 
 class Road:
     """One driver to one server.
 
     Args:
-        driver: a name of :data:`DRIVERS`, or "mysqlconnector-c" for its other implementation.
+        driver: a name of :data:`POLLED`, or "mysqlconnector-c" for the latter's other implementation.
         server: where it leads.
         closing: closes what is opened here, after the test.
     """

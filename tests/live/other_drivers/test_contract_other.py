@@ -13,7 +13,7 @@ from millpond.errors import ConnectionReturned
 from millpond.testing import DriverContract, ScratchServer
 from millpond.testing.contract import ContractLease
 
-from .roads import Road, has_c_library
+from .roads import NEEDS_C_LIBRARY, Road
 
 
 class TestMySQLClient(DriverContract):
@@ -142,14 +142,13 @@ class TestMySQLConnectorHidden(Unwatched, TestMySQLConnector):
             assert driver.in_flight(conn)
 
 
-if has_c_library():
+@NEEDS_C_LIBRARY
+class TestMySQLConnectorInC(TestMySQLClient):
+    """mysql-connector-python, its implementation over a C library, where that loads."""
 
-    class TestMySQLConnectorInC(TestMySQLClient):
-        """mysql-connector-python, its implementation over a C library, where that loads."""
+    driver = "mysqlconnector-c"
+    tls = True
 
-        driver = "mysqlconnector-c"
-        tls = True
-
-        def driver_to_port(self, port: int) -> Driver[Any] | None:
-            """Give no such promise: its dial ends by the next whole second, and no other call."""
-            return None
+    def driver_to_port(self, port: int) -> Driver[Any] | None:
+        """Give no such promise: its dial ends by the next whole second, and no other call."""
+        return None
