@@ -20,6 +20,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 _PROGRESS = re.compile(r"^[.sxXFE]+ +\[ *\d+%\]\n", re.MULTILINE)  # of a test runner, which tells nobody anything later
+_NOT_A_STEPS_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTEST_ADDOPTS", "MILLPOND_COMPILED")
 _GRACE_S = 10.0  # for a step that is being ended to show its stacks and stop its servers
 
 
@@ -34,6 +35,7 @@ class Step:
         report: the JUnit file that a test runner leaves; None for a step that is one check by itself.
         call: called instead of *command*; an exception is its failure.
         last_words: a pattern; the last line of output that has it is shown beside the name.
+        environment: variables for *command*, beside those of whoever started this.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Step:
     report: Path | None = None
     call: Callable[[], object] | None = None
     last_words: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -131,12 +134,13 @@ class Runner:
         if step.report is not None:
             step.report.unlink(missing_ok=True)
         with log.open("wb") as output:
-            output.write(f"$ {' '.join(step.command)}\n".encode())
+            settings = [f"{name}={value}" for name, value in step.environment.items()]
+            output.write(f"$ {' '.join([*settings, *step.command])}\n".encode())
             output.flush()
             process = subprocess.Popen(
                 step.command,
                 cwd=self.folder,
-                env=_environment(os.environ),
+                env={**_environment(os.environ), **step.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -191,7 +195,7 @@ def totals(outcomes: Sequence[Outcome]) -> tuple[int, int, int]:
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     # A step must not see packages or settings of whoever started this.
-    kept = {name: value for name, value in own.items() if name not in ("PYTHONPATH", "PYTHONHOME", "PYTEST_ADDOPTS")}
+    kept = {name: value for name, value in own.items() if name not in _NOT_A_STEPS_OWN}
     return {**kept, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 

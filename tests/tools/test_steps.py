@@ -85,6 +85,21 @@ def test_a_hanging_step_is_ended(runner: Runner) -> None:
     assert "threading.py" in log.read_text()
 
 
+def test_a_step_has_an_environment_of_its_own(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command has the variables that its step names, none of its starter's that would change it, and all others."""
+    for name, value in {"MILLPOND_COMPILED": "no", "PYTHONPATH": "elsewhere", "KEPT": "kept"}.items():
+        monkeypatch.setenv(name, value)
+    tell = "import os; print([os.environ.get(name) for name in ('MILLPOND_COMPILED', 'PYTHONPATH', 'KEPT')])"
+    own = {"MILLPOND_COMPILED": "require"}
+    runner.run(
+        [Step("named", python(tell), last_words=r"^\[", environment=own), Step("not", python(tell), last_words=r"^\[")]
+    )
+    assert ["['require', None, 'kept']", "[None, None, 'kept']"] == [outcome.said for outcome in runner.outcomes]
+    log = runner.outcomes[0].log
+    assert log is not None
+    assert log.read_text().startswith("$ MILLPOND_COMPILED=require ")
+
+
 def test_a_call_that_raises_is_a_failure(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     """A step may be a function; what it raises is its failure, in words."""
 
