@@ -14,7 +14,7 @@ from millpond.testing import FaultProxy
 
 from .ways import Way, ask
 
-SLACK_S = 3.0  # that a machine may be slow
+SLACK_S = 20.0  # that a machine may be slow; what is missed otherwise has no end
 
 
 def test_one_tls_context_for_all(tls_way: Way) -> None:
@@ -67,11 +67,11 @@ def test_a_silent_server_costs_the_time_that_was_given(way: Way, attempt: str) -
 
 def test_the_set_up_has_no_more_time_than_the_rest(way: Way) -> None:
     """A set-up that is not answered ends at the same deadline as all before it."""
-    driver = PyMySQLDriver(pymysql, connect_args=way.arguments(), on_connect="SELECT SLEEP(3)")
+    driver = PyMySQLDriver(pymysql, connect_args=way.arguments(), on_connect="SELECT SLEEP(30)")
     began_at = time.monotonic()
     with pytest.raises(pymysql.err.OperationalError):
         driver.open(began_at + 0.5)
-    assert 0.49 <= time.monotonic() - began_at < 0.5 + 2.4
+    assert 0.49 <= time.monotonic() - began_at < 0.5 + SLACK_S
 
 
 def with_mode(way: Way, mode: str, *, vouched: bool) -> dict[str, Any]:
