@@ -28,15 +28,16 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import _aio_compiled
 from ._aio_bounds import CutShort, Late, TooSlow, bounded, heard
 from ._aio_crew import TaskCrew
 from ._aio_here import asker
 from ._aio_names import TaskNames
 from ._aio_waiting import Sleepers, context_of, wake
 from ._core import conversations, upkeep
-from ._core.states import FOREVER, RETIRED, Notice, Reason, Slot, Ticket, Verb
-from ._shell import PARTING_S, C, Shell, register
-from .aio_lease import NOTHING, Asked, AsyncLease, awaited
+from ._core.states import FOREVER, IDLE, LEASED, RETIRED, Notice, Reason, Slot, Ticket, Verb
+from ._shell import PARTING_S, QUIET_S, C, Shell, register
+from .aio_lease import NOTHING, Asked, AsyncLease, Untaken, awaited, take
 from .drivers.aio import AsyncDriver, resolve
 from .errors import Error, WrongEventLoop
 from .limits import Growth, IdleOrder, timeout_of
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._core.conversations import Request
+    from ._core.ledger import Ledger
 
 T = TypeVar("T")
 _getframe = sys._getframe
@@ -103,12 +105,28 @@ class AsyncPool(Shell[C]):
         DriverMissing: the driver's package is not installed.
     """
 
+    # What a checkout and a return look at: read soonest as slots, and where compiled code finds it.
+    __slots__ = (
+        "_check_after_s",
+        "_clock",
+        "_here",
+        "_idle",
+        "_lease_kind",
+        "_ledger",
+        "_loop",
+        "_readable",
+        "_tickets",
+        "_tracks",
+        "_unclean",
+    )
+
     _keeps_inherited = True
     _plain_lease = AsyncLease
     _lease_kind: type[AsyncLease[C]]
     _resolve = staticmethod(resolve)
     _driver: AsyncDriver[C]  # pyright: ignore[reportIncompatibleVariableOverride]  # set once
     _crew: TaskCrew
+    _ledger: Ledger
 
     def __init__(
         self,
@@ -712,3 +730,10 @@ def abandon(left: Awaitable[Any]) -> None:
     close = getattr(left, "close", None)
     if close is not None:
         close()
+
+
+_aio_compiled.learn(
+    {"pool": AsyncPool, "lease": AsyncLease, "asked": Asked, "untaken": Untaken, "slot": Slot, "ticket": Ticket},
+    {"connection": AsyncPool.connection, "take": take, "close": vars(AsyncLease)["close"]},
+    {"leased": LEASED, "idle": IDLE, "quiet_s": QUIET_S, "nothing": NOTHING},
+)

@@ -1,0 +1,295 @@
+"""The compiled part of the asyncio pool: where it is, it is in use; and what is awaited behaves as Python's generator.
+
+The tests of this folder run with it and without; here is what the others cannot see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+
+from millpond import AsyncLease, AsyncPool, _aio_compiled
+from millpond.aio_lease import Asked
+from tests.garbage import collect
+
+from .doubles import Connection, ToldDriver, pool_of, run
+
+ROUNDS = 200  # of whatever may leave something behind: that shows as so many of it
+compiled_only = pytest.mark.skipif(not _aio_compiled.COMPILED, reason="the compiled part was left out of this run")
+
+
+def test_it_is_in_use_where_it_was_asked_for() -> None:
+    """What the environment says of it holds: without it the methods are Python's own."""
+    expected = types.FunctionType if _aio_compiled.WANTED == "no" else types.MethodDescriptorType
+    if _aio_compiled.WANTED in ("no", "require"):
+        methods = {AsyncPool: ["connection"], AsyncLease: ["close", "__aexit__"], Asked: ["__await__", "__aenter__"]}
+        for kind, names in methods.items():
+            for name in names:
+                assert isinstance(vars(kind)[name], expected), name
+    assert isinstance(vars(AsyncPool)["connection"], types.MethodDescriptorType) is _aio_compiled.COMPILED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hidden", "says"),
+    [
+        ("no", False, "False"),
+        ("no", True, "False"),
+        ("", True, "False"),
+        ("require", True, "ImportError: hidden"),
+        (
+            "yes",
+            False,
+            "ImportError: MILLPOND_COMPILED is 'yes' in the environment; it may be 'no' or 'require', or not be set",
+        ),
+        pytest.param("require", False, "True", marks=compiled_only),
+        pytest.param("", False, "True", marks=compiled_only),
+    ],
+)
+def test_what_is_wanted_is_what_one_gets(wanted: str, hidden: bool, says: str) -> None:
+    """It is used if it is there, left out where it is not wanted, and its lack is an error where it is required."""
+    script = (
+        "import sys, importlib.abc\n"
+        "class Hiding(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'millpond._compiled_pair': raise ImportError('hidden')\n"
+        f"if {hidden}: sys.meta_path.insert(0, Hiding())\n"
+        "import millpond.aio, millpond._aio_compiled\n"
+        "print(millpond._aio_compiled.COMPILED)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MILLPOND_COMPILED"}
+    if wanted:
+        environment["MILLPOND_COMPILED"] = wanted
+    run_it = [sys.executable, "-c", script]
+    done = subprocess.run(run_it, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.stdout + done.stderr).strip().splitlines()[-1] == says
+
+
+@compiled_only
+def test_it_says_what_python_says_of_itself() -> None:
+    """help() and inspect find the words and the parameters that are written in Python."""
+    assert str(inspect.signature(AsyncPool.connection)) == "(self, /, timeout=None)"
+    assert "Raises:\n" in (AsyncPool.connection.__doc__ or "")
+    assert (AsyncLease.close.__doc__ or "").startswith("Give the connection back, now")
+
+
+@compiled_only
+def test_what_it_is_told_is_looked_at() -> None:
+    """It does not begin to work with a class that has other fields than it knows."""
+    pair: Any = sys.modules["millpond._compiled_pair"]
+    with pytest.raises(TypeError, match="pool is missing"):
+        pair.learn({})
+    names = (
+        *("pool", "lease", "asked", "untaken", "slot", "ticket", "connection", "take", "close", "leased", "idle"),
+        *("quiet_s", "nothing", "monotonic", "asyncio_loop", "running_loop", "task_in", "pop", "append"),
+    )
+    with pytest.raises(AttributeError, match="no attribute '_loop'"):
+        pair.learn(dict.fromkeys(names, object))
+    with pytest.raises(TypeError, match="has no slot _loop"):
+        pair.learn(dict.fromkeys(names, types.SimpleNamespace(_loop=None)))
+    with pytest.raises(TypeError, match="cannot create"):
+        pair.Checkout()
+
+
+async def held(pool: AsyncPool[Connection]) -> list[AsyncLease[Connection]]:
+    """Take all that a pool of two has."""
+    return [await pool.connection(), await pool.connection()]
+
+
+def begun(pool: AsyncPool[Connection]) -> tuple[Generator[Any, Any, AsyncLease[Connection]], asyncio.Future[None]]:
+    """Begin a checkout that has to queue; return it, and what it waits for."""
+    checkout = pool.connection().__await__()
+    waits_for = next(checkout)
+    assert 1 == pool.stats().waiting
+    return checkout, waits_for
+
+
+def queued(work: Callable[[AsyncPool[Connection]], Coroutine[Any, Any, None]]) -> None:
+    """Run a test with a pool of two connections that are both out, and see that both can be had afterwards."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        async with pool_of(driver) as pool:
+            both = await held(pool)
+            await work(pool)
+            assert 0 == pool.stats().waiting
+            for lease in both:
+                await lease.close()
+            for lease in await held(pool):
+                await lease.close()
+            assert 2 == pool.stats().idle
+        assert not driver.left_open
+
+    run(main)
+
+
+def test_a_checkout_is_an_iterator() -> None:
+    """By hand it goes as any that is awaited: it ends with the lease as its value, and stays ended."""
+
+    async def main() -> None:
+        async with pool_of(ToldDriver()) as pool:
+            await (await pool.connection()).close()
+            checkouts: list[Any] = [pool.connection().__await__(), pool.connection().__aenter__()]
+            for checkout in checkouts:
+                assert iter(checkout) is checkout
+                with pytest.raises(StopIteration) as end:
+                    next(checkout)
+                taken = end.value.value
+                assert isinstance(taken, AsyncLease)
+                await taken.close()
+                with pytest.raises(StopIteration) as end:
+                    checkout.send(None)
+                assert end.value.value is None
+                checkout.close()
+
+    run(main)
+
+
+def test_a_checkout_that_queues_goes_on_when_it_is_woken() -> None:
+    """What it waits for is a future; when that is done the connection is there."""
+
+    async def work(pool: AsyncPool[Connection]) -> None:
+        checkout, waits_for = begun(pool)
+        assert not waits_for.done()
+        pool.resize(3)
+        await asyncio.wait([waits_for], timeout=60.0)
+        with pytest.raises(StopIteration) as end:
+            checkout.send(None)
+        await end.value.value.close()
+        pool.resize(2)
+
+    queued(work)
+
+
+def test_closing_a_checkout_leaves_the_queue() -> None:
+    """As a coroutine does that is closed; once more is harmless."""
+
+    async def work(pool: AsyncPool[Connection]) -> None:
+        checkout, _ = begun(pool)
+        checkout.close()
+        await asyncio.sleep(0)  # what was dropped is looked for by the loop
+        checkout.close()
+        with pytest.raises(StopIteration):
+            next(checkout)
+
+    queued(work)
+
+
+def test_a_checkout_that_is_dropped_leaves_the_queue() -> None:
+    """Nobody will go on with it; whatever error is being handled is left alone."""
+
+    async def work(pool: AsyncPool[Connection]) -> None:
+        checkout, _ = begun(pool)
+        with pytest.raises(KeyError, match="theirs"):
+            try:
+                raise KeyError("theirs")
+            finally:
+                del checkout
+                collect()
+        await asyncio.sleep(0)
+
+    queued(work)
+
+
+def test_an_error_thrown_into_a_checkout_comes_out_of_it() -> None:
+    """While it waits; its place is free."""
+
+    async def work(pool: AsyncPool[Connection]) -> None:
+        checkout, _ = begun(pool)
+        with pytest.raises(ZeroDivisionError, match="thrown"):
+            checkout.throw(ZeroDivisionError("thrown"))
+
+    queued(work)
+
+
+def test_a_connection_granted_to_a_dropped_checkout_goes_to_the_next() -> None:
+    """It was woken, and nobody goes on with it: what it was granted is not lost."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        async with pool_of(driver, max_size=1) as pool:
+            lease = await pool.connection()
+            checkout, waits_for = begun(pool)
+            await lease.close()
+            assert waits_for.done()
+            del checkout
+            collect()
+            async with pool.connection() as conn:
+                assert 1 == conn.driver_connection.number
+        assert not driver.left_open
+
+    run(main)
+
+
+@compiled_only
+def test_a_driver_that_raises_costs_no_connection() -> None:
+    """A probe that fails is the driver's fault: who asked is told, and what was looked at lies where it was."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        failing = True
+
+        def is_readable(_: Connection) -> bool:
+            if failing:
+                raise OSError("no such descriptor")
+            return False
+
+        driver.is_readable = is_readable
+        async with pool_of(driver) as pool:
+            await (await pool.connection()).close()
+            await asyncio.sleep(1.0)
+            with pytest.raises(OSError, match="no such descriptor"):
+                _ = await pool.connection()
+            assert 1 == pool.stats().idle
+            failing = False
+            async with pool.connection() as conn:
+                assert 1 == conn.driver_connection.number
+        assert not driver.left_open
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        run(main)
+
+
+def test_nothing_is_left_behind() -> None:
+    """Taken, queued, cancelled, dropped, thrown at: in the end there is no more than in the middle."""
+
+    async def use(pool: AsyncPool[Connection]) -> None:
+        async with pool.connection():
+            await asyncio.sleep(0)
+
+    async def go_round(pool: AsyncPool[Connection]) -> None:
+        both = await held(pool)
+        tasks = [asyncio.ensure_future(use(pool)) for _ in range(4)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        dropped, closed, hit = (pool.connection().__await__() for _ in range(3))
+        for checkout in (dropped, closed, hit):
+            next(checkout)
+        closed.close()
+        with pytest.raises(ZeroDivisionError):
+            hit.throw(ZeroDivisionError())
+        del dropped
+        for lease in both * 2:  # the second time does nothing
+            await lease.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def count(pool: AsyncPool[Connection]) -> int:
+        for _ in range(ROUNDS):
+            await go_round(pool)
+        await asyncio.sleep(2.0)  # their time-outs are over
+        collect()
+        return sys.getallocatedblocks()
+
+    async def main() -> tuple[int, int]:
+        async with pool_of(ToldDriver(), timeout=1.0) as pool:
+            return await count(pool), await count(pool)
+
+    half, whole = run(main)
+    assert whole - half < ROUNDS
