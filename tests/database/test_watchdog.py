@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
+import functools
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from millpond._database.watchdog import Watch, Watchdog
+from millpond._database.watchdog import Latch, Watch, Watchdog
+from millpond._deadlines import Fate
+from tests.finalizing import FinalizerAt, places
+from tests.garbage import collect
 
 WAIT_S = 20.0
 
@@ -171,3 +178,162 @@ def test_a_deadline_passes_once(times: int) -> None:
     watch = Watch(ends.noting("statement"), ends.noting("link"))
     assert [True, *[False] * (times - 1)] == [watch.fire() for _ in range(times)]
     ends.wait_for("statement")
+
+
+# -- finalizers, which leave streams in the middle of anything --------------------------------------------------------
+class Garbage:
+    """Something that only the collector ends, and what its finalizer does."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.end = end
+        self.me = self
+
+    def __del__(self) -> None:
+        self.end()
+
+
+def in_time(work: Callable[[], object]) -> bool:
+    """Do *work* in a thread of its own; False if it does not come to an end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    return not thread.is_alive()
+
+
+def test_a_stream_that_is_left_by_a_finalizer_while_its_link_is_cut_waits_for_nobody() -> None:
+    """The collector may run that in the thread that cuts: the statement is over, and the next deadline is kept."""
+    ends = Ends()
+    dog = Watchdog()
+    answers: list[bool] = []
+
+    def cut() -> None:
+        Garbage(lambda: answers.append(watch.disarm()))
+        collect()
+        ends.noting("link")()
+
+    watch = Watch(None, cut)
+    dog.watch(0.0, watch)
+    ends.wait_for("link")
+    assert [True] == answers
+    dog.watch(0.0, Watch(None, ends.noting("next")))
+    ends.wait_for("link", "next")
+
+
+def test_a_finalizer_may_send_a_statement_while_its_thread_sets_a_deadline() -> None:
+    """A rollback has a deadline of its own."""
+    ends = Ends()
+    sent: list[Watch] = []
+
+    def send() -> None:
+        sent.append(Watch(None, ends.noting("rollback")))
+        dog.watch(3600.0, sent[0])
+
+    def clock() -> float:
+        if not sent:
+            Garbage(send)
+            collect()
+        return time.monotonic()
+
+    dog = Watchdog(clock)
+    assert in_time(functools.partial(dog.watch, 0.0, Watch(None, ends.noting("link"))))
+    ends.wait_for("link")
+    assert not sent[0].disarm()
+
+
+def test_a_child_that_was_forked_while_a_link_was_cut_waits_for_nobody() -> None:
+    """The thread that was at it is its parent's."""
+    ends = Ends()
+    cutting, opened = threading.Event(), threading.Event()
+
+    def cut() -> None:
+        cutting.set()
+        assert opened.wait(WAIT_S)
+
+    dog = Watchdog()
+    watch = Watch(None, cut)
+    dog.watch(0.0, watch)
+    assert cutting.wait(WAIT_S)
+    dog.after_fork()
+    assert in_time(watch.disarm)
+    assert watch.wait_until_settled(WAIT_S)
+    dog.watch(0.0, Watch(None, ends.noting("next")))
+    ends.wait_for("next")
+    opened.set()
+
+
+def test_where_no_thread_can_be_had_a_statement_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants it to end in time is told; the next one is ended in time, when the host has recovered."""
+    start, refusals = _thread.start_new_thread, iter([RuntimeError("can't start new thread")])
+
+    def start_or_refuse(*given: Any) -> int:
+        for refusal in refusals:
+            raise refusal
+        return start(*given)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start_or_refuse)
+    ends = Ends()
+    dog = Watchdog()
+    refused = Watch(None, ends.noting("refused"))
+    with pytest.raises(RuntimeError, match="it was not sent"):
+        dog.watch(0.0, refused)
+    dog.watch(0.0, Watch(None, ends.noting("link")))
+    ends.wait_for("link")
+    assert not refused.fired
+
+
+def test_where_no_thread_can_be_had_to_end_a_statement_its_link_is_cut(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, and the deadlines of others are kept."""
+    ends = Ends()
+    dog = Watchdog()
+    dog.watch(0.0, Watch(None, ends.noting("first")))
+    ends.wait_for("first")
+
+    def refuse(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    dog.watch(0.0, Watch(ends.noting("statement"), ends.noting("link")))
+    ends.wait_for("first", "link")
+    dog.watch(0.0, Watch(None, ends.noting("next")))
+    ends.wait_for("first", "link", "next")
+    assert "its link is cut" in caplog.text
+
+
+WATCH: tuple[Any, ...] = (
+    Watch.disarm, Watch.fall_due, Watch.fire, Watch._note_fired, Watch.press, Watch.cut, Watch._cut_now, Fate.done,
+    Fate.cut, Latch.set, Latch.wait,
+)  # fmt: skip
+
+
+def play(watch: Watch) -> None:
+    """Have a deadline pass, wait for what it does, and come back to it as often as it wants, in one thread."""
+    while watch.fall_due(0.0) is not None:
+        assert watch.wait_until_settled(WAIT_S)
+    assert watch.wait_until_settled(WAIT_S)
+    watch.disarm()
+    assert watch.fall_due(0.0) is None
+
+
+@pytest.mark.parametrize("ends_statement", [True, False])
+def test_a_finalizer_anywhere_in_a_deadline_is_harmless(*, ends_statement: bool) -> None:
+    """Wherever the statement is over, in the thread that is about to end it: it is left alone, or that is told."""
+    ran = 0
+    for code, offset, where in places(*WATCH):
+        happened: list[str] = []
+        watch = Watch(
+            functools.partial(happened.append, "statement") if ends_statement else None,
+            functools.partial(happened.append, "link"),
+        )
+
+        def leave(watch: Watch = watch, happened: list[str] = happened) -> None:
+            happened.append("fired" if watch.disarm() else "in time")
+
+        at = FinalizerAt(code, offset, leave)
+        assert in_time(at.traced(functools.partial(play, watch))), where
+        assert not at.failures, f"{where}: {at.failures[0]!r}"
+        ran += at.ran
+        assert sorted(set(happened)) == sorted(happened), f"{where}: something was done twice: {happened}"
+        assert "in time" not in happened or ["in time"] == happened, f"{where}: ended, though it was over: {happened}"
+    assert ran > 50, "the finalizer never ran"

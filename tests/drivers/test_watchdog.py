@@ -9,13 +9,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millpond.drivers._watchdog import Watchdog, duplicate, has_news, shut_down, unpatched_poll, wait_for_news
+from tests.garbage import collect
 
 PATIENCE_S = 10.0
 
@@ -134,7 +135,7 @@ def test_where_no_thread_can_be_had_a_call_has_no_deadline(
     dog = Watchdog()
     with dog.guard(pair[0].fileno(), 0.0) as unkept:
         assert is_whole(pair)
-    assert "can't start new thread" in caplog.text
+    assert "no thread could be started" in caplog.text
     with dog.guard(pair[0].fileno(), 0.0) as kept:
         assert b"" == pair[1].recv(1)
     assert [False, True] == [unkept.fired, kept.fired]
@@ -149,6 +150,150 @@ def test_after_a_fork_nothing_of_the_parents_is_cut(dog: Watchdog, pair: tuple[s
             assert fired.wait(PATIENCE_S)
     assert not inherited.fired
     assert is_whole(pair)
+
+
+def in_time(work: Callable[[], object]) -> bool:
+    """Do *work* in a thread of its own; False if it does not come to an end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return not thread.is_alive()
+
+
+class Garbage:
+    """Something that only the collector ends, and what its finalizer does."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.end = end
+        self.me = self
+
+    def __del__(self) -> None:
+        self.end()
+
+
+class Moment(float):
+    """A time that makes garbage wherever it is compared, and has it collected."""
+
+    end: Callable[[], object]
+
+    def __eq__(self, other: object) -> bool:
+        self.collect()
+        return float(self) == other
+
+    def __lt__(self, other: float) -> bool:
+        self.collect()
+        return float(self) < other
+
+    __hash__ = float.__hash__
+
+    def collect(self) -> None:
+        """Have a finalizer run."""
+        Garbage(self.end)
+        collect()
+
+
+def test_a_finalizer_guards_its_calls_where_its_thread_is_at_the_watchdog(dog: Watchdog) -> None:
+    """The collector may run it while a guard is entered: it closes a connection there, in the same thread."""
+    closed, fired = threading.Event(), threading.Event()
+    until = time.monotonic() + 600
+
+    def close() -> None:
+        with dog.guard_by(fired.set, until + 1):
+            closed.set()
+
+    def enter() -> None:
+        moment = Moment(until)
+        moment.end = close
+        with dog.guard_by(fired.set, until), dog.guard_by(fired.set, moment):
+            assert closed.is_set()
+
+    assert in_time(enter)
+    assert closed.is_set()
+    assert in_time(functools.partial(expect_to_be_cut, dog))
+    assert not fired.is_set()
+
+
+def expect_to_be_cut(dog: Watchdog) -> None:
+    """See that the watchdog does its work."""
+    cut = threading.Event()
+    with dog.guard_by(cut.set, time.monotonic()):
+        assert cut.wait(PATIENCE_S)
+
+
+def test_a_finalizer_guards_its_calls_in_the_watchdog_s_own_thread(dog: Watchdog) -> None:
+    """It runs there while a guard is being fired; it may even be the one that leaves that."""
+    finalized, left = threading.Event(), threading.Event()
+
+    def close() -> None:
+        with dog.guard_by(finalized.set, time.monotonic() + 600):
+            guard.__exit__()
+        left.set()
+
+    def fire() -> None:
+        Garbage(close)
+        collect()
+        finalized.set()
+
+    guard = dog.guard_by(fire, time.monotonic())
+    assert in_time(guard.__enter__)
+    assert finalized.wait(PATIENCE_S)
+    assert left.wait(PATIENCE_S)
+    assert guard.fired
+    assert in_time(functools.partial(expect_to_be_cut, dog))
+
+
+def fire_until(opened: threading.Event, done: list[str], begun: threading.Event) -> None:
+    """Take some time to cut."""
+    begun.set()
+    assert opened.wait(PATIENCE_S)
+    done.append("cut")
+
+
+def test_a_guard_that_is_being_fired_is_not_left_before_that_is_done(dog: Watchdog) -> None:
+    """Else a connection would be cut that has gone back to its pool."""
+    opened, begun, leaving = threading.Event(), threading.Event(), threading.Event()
+    done: list[str] = []
+    guard = dog.guard_by(functools.partial(fire_until, opened, done, begun), time.monotonic())
+
+    def leave() -> None:
+        leaving.set()
+        guard.__exit__()
+        done.append("left")
+
+    guard.__enter__()
+    assert begun.wait(PATIENCE_S)
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    assert leaving.wait(PATIENCE_S)
+    opened.set()
+    thread.join(PATIENCE_S)
+    assert ["cut", "left"] == done
+
+
+def test_a_child_that_was_forked_while_a_guard_was_fired_waits_for_nobody(dog: Watchdog) -> None:
+    """The thread that was at it is its parent's."""
+    opened, begun = threading.Event(), threading.Event()
+    guard = dog.guard_by(functools.partial(fire_until, opened, [], begun), time.monotonic())
+    guard.__enter__()
+    assert begun.wait(PATIENCE_S)
+    dog.after_fork()
+    assert in_time(guard.__exit__)
+    assert in_time(functools.partial(expect_to_be_cut, dog))
+    opened.set()
+
+
+def test_a_cut_that_fails_does_not_cost_the_others_their_deadlines(
+    dog: Watchdog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told of, and the next one is cut in time."""
+
+    def fail() -> None:
+        raise ValueError("no such socket")
+
+    with dog.guard_by(fail, time.monotonic()) as failed:
+        expect_to_be_cut(dog)
+    assert failed.fired
+    assert "no such socket" in caplog.text
 
 
 def test_many_deadlines_in_any_order(dog: Watchdog) -> None:

@@ -9,27 +9,29 @@ Rules:
   the caller still waits a moment later, the link.  An order that is under way is given a little more time.
 - Once a statement was to be ended, its connection is never used again outside of the transaction that it is in: the
   order to end it might arrive late, and hit what comes next.
-- Almost every deadline is disarmed long before it has passed: it then holds on to nothing, and is weeded out.
+- Almost every deadline is disarmed long before it has passed: it is kept no longer then, and holds on to nothing.
+- Finalizers leave streams and transactions, in the middle of anything: see ``_deadlines.py``.
 - A forked child has no thread of its parent's, and begins anew.
-- Locks, threads and the clock are looked up when a watchdog is made: gevent may have been patched in by then.
+- Locks, threads and the clock are looked up when they are needed: gevent may have been patched in by then.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import _thread
+import dataclasses
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final
+
+from millpond._crew import Runtime
+from millpond._deadlines import NEVER, Deadlines, Fate
 
 GRACE_S: Final = 1.0  # between the first step and the second
 ROUNDS: Final = 3  # of grace for an order to end a statement that is still under way
-LINGERING_S: Final = 5.0  # how long the thread stays without a deadline to watch
-ROOM_MIN: Final = 256  # deadlines that may be there before those that were disarmed are weeded out
 
 logger = logging.getLogger("millpond")
 
@@ -42,63 +44,89 @@ class Watch:
         cut_link: makes whoever waits for an answer stop.
 
     Attributes:
+        due_at: when it is to be looked at: fired, or pressed if it has fired before.
+        kept_by: who does that.
         fired: the deadline has passed while the statement ran.
         is_over: the statement is done.
     """
 
-    __slots__ = ("_cut_link", "_end_statement", "_lock", "_rounds", "_settled", "fired", "is_over")
+    __slots__ = (
+        *("_cut_link", "_end_statement", "_link", "_rounds", "_settled", "_statement"),
+        *("due_at", "fired", "is_over", "kept_by"),
+    )
 
     def __init__(self, end_statement: Callable[[], None] | None, cut_link: Callable[[], object]) -> None:
         self._end_statement = end_statement
         self._cut_link: Callable[[], object] | None = cut_link
-        self._lock = threading.Lock()
-        self._settled: threading.Event | None = None  # there once it has fired
+        self._statement = Fate()
+        self._link = Fate()
+        self._settled: Latch | None = None  # there once it has fired
         self._rounds = ROUNDS
+        self.due_at = NEVER
+        self.kept_by: Deadlines | None = None
         self.fired = False
         self.is_over = False
 
     def disarm(self) -> bool:
         """Say that the statement is done; return whether somebody had begun to end it."""
-        with self._lock:
-            self.is_over = True
-            self._end_statement = self._cut_link = None  # and hold on to no connection
-            return self.fired
+        self.is_over = True
+        done_in_time = self._statement.done()
+        self._link.done()  # the connection is its caller's again, unless this is a finalizer in the thread that cuts it
+        if self.kept_by is not None:
+            self.kept_by.let_go(self)
+        self._end_statement = self._cut_link = None  # and hold on to no connection
+        return not done_in_time
 
     def wait_until_settled(self, seconds: float) -> bool:
         """Wait until nobody is about to end the statement any more; say whether it came to that."""
         return self._settled is None or self._settled.wait(seconds)
 
+    def fall_due(self, now: float) -> float | None:
+        """Do what is to be done now; return when to come again, if that may be needed."""
+        again = self.press() if self.fired else self.fire()
+        return now + GRACE_S if again else None
+
     def fire(self) -> bool:
         """Begin to end the statement; say whether the link is to be cut if that does not help."""
-        with self._lock:
-            if self.is_over or self.fired:
-                return False
-            self._settled = threading.Event()
-            self.fired = True
-            end = self._end_statement
+        settled = Latch()
+        if not self._statement.cut(lambda: self._note_fired(settled), threading.RLock()):
+            return False
+        end = self._end_statement
         if end is None:
             self.cut()
             return False
-        threading.Thread(target=self._end, args=(end, self._settled), name="millpond-deadline", daemon=True).start()
+        try:
+            _thread.start_new_thread(self._end, (end, settled))
+        except RuntimeError as error:
+            logger.warning("a statement could not be ended at its deadline, and its link is cut: %s", error)
+            self.cut()
+            return False
         return True
+
+    def _note_fired(self, settled: Latch) -> None:
+        self._settled = settled
+        self.fired = True
 
     def press(self) -> bool:
         """Cut the link, unless the order to end the statement is still under way; say whether to come again."""
         self._rounds -= 1
-        if self._settled is not None and not self._settled.is_set() and self._rounds > 0 and not self.is_over:
+        if self._settled is not None and not self._settled.is_set and self._rounds > 0 and not self.is_over:
             return True
         self.cut()
         return False
 
     def cut(self) -> None:
         """Cut the link, unless the statement is done."""
-        with self._lock:  # held meanwhile: the connection is its caller's again as soon as disarm() returns
-            if self._cut_link is not None:
-                self._cut_link()
+        self._link.cut(self._cut_now, threading.RLock())
         if self._settled is not None:
             self._settled.set()
 
-    def _end(self, end: Callable[[], None], settled: threading.Event) -> None:
+    def _cut_now(self) -> None:
+        cut_link = self._cut_link
+        if cut_link is not None:
+            cut_link()
+
+    def _end(self, end: Callable[[], None], settled: Latch) -> None:
         try:
             end()
         except Exception as error:  # noqa: BLE001  the link is cut instead
@@ -107,8 +135,45 @@ class Watch:
         finally:
             settled.set()
 
+    def forget(self) -> None:
+        """Wait for nobody: in a forked child, whoever was at it is no more."""
+        self._statement.forget()
+        self._link.forget()
+        self._settled = None
 
-Due: TypeAlias = tuple[float, int, Watch]
+
+class Latch:
+    """Something to be waited for that happens once.
+
+    Not a :class:`threading.Event`: its lock would be waited for by a finalizer that runs in the middle of ``set()``.
+    """
+
+    __slots__ = ("_shut",)
+
+    def __init__(self) -> None:
+        self._shut: Any = _thread.allocate_lock()
+        self._shut.acquire()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+        return not self._shut.locked()
+
+    def set(self) -> None:
+        """Let all go on who wait."""
+        try:
+            self._shut.release()
+        except RuntimeError:  # it was open
+            return
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; say whether it has happened."""
+        happened: bool = self._shut.acquire(timeout=seconds)
+        if happened:
+            self.set()  # for the next
+        return happened
+
+
 _watchdogs: weakref.WeakSet[Watchdog] = weakref.WeakSet()
 
 
@@ -117,58 +182,40 @@ class Watchdog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._numbers = itertools.count()
-        self.begin()
+        self._begin()
         _watchdogs.add(self)
 
-    def begin(self) -> None:
-        """Have nothing to watch, and nobody who does."""
-        self._changed = threading.Condition(threading.Lock())
-        self._due: list[Due] = []
-        self._room = ROOM_MIN
-        self._runs = False
+    def _begin(self) -> None:
+        self._deadlines = Deadlines(dataclasses.replace(Runtime.of_host(), clock=self._clock))
 
     def watch(self, seconds: float, watch: Watch) -> None:
-        """Have *watch* looked at in that many seconds: fired, or pressed if it has fired before."""
-        with self._changed:
-            entry = (self._clock() + seconds, next(self._numbers), watch)
-            if len(self._due) >= self._room:
-                self._due = [due for due in self._due if not due[2].is_over]
-                heapq.heapify(self._due)
-                self._room = max(ROOM_MIN, 2 * len(self._due))
-            heapq.heappush(self._due, entry)
-            if not self._runs:
-                self._runs = True
-                threading.Thread(target=self._run, name="millpond-watchdog", daemon=True).start()
-            elif self._due[0] is entry:
-                self._changed.notify()
+        """Have *watch* fall due in that many seconds.
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                watch = self._next()
-                if watch is None:
-                    self._runs = False
-                    return
-            if watch.press() if watch.fired else watch.fire():
-                self.watch(GRACE_S, watch)
+        Raises:
+            RuntimeError: no thread could be started for that: the host's fault.
+        """
+        watch.due_at = self._clock() + seconds
+        watch.kept_by = self._deadlines
+        kept = False
+        try:
+            kept = self._deadlines.keep(watch)
+        finally:
+            if not kept:  # or interrupted by a signal: nobody else knows this watch
+                watch.disarm()
+        if not kept:
+            raise RuntimeError("no thread could be started to end a statement in time; it was not sent")
 
-    def _next(self) -> Watch | None:
-        """Wait for the next deadline, and return whose it is; None: there was nothing for a while."""
-        idle_until = self._clock() + LINGERING_S
-        while True:
-            now = self._clock()
-            if self._due and self._due[0][0] <= now:
-                return heapq.heappop(self._due)[2]
-            until = self._due[0][0] if self._due else idle_until
-            if until <= now:
-                return None
-            self._changed.wait(until - now)
+    def after_fork(self) -> None:
+        """Begin anew in a child, in which the thread is no more."""
+        inherited: set[Any] = self._deadlines.kept.copy()
+        self._begin()
+        for watch in inherited:
+            watch.forget()
 
 
 def _after_fork_in_child() -> None:
     for watchdog in list(_watchdogs):
-        watchdog.begin()
+        watchdog.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

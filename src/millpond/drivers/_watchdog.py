@@ -6,7 +6,8 @@ waits on can be shut down by another thread; then the library's call comes back 
 Rules:
 - What is shut down is a duplicate of the descriptor, made while the connection was surely open: the driver may close
   its own and the system give the number to somebody else, the duplicate still leads to the same socket.
-- A guard that was left is never fired: both happen under one lock.
+- A guard that was left is never fired, and one that is being fired is not left before that is done.
+- Guards are entered and left by finalizers, which close connections in the middle of anything: see ``_deadlines.py``.
 - One thread serves the process; it lives only while something is guarded, and for a while after.  It is a thread of the
   system's even where gevent has patched threads, because a C library that waits lets no greenlet run.
 
@@ -16,8 +17,7 @@ It must not know drivers, nor decide what a deadline is.
 from __future__ import annotations
 
 import _thread
-import heapq
-import itertools
+import dataclasses
 import logging
 import os
 import select
@@ -27,31 +27,28 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from millpond._crew import Runtime
+from millpond._deadlines import Deadlines, Fate
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("millpond")
 
-LINGER_S: Final = 5.0  # the thread ends after so long without anything to guard
-
 
 class Watchdog:
-    """Keeper of deadlines; each guarded descriptor is shut down at its own, unless it was released before."""
+    """Keeper of deadlines; each guarded descriptor is shut down at its own, unless it was released before.
 
-    def __init__(self) -> None:
+    Args:
+        runtime: where the clock, locks and threads come from; the system's own, if not given.
+    """
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self._runtime = runtime or system_runtime()
         self._begin()
 
     def _begin(self) -> None:
-        thread = unpatched("_thread", _thread)
-        self._start: Callable[..., object] = thread.start_new_thread
-        # Taken again by the same thread where the collector runs a finalizer in a block, which closes a connection.
-        self._lock: Any = thread.RLock()
-        self._bell: Any = thread.allocate_lock()  # released to make the thread look again
-        self._bell.acquire()
-        self._running = False
-        self._wakes_at = float("inf")
-        self._order = itertools.count()
-        self._guards: list[tuple[float, int, Guard]] = []
+        self._deadlines = Deadlines(self._runtime)
 
     def guard(self, fd: int | None, until: float) -> Guard:
         """Return a context in which the socket behind *fd* is shut down at *until*; None: nothing can be done."""
@@ -63,100 +60,63 @@ class Watchdog:
 
     def enter(self, guard: Guard) -> None:
         """Begin to watch."""
-        with self._lock:
-            heapq.heappush(self._guards, (guard.until, next(self._order), guard))
-            sleeps_too_long = guard.until < self._wakes_at
-            starts, self._running = not self._running, True
-        if starts:
-            self._begin_to_run(guard)
-        elif sleeps_too_long:
-            self._ring()
-
-    def _begin_to_run(self, guard: Guard) -> None:
-        try:
-            self._start(self._run, ())
-        except RuntimeError as error:  # the host starts no more threads: this call has no deadline, the next may have
-            self._running = False
-            self.leave(guard)
-            logger.warning("no thread could be started to end a driver's call in time: %s", error)
+        if not self._deadlines.keep(guard):  # the host starts no more threads
+            logger.warning("no thread could be started to end a driver's call in time: this one has no deadline")
 
     def leave(self, guard: Guard) -> None:
         """Cease to watch; from here on nothing is shut down."""
-        if not guard.watched:
-            return
-        with self._lock:
-            guard.watched = False
-            while self._guards and not self._guards[0][2].watched:
-                heapq.heappop(self._guards)
-
-    def _ring(self) -> None:
-        try:
-            self._bell.release()
-        except RuntimeError:  # it has been rung already
-            return
-
-    def _run(self) -> None:
-        while True:
-            now = time.monotonic()
-            with self._lock:
-                while self._guards and self._guards[0][0] <= now:
-                    heapq.heappop(self._guards)[2].fire()
-                left_s = self._guards[0][0] - now if self._guards else LINGER_S
-                idle = not self._guards
-                self._wakes_at = now + left_s
-            rung = self._bell.acquire(timeout=min(left_s, _thread.TIMEOUT_MAX))
-            if rung or not idle:
-                continue
-            with self._lock:
-                if not self._guards:
-                    self._running = False
-                    self._wakes_at = float("inf")
-                    return
+        guard.fate.done()
+        self._deadlines.let_go(guard)
 
     def after_fork(self) -> None:
         """Begin anew in a child, in which the thread is no more."""
-        guards = self._guards
+        inherited: set[Any] = self._deadlines.kept.copy()
         self._begin()
-        for _, _, guard in guards:
-            guard.watched = False
+        for guard in inherited:
+            guard.fate.forget()
             guard.let_go()
 
 
 class Guard:
-    """One deadline on one socket, for the length of a ``with`` block."""
+    """One deadline on one socket, for the length of a ``with`` block.
 
-    __slots__ = ("_cut", "_dog", "_fd", "_twin", "fired", "until", "watched")
+    Attributes:
+        due_at: when it is over.
+        fate: whether it was left in time or fired.
+        fired: it was, or is about to be.
+    """
+
+    __slots__ = ("_cut", "_dog", "_fd", "_twin", "due_at", "fate", "fired")
 
     def __init__(self, dog: Watchdog, fd: int | None, until: float, cut: Callable[[], object] | None = None) -> None:
         self._dog = dog
         self._fd = fd
         self._twin: socket.socket | None = None
         self._cut = cut
-        self.until = until
-        self.watched = False
+        self.due_at = until
+        self.fate = Fate()
         self.fired = False
 
     def __enter__(self) -> Self:
         if self._fd is not None:
             self._twin = duplicate(self._fd)
         if self._twin is not None or self._cut is not None:
-            self.watched = True
-            self._dog.enter(self)
+            try:
+                self._dog.enter(self)
+            except BaseException:  # a signal's: nobody would leave it
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._dog.leave(self)
         self.let_go()
 
-    def keep_alive(self, user_timeout_s: float) -> None:
-        """Have the system notice that the peer is gone, where it has sockets for that."""
-        if self._twin is not None:
-            keep_alive(self._twin, user_timeout_s)
+    def fall_due(self, now: float) -> None:
+        """Shut the socket down, unless that is not wanted any more; the watchdog's thread calls this."""
+        self.fate.cut(self._fire, unpatched("_thread", _thread).RLock())
 
-    def fire(self) -> None:
-        """Shut the socket down, if this is still wanted; the watchdog's lock is held."""
-        if not self.watched:
-            return
+    def _fire(self) -> None:
         self.fired = True
         if self._twin is not None:
             shut(self._twin)
@@ -168,6 +128,11 @@ class Guard:
         twin, self._twin = self._twin, None
         if twin is not None:
             twin.close()
+
+    def keep_alive(self, user_timeout_s: float) -> None:
+        """Have the system notice that the peer is gone, where it has sockets for that."""
+        if self._twin is not None:
+            keep_alive(self._twin, user_timeout_s)
 
 
 # -- descriptors -----------------------------------------------------------------------------------------------------
@@ -253,6 +218,17 @@ def unpatched(name: str, module: Any) -> Any:
     if monkey is None or not monkey.is_module_patched(name):
         return module
     return _Original(name, module, monkey)
+
+
+def system_runtime() -> Runtime:
+    """Return the host's runtime, with the system's threads where gevent has patched them."""
+    thread = unpatched("_thread", _thread)
+    start_new_thread = thread.start_new_thread
+
+    def start(work: Callable[[], None]) -> None:
+        start_new_thread(work, ())
+
+    return dataclasses.replace(Runtime.of_host(), new_lock=thread.allocate_lock, start=start)
 
 
 watchdog: Final = Watchdog()
