@@ -35,6 +35,7 @@ EXTRAS = {"unit": "test", "checkers": "dev,live"}  # of pyproject.toml, for each
 # the second time.
 OLDEST = "oldest"
 OLDEST_SUITES = {"live other_drivers": (), "live wire": ("test_random.py", "test_written_ahead.py", "test_hosts.py")}
+TOUCHES_COMPILED = "live aio"  # the suite of live tests that runs once more without the compiled part
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Suite:
         on_each: run it on every interpreter, not only on the checkers'.
         live: it needs the servers.
         limit_s: seconds after which it counts as hung.
+        compiled: whether it runs with millpond's compiled part, and fails where that is missing; else without.
+        runner: the module that is run, with pytest's words.
     """
 
     name: str
@@ -54,11 +57,15 @@ class Suite:
     on_each: bool = False
     live: bool = False
     limit_s: float = 800.0
+    compiled: bool = True
+    runner: str = "pytest"
 
 
 # What is run beside the tests on servers, the long ones first, so that they do not stand alone at the end.
 SUITES = (
     Suite("unit", ("tests", "--ignore=tests/live", "--ignore=tests/sim"), on_each=True),
+    Suite("pure", ("tests/aio",), on_each=True, compiled=False),
+    Suite("sanitizers", ("tests/aio",), runner="tools.sanitized"),
     Suite("sim", ("tests/sim",)),
     Suite("break out", ("tests/database/test_break_out.py", "--hypothesis-profile=break-out")),
 )
@@ -249,7 +256,9 @@ def _setup_steps(found: dict[str, Interpreter], checkers: str) -> list[Step]:
         def call() -> str:
             if "live" in extras:
                 environments.ensure_compiles_mysqlclient(found[version])
-            environments.make(_environment_name(version), found[version], "--editable", f".[{extras}]")
+            else:
+                environments.ensure_compiles(found[version])
+            environments.make(_environment_name(version), found[version], "--editable", f".[{extras}]", compiled=True)
             return f"with {extras}"
 
         return Step(f"install {version}", call=call, limit_s=900)
@@ -264,13 +273,15 @@ def _setup_steps(found: dict[str, Interpreter], checkers: str) -> list[Step]:
 
 def _install_without_dbutils(interpreter: Interpreter) -> None:
     """Make an environment in which DBUtils' tests can find nothing but what stands in for it."""
-    environments.make(_environment_name(WITHOUT_DBUTILS), interpreter, "--editable", ".", "pytest>=9.0,<10")
+    environments.ensure_compiles(interpreter)
+    name = _environment_name(WITHOUT_DBUTILS)
+    environments.make(name, interpreter, "--editable", ".", "pytest>=9.0,<10", compiled=True)
 
 
 def _install_oldest(interpreter: Interpreter) -> str:
     pins = oldest_drivers((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     environments.ensure_compiles_mysqlclient(interpreter)
-    environments.make(_environment_name(OLDEST), interpreter, "--editable", ".[test,live]", *pins)
+    environments.make(_environment_name(OLDEST), interpreter, "--editable", ".[test,live]", *pins, compiled=True)
     return ", ".join(pins)
 
 
@@ -292,11 +303,12 @@ def _steps(found: dict[str, Interpreter], checkers: str, without: Sequence[str],
     live = live_suites(sorted(ROOT.glob("tests/live/**/test_*.py")))
     live = [suite for suite in live if set(servers_of(suite)) - set(without)]
     left_out = [word for kind in SERVERS if kind in without for word in ("--without", kind)]
-    waiting = [_tests(suite, checkers, left_out) for suite in live]
-    waiting[2:2] = [_tests(oldest_suite(suite), OLDEST, left_out) for suite in live if suite.name in OLDEST_SUITES]
+    waiting = [suite_step(suite, checkers, left_out) for suite in live]
+    waiting[2:2] = [suite_step(oldest_suite(suite), OLDEST, left_out) for suite in live if suite.name in OLDEST_SUITES]
+    waiting += [suite_step(pure_suite(suite), checkers, left_out) for suite in live if suite.name == TOUCHES_COMPILED]
     computing = [
         *(
-            _tests(suite, version, () if version == checkers else only_on_one(suite))
+            suite_step(suite, version, () if version == checkers else only_on_one(suite))
             for suite in SUITES
             for version in (found if suite.on_each else [checkers])
         ),
@@ -330,6 +342,11 @@ def oldest_suite(suite: Suite) -> Suite:
     return replace(suite, on_each=True, what=tuple(file for file in suite.what if Path(file).name not in without))
 
 
+def pure_suite(suite: Suite) -> Suite:
+    """Return *suite* as it is run without the compiled part."""
+    return replace(suite, name=f"{suite.name} pure", compiled=False)
+
+
 def servers_of(suite: Suite) -> tuple[str, ...]:
     """Return the servers of which a suite needs one: a folder of that name its own, all others MariaDB or MySQL."""
     own = suite.name.removeprefix("live ")
@@ -343,12 +360,14 @@ def _live_group(file: Path) -> str:
     return next(name for name, prefixes in LIVE_GROUPS.items() if file.name.startswith(prefixes))
 
 
-def _tests(suite: Suite, version: str, options: Sequence[str]) -> Step:
+def suite_step(suite: Suite, version: str, options: Sequence[str]) -> Step:
+    """Return the step that runs *suite* in the environment of a version, with more *options* of pytest's."""
     name = f"{suite.name} {version}" if suite.on_each else suite.name
     report = LOGS / f"{name.replace(' ', '-')}.xml"
     cache = f"cache_dir=.run/pytest-{name.replace(' ', '-')}"
-    command = [_python(version), "-m", "pytest", "-q", f"--junitxml={report}", "-o", cache, *suite.what, *options]
-    return Step(name, command, limit_s=suite.limit_s, report=report)
+    command = [_python(version), "-m", suite.runner, "-q", f"--junitxml={report}", "-o", cache, *suite.what, *options]
+    compiled = {environments.COMPILED: environments.REQUIRE if suite.compiled else environments.WITHOUT}
+    return Step(name, command, limit_s=suite.limit_s, report=report, environment=compiled)
 
 
 def _check(name: str, python: str) -> Step:

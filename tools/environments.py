@@ -2,16 +2,19 @@
 
 Rules: whatever is missing is installed, and said so, or asked for by name; where packages come from is the machine's
 own configuration. The package is installed editable: a change of its sources needs no new installation, one of
-``pyproject.toml`` does.
+``pyproject.toml`` does, and one of what is compiled.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools import system
@@ -19,6 +22,10 @@ from tools.interpreters import Interpreter
 from tools.system import ROOT, SetupFailed
 
 FOLDER = ROOT / ".venvs"
+COMPILED_PART = ROOT / "src" / "millpond" / "_compiled_pair.c"
+COMPILED = "MILLPOND_COMPILED"  # the environment variable, at installation and afterwards: its values
+REQUIRE, WITHOUT = "require", "no"
+_MADE_OF = (ROOT / "pyproject.toml", ROOT / "hatch_build.py", COMPILED_PART)
 _SYSTEMS_PYTHON = Path("/usr/bin/python3")
 _PIP_PACKAGE = "python3-pip-whl"  # Debian's and Ubuntu's: pip, as the file that ensurepip would install
 _WHEELS = "usr/share/python-wheels"  # where that package puts it
@@ -32,8 +39,14 @@ def current() -> Interpreter:
     return Interpreter(sys.executable, f"{major}.{minor}", f"{major}.{minor}.{micro}")
 
 
-def make(name: str, interpreter: Interpreter, *requirements: str) -> Path:
+def make(name: str, interpreter: Interpreter, *requirements: str, compiled: bool = False) -> Path:
     """Return the Python of the environment *name*, made or brought up to date with *requirements*.
+
+    Args:
+        name: of its folder.
+        interpreter: what it is made with.
+        requirements: what pip is to install.
+        compiled: millpond's compiled part must be there; otherwise it is where that is possible.
 
     Raises:
         SetupFailed: it could not be made; the message ends with what the failing command said.
@@ -41,23 +54,48 @@ def make(name: str, interpreter: Interpreter, *requirements: str) -> Path:
     folder = FOLDER / name
     python = folder / "bin" / "python"
     stamp = folder / "installed"
-    wanted = _fingerprint(interpreter, requirements)
+    wanted = fingerprint(interpreter, requirements, compiled=compiled)
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return python
+        built = COMPILED_PART.with_name(COMPILED_PART.stem + _suffix_of_modules(python))
+        if is_up_to_date(built, COMPILED_PART, needed=compiled):
+            return python
     if folder.exists():
         shutil.rmtree(folder)
     _make_empty(interpreter, folder)
     # Compiled is what is imported, when it is: the rest of what is installed is a third of the time that pip takes.
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    system.call([*pip, *requirements])
+    system.call([*(["env", f"{COMPILED}={REQUIRE}"] if compiled else []), *pip, *requirements])
     stamp.write_text(wanted)
     return python
 
 
-def _fingerprint(interpreter: Interpreter, requirements: tuple[str, ...]) -> str:
-    project = (ROOT / "pyproject.toml").read_bytes()
-    told = f"{ROOT} {interpreter} {requirements}".encode()
-    return hashlib.sha256(told + project).hexdigest()
+def fingerprint(
+    interpreter: Interpreter,
+    requirements: Sequence[str],
+    *,
+    compiled: bool,
+    made_of: Sequence[Path] = _MADE_OF,
+    asked: str = os.environ.get(COMPILED, ""),
+) -> str:
+    """Return what changes with whatever an environment is made of; *asked* is what its user asked to have compiled."""
+    told = f"{ROOT} {interpreter} {tuple(requirements)} {REQUIRE if compiled else asked}"
+    return hashlib.sha256(told.encode() + b"".join(file.read_bytes() for file in made_of)).hexdigest()
+
+
+def is_up_to_date(built: Path, source: Path, *, needed: bool) -> bool:
+    """Say whether *built* is no older than its *source*; what is not there is up to date unless it is *needed*.
+
+    All environments share what is compiled, beside its source: another one may have replaced it since, from another
+    state of the project.
+    """
+    if not built.exists():
+        return not needed
+    return built.stat().st_mtime >= source.stat().st_mtime
+
+
+def _suffix_of_modules(python: Path) -> str:
+    tell = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
+    return subprocess.run([python, "-c", tell], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _make_empty(interpreter: Interpreter, folder: Path) -> None:
@@ -140,16 +178,29 @@ def _fetch_package(package: str, into: Path) -> None:
         Path(aside, "tree").rename(into)
 
 
+def ensure_compiles(interpreter: Interpreter) -> None:
+    """See to it that *interpreter* can build millpond's compiled part.
+
+    Raises:
+        SetupFailed: a compiler, the C library's headers or Python's are missing, and cannot be installed.
+    """
+    if not _compiles(interpreter):
+        system.install(
+            ["gcc", "libc6-dev", *_headers_of(interpreter)],
+            why="millpond has a part that is compiled, and something that it takes is missing",
+            mended=lambda: _compiles(interpreter),
+        )
+
+
 def ensure_compiles_mysqlclient(interpreter: Interpreter) -> None:
-    """See to it that *interpreter* can build mysqlclient, which has no wheels for Linux.
+    """See to it that *interpreter* can build mysqlclient as well, which has no wheels for Linux.
 
     Raises:
         SetupFailed: a compiler, the client library or Python's headers are missing, and cannot be installed.
     """
     if not _compiles_mysqlclient(interpreter):
-        headers = [] if _has_headers(interpreter) else [f"python{interpreter.version}-dev"]
         system.install(
-            ["gcc", "libc6-dev", "pkg-config", "libmariadb-dev", *headers],
+            ["gcc", "libc6-dev", "pkg-config", "libmariadb-dev", *_headers_of(interpreter)],
             why="mysqlclient has to be compiled, and something that it takes is missing",
             mended=lambda: _compiles_mysqlclient(interpreter),
         )
@@ -158,9 +209,23 @@ def ensure_compiles_mysqlclient(interpreter: Interpreter) -> None:
 def _compiles_mysqlclient(interpreter: Interpreter) -> bool:
     libraries = ("mysqlclient", "mariadb", "libmariadb", "perconaserverclient")  # as its own build looks for them
     has_library = any(system.succeeds(["pkg-config", "--exists", library]) for library in libraries)
-    return has_library and shutil.which("gcc") is not None and _has_headers(interpreter)
+    return has_library and _compiles(interpreter)
 
 
-def _has_headers(interpreter: Interpreter) -> bool:
-    look = "import pathlib, sysconfig; assert (pathlib.Path(sysconfig.get_paths()['include']) / 'Python.h').exists()"
-    return system.succeeds([interpreter.path, "-c", look])
+def _compiles(interpreter: Interpreter) -> bool:
+    """Have a file compiled that has nothing in it but Python's headers, and with them those of the C library."""
+    return system.succeeds(
+        ["gcc", "-fsyntax-only", f"-I{_folder_of_headers(interpreter)}", "-include", "Python.h", "-x", "c", os.devnull]
+    )
+
+
+def _headers_of(interpreter: Interpreter) -> list[str]:
+    """Return the package with the headers of *interpreter*, if they are not there."""
+    there = (_folder_of_headers(interpreter) / "Python.h").exists()
+    return [] if there else [f"python{interpreter.version}-dev"]
+
+
+def _folder_of_headers(interpreter: Interpreter) -> Path:
+    tell = "import sysconfig; print(sysconfig.get_path('include'))"
+    said = subprocess.run([interpreter.path, "-c", tell], check=True, capture_output=True, text=True).stdout
+    return Path(said.strip())

@@ -15,12 +15,15 @@ from tools.dev import (
     OLDEST_SUITES,
     ON_ONE,
     SUITES,
+    TOUCHES_COMPILED,
     live_suites,
     oldest_drivers,
     oldest_suite,
     only_on_one,
+    pure_suite,
     servers_named,
     servers_of,
+    suite_step,
 )
 from tools.system import ROOT, SetupFailed, install
 
@@ -91,8 +94,21 @@ def test_what_runs_on_one_interpreter_is_there(what: str) -> None:
 def test_what_runs_on_one_interpreter_is_left_out_on_the_others() -> None:
     """Only suites that run on each interpreter leave something out, and all of what is named."""
     by_name = {suite.name: only_on_one(suite) for suite in SUITES}
-    assert ["unit"] == [suite.name for suite in SUITES if suite.on_each]
+    assert ["unit", "pure"] == [suite.name for suite in SUITES if suite.on_each]
     assert [*ON_ONE] == [option.partition("=")[2] for option in by_name["unit"]]
+    assert [] == by_name["pure"]
+
+
+def test_the_compiled_part_is_expected_or_left_out() -> None:
+    """Every step of tests says whether it runs with the compiled part, so that none is without it by accident."""
+    (aio,) = (suite for suite in live_suites(live_files()) if suite.name == TOUCHES_COMPILED)
+    pure = pure_suite(aio)
+    assert ("live aio pure", aio.what) == (pure.name, pure.what)
+    expected = [suite_step(suite, "3.12", ()).environment for suite in (*SUITES, aio, pure)]
+    without = [suite.name for suite in SUITES if not suite.compiled]
+    assert ["pure"] == without
+    assert [{"MILLPOND_COMPILED": "no" if each.name in without else "require"} for each in SUITES] == expected[:-2]
+    assert [{"MILLPOND_COMPILED": wish} for wish in ("require", "no")] == expected[-2:]
 
 
 def test_what_cannot_be_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tools import environments
-from tools.environments import current, make_from_wheel, pip_wheel
+from tools.environments import (
+    current,
+    ensure_compiles,
+    ensure_compiles_mysqlclient,
+    fingerprint,
+    is_up_to_date,
+    make_from_wheel,
+    pip_wheel,
+)
+from tools.interpreters import Interpreter
 from tools.system import SetupFailed
 
 WHEEL = Path("usr/share/python-wheels/pip-1.0-py3-none-any.whl")
@@ -64,3 +75,57 @@ def test_without_any_pip_it_says_what_is_missing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(SetupFailed, match="install its ensurepip and venv modules"):
         pip_wheel(tmp_path / "root")
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "hatch_build.py", "part.c"])
+def test_an_environment_is_made_anew_with_what_it_is_made_of(file: str, tmp_path: Path) -> None:
+    """A change of what describes the project, of what builds it or of what is compiled makes another environment."""
+    made_of = [tmp_path / name for name in ("pyproject.toml", "hatch_build.py", "part.c")]
+    for each in made_of:
+        each.write_text("as it was")
+    before = fingerprint(current(), ["."], compiled=True, made_of=made_of)
+    assert before == fingerprint(current(), ["."], compiled=True, made_of=made_of)
+    (tmp_path / file).write_text("changed")
+    assert before != fingerprint(current(), ["."], compiled=True, made_of=made_of)
+
+
+def test_an_environment_is_made_anew_with_what_is_asked_of_it() -> None:
+    """Environments with and without the need for the compiled part are not the same, nor those of other packages."""
+    asked = [
+        fingerprint(current(), ["."], compiled=True),
+        fingerprint(current(), ["."], compiled=False, asked=""),
+        fingerprint(current(), ["."], compiled=False, asked="no"),
+        fingerprint(current(), [".", "pytest"], compiled=True),
+    ]
+    assert len(asked) == len(set(asked))
+
+
+def test_what_every_environment_shares_is_looked_at(tmp_path: Path) -> None:
+    """A compiled part that is missing is built where it is needed, and one that is older than its source anywhere."""
+    built, source = tmp_path / "part.so", tmp_path / "part.c"
+    source.touch()
+    assert [False, True] == [is_up_to_date(built, source, needed=needed) for needed in (True, False)]
+    built.touch()
+    os.utime(source, (1.0, 1.0))
+    assert [True, True] == [is_up_to_date(built, source, needed=needed) for needed in (True, False)]
+    os.utime(built, (0.0, 0.0))
+    assert [False, False] == [is_up_to_date(built, source, needed=needed) for needed in (True, False)]
+
+
+@pytest.mark.parametrize(
+    ("ensure", "packages"),
+    [
+        (ensure_compiles, "gcc libc6-dev python3.9-dev"),
+        (ensure_compiles_mysqlclient, "gcc libc6-dev pkg-config libmariadb-dev python3.9-dev"),
+    ],
+)
+def test_what_compiling_takes_is_named(
+    ensure: Callable[[Interpreter], None], packages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be installed, what is missing is told: the headers of that interpreter among it."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {tmp_path}\n")  # its headers would lie here
+    python.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(SetupFailed, match=f"Install .* {packages}\\."):
+        ensure(Interpreter(str(python), "3.9", "3.9.1"))
