@@ -17,6 +17,7 @@ import pymysql
 import pytest
 
 from millpond.testing.servers import Kind, ScratchServer
+from tests.live.asking import close_if_open
 
 
 def _leave_out_if_asked(config: pytest.Config, kind: Kind) -> None:
@@ -70,7 +71,7 @@ def as_root() -> Iterator[Callable[[ScratchServer], pymysql.Connection[Any]]]:
 
         def connect(to: ScratchServer) -> pymysql.Connection[Any]:
             connection = pymysql.connect(**to.connect_args(user="root", socket=True), autocommit=True)
-            connections.callback(_close_if_open, connection)
+            connections.callback(close_if_open, connection)
             return connection
 
         yield connect
@@ -94,11 +95,6 @@ def fresh_schema() -> Iterator[Callable[[ScratchServer], str]]:
 def schema(server: ScratchServer, fresh_schema: Callable[[ScratchServer], str]) -> str:
     """Return the name of an empty schema on ``server``."""
     return fresh_schema(server)
-
-
-def _close_if_open(connection: pymysql.Connection[Any]) -> None:
-    if connection.open:
-        connection.close()
 
 
 def _execute_as_root(on: ScratchServer, statement: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from millpond.drivers import resolve
 from millpond.drivers.base import Driver
 from millpond.testing import DriverContract, ScratchServer
+from tests.live.asking import end_session
 
 
 class ServerContract(DriverContract):
@@ -42,12 +43,7 @@ class ServerContract(DriverContract):
 
     def break_connection(self, conn: Any) -> None:
         """Have the server end the link, and wait until it has."""
-        number = self.connection_id(conn)
-        with self.root.cursor() as cursor:
-            cursor.execute(f"KILL {number}")
-            until = self.soon()
-            while cursor.execute("SELECT 1 FROM information_schema.processlist WHERE id = %s", (number,)):
-                assert self.soon(0) < until, f"the server has not ended connection {number}"
+        end_session(self.root, self.connection_id(conn))
 
     def connection_id(self, conn: Any) -> int:
         """Return the server's number for a connection, which every driver tells without asking."""

@@ -15,6 +15,7 @@ from millpond.drivers.aio import AsyncDriver, resolve
 from millpond.testing import AsyncDriverContract, ScratchServer
 from millpond.testing.aio_contract import raised_by
 from millpond.testing.contract import SECRET
+from tests.live.asking import end_session
 
 from .servers import arguments_of, root
 
@@ -45,11 +46,8 @@ class OnServer(AsyncDriverContract):
     async def break_connection(self, driver: AsyncDriver[Any], conn: Any) -> None:
         """Have the server end the link, and wait until it has."""
         ((number,),) = await self.run(conn, "SELECT CONNECTION_ID()")
-        with root(self.server) as beside, beside.cursor() as cursor:
-            cursor.execute(f"KILL {number}")
-            until = self.soon()
-            while cursor.execute("SELECT 1 FROM information_schema.processlist WHERE id = %s", (number,)):
-                assert self.soon(0) < until, f"the server has not ended connection {number}"
+        with root(self.server) as beside:
+            end_session(beside, number)
 
     def driver_with_password(self, password: str) -> AsyncDriver[Any]:
         """Make an adapter that knows a password."""

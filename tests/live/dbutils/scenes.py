@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 
 from millpond.testing import ScratchServer
-from tests.dbutils.waiting import DEADLINE_S
+from tests.live.asking import wait_until
 
 
 class Scene:
@@ -69,12 +69,7 @@ class Scene:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Look at the server until something is so."""
-        waiting = threading.Event()
-        for _ in range(int(DEADLINE_S / 0.01)):
-            if condition():
-                return
-            waiting.wait(0.01)
-        raise AssertionError("that did not happen in time")
+        wait_until(condition, pause_s=0.01)
 
 
 def number_of(db: Any) -> int:

@@ -15,7 +15,8 @@ import pytest
 
 from millpond.drivers.faults import number_of as number_of_error
 from millpond.testing import FaultProxy
-from tests.dbutils.waiting import DEADLINE_S, let_rest
+from tests.dbutils.waiting import DEADLINE_S
+from tests.live.outages import ask_while_down
 
 from .scenes import Scene
 
@@ -159,22 +160,9 @@ def test_a_server_that_is_down_is_tried_once_a_caller(subject: Subject, scene: S
     with FaultProxy(scene.args["port"]) as proxy:
         pool = subject.pool(connect_counted, mincached=3, port=proxy.port)
         attempts.clear()
-        proxy.refusing = True
-        proxy.reset()
-        proxy.wait_for(lambda: proxy.connections == 0)
-        let_rest()
-        handed_out = 0
-        for _ in range(3):
-            try:
-                db = pool.connection()
-            except subject.driver.Error as error:
-                assert number_of_error(error) in (2002, 2003)  # noqa: PT017  in DBUtils it is raised later, see below
-                continue
-            handed_out += 1
-            with pytest.raises(subject.driver.Error):
-                run(db, "SELECT 1")
-            db.close()
+        handed_out, refused = ask_while_down(pool, proxy, subject.driver.Error)
     assert (0 if subject.is_ours else 3) == handed_out
+    assert {number_of_error(error) for error in refused} <= {2002, 2003}
     assert (3 if subject.is_ours else 9) <= len(attempts) <= (3 if subject.is_ours else 12)
 
 

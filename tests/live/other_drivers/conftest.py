@@ -12,8 +12,9 @@ import pymysql
 import pytest
 
 from millpond.testing import ScratchServer
+from tests.live.asking import ask
 
-from .roads import DRIVERS, POLLED, TABLE, Road, ask
+from .roads import DRIVERS, POLLED, TABLE, Road
 
 SET_UP = (
     f"DROP TABLE IF EXISTS {TABLE}",

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pymysql
@@ -20,6 +18,7 @@ import millpond
 from millpond.drivers import adapter_named
 from millpond.drivers.base import Driver
 from millpond.testing import FaultProxy, ScratchServer
+from tests.live.asking import ask, end_session
 
 TABLE = "road"
 
@@ -122,9 +121,7 @@ class Road:
 
     def kill(self, thread_id: int) -> None:
         """End a session by force, and wait until it has gone."""
-        conn = self.root()
-        ask(conn, f"KILL {thread_id}")
-        wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
+        end_session(self.root(), thread_id)
 
 
 def dialled(arguments: dict[str, Any], until: float) -> Any:
@@ -139,25 +136,6 @@ def close_quietly(conn: Any) -> None:
         conn.close()
 
 
-def ask(conn: Any, statement: str) -> list[Any]:
-    """Run a statement and return its rows, as tuples."""
-    cursor = conn.cursor()
-    try:
-        cursor.execute(statement)
-        return [tuple(row) for row in cursor.fetchall()] if cursor.description is not None else []
-    finally:
-        cursor.close()
-
-
 def thread_of(conn: Any) -> int:
     """Return the server's number for the session."""
     return int(ask(conn, "SELECT CONNECTION_ID()")[0][0])
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something that a server or a thread does by itself."""
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < until, f"{condition} has not come true"
-        pause.wait(0.0005)  # or this thread would keep the interpreter from those that it waits for

@@ -18,10 +18,9 @@ import pytest
 import millpond
 from millpond._core.states import Fault
 from millpond.testing import ScratchServer
+from tests.live.asking import DEADLINE_S, ask, wait_until
 
-from .roads import TABLE, Road, ask, close_quietly, thread_of, wait_until
-
-DEADLINE_S = 20.0  # generous: nothing here is to take long, and what is missed otherwise has no end
+from .roads import TABLE, Road, close_quietly, thread_of
 
 
 def unbuffered(road: Road, conn: Any) -> Any:

@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 import millpond
+from tests.live.asking import ask
 
-from .roads import TABLE, Road, ask
+from .roads import TABLE, Road
 
 READ = f"SELECT a, b FROM {TABLE}"
 

@@ -11,8 +11,10 @@ import pytest
 
 import millpond
 from millpond.drivers import adapter_named
+from tests.live.asking import answer, ask, wait_until
+from tests.live.leftovers import IN_PEACE_OR_NOT, assert_no_prepared_transaction
 
-from .roads import TABLE, Road, ask, thread_of, wait_until
+from .roads import TABLE, Road, thread_of
 
 VIEW = (
     "@a",
@@ -75,18 +77,10 @@ def dirt(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return DIRT[request.param]
 
 
-def attempt(conn: Any, statement: str) -> Any:
-    """Run a statement; return its rows, or the number of its error."""
-    try:
-        return ask(conn, statement)
-    except Exception as error:  # noqa: BLE001  each driver has its own
-        return getattr(error, "errno", None) or error.args[0]
-
-
 def seen(road: Road, conn: Any) -> list[Any]:
     """Return all that can be seen in a session."""
     view = ", ".join((*VIEW, *VIEW_OF[road.server.kind]))
-    return [attempt(conn, statement) for statement in (*PROBES[:1], f"SELECT {view}", *PROBES[1:])]
+    return [answer(conn, statement) for statement in (*PROBES[:1], f"SELECT {view}", *PROBES[1:])]
 
 
 def wait_until_free(road: Road) -> None:
@@ -94,7 +88,7 @@ def wait_until_free(road: Road) -> None:
     root = road.root()
     ask(root, "SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
     wait_until(lambda: ask(root, "SELECT IS_FREE_LOCK('left')") == [(1,)])
-    wait_until(lambda: attempt(root, f"UPDATE {road.server.database}.{TABLE} SET b = b WHERE a = 1") == [])
+    wait_until(lambda: answer(root, f"UPDATE {road.server.database}.{TABLE} SET b = b WHERE a = 1") == [])
 
 
 def test_statements_leave_nothing_behind(road: Road, dirt: tuple[str, ...]) -> None:
@@ -104,7 +98,7 @@ def test_statements_leave_nothing_behind(road: Road, dirt: tuple[str, ...]) -> N
         new = seen(road, conn)
     with pool.connection() as conn, contextlib.suppress(Warning):
         for statement in dirt:
-            attempt(conn, statement)
+            answer(conn, statement)
     wait_until_free(road)
     with pool.connection() as conn:
         assert new == seen(road, conn)
@@ -128,7 +122,7 @@ def leaves_nothing(road: Road, dirt: tuple[str, ...], *, hidden: str) -> None:
             new = seen(road, conn)
         with pool.connection() as conn:
             for statement in dirt:
-                attempt(conn, statement)
+                answer(conn, statement)
         wait_until_free(road)
         with pool.connection() as conn:
             assert without_tracking(new) == without_tracking(seen(road, conn))
@@ -232,23 +226,10 @@ def test_attributes_for_statements_are_not_the_next_borrowers(road: Road) -> Non
         assert [] == conn.query_attrs
 
 
-@pytest.mark.parametrize("end", ["", "SIGNAL SQLSTATE '45000';"], ids=["in peace", "with an error"])
+@IN_PEACE_OR_NOT
 def test_a_procedure_that_prepares_by_xa_leaves_no_transaction(road: Road, end: str) -> None:
     """MariaDB's reset leaves it, and neither a CALL nor its error tells of XA: the next one writes even so."""
-    name, root = "road_prepared", road.root()
-    prepare = f"XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}';"
-    body = f"BEGIN {prepare} {end} END"
-    ask(root, f"CREATE PROCEDURE {road.server.database}.{name}() {body}")
-    pool = road.pool()
-    try:
-        with pool.connection() as conn:
-            attempt(conn, f"CALL {name}()")
-        with pool.connection() as conn:
-            assert [] == ask(conn, f"UPDATE {TABLE} SET b = 2 WHERE a = 1")
-    finally:
-        pool.close(0)
-        ask(root, f"DROP PROCEDURE {road.server.database}.{name}")
-        wait_until(lambda: attempt(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
+    assert_no_prepared_transaction(road.pool(), road.root(), road.server.database, TABLE, end)
 
 
 @pytest.mark.parametrize("told", ["as a statement", "as a callable"])

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import millpond
+from tests.live.asking import answer, ask
 
-from .roads import TABLE, Road, ask, thread_of
-from .test_nothing_left import DIRT, attempt, seen, wait_until_free
+from .roads import TABLE, Road, thread_of
+from .test_nothing_left import DIRT, seen, wait_until_free
 
 HARMLESS = (
     "SELECT 1",
@@ -38,7 +39,7 @@ def test_random_sequences_leave_nothing_behind(road: Road) -> None:
         statements = [chance.choice(HARMLESS if chance.random() < 0.6 else dirt) for _ in range(chance.randint(1, 5))]
         with pool.connection() as conn:
             for statement in statements:
-                attempt(conn, statement)
+                answer(conn, statement)
         with pool.connection() as conn:
             assert new == seen(road, conn)[:-1], f"seed {seed}: {statements}"
     wait_until_free(road)
@@ -98,7 +99,7 @@ def test_a_role_that_was_lost_is_told(road: Road) -> None:
         assert not driver.has_lost_role(conn, deadline())
         ask(root, "SET GLOBAL read_only = 1")
         assert driver.has_lost_role(conn, deadline())
-        assert 1290 == attempt(conn, f"INSERT INTO {TABLE} VALUES (8, 8)")
+        assert 1290 == answer(conn, f"INSERT INTO {TABLE} VALUES (8, 8)")
         assert driver.role_suspect(conn)
     finally:
         ask(root, "SET GLOBAL read_only = 0")
@@ -119,7 +120,7 @@ def test_what_follows_a_result_is_read(road: Road) -> None:
     pool = road.pool()
     with pool.connection() as conn:
         first = thread_of(conn)
-        attempt(conn, "CALL gives_a_row()")  # an older mysql-connector-python wants to be told, and leaves it unread
+        answer(conn, "CALL gives_a_row()")  # an older mysql-connector-python wants to be told, and leaves it unread
     with pool.connection() as conn:
         assert first == thread_of(conn)
         assert [(1,)] == ask(conn, "SELECT 1")
@@ -130,7 +131,7 @@ def test_a_connection_out_of_step_is_not_handed_on(polled_road: Road) -> None:
     pool = polled_road.pool()
     with pool.connection() as conn:
         for statement in ("SELECT 1; SET @a = 1", "SELECT 2", f"UPDATE {TABLE} SET b = b"):
-            attempt(conn, statement)
+            answer(conn, statement)
     with pool.connection() as conn:
         assert [("mine",)] == ask(conn, "SELECT 'mine'")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from millpond.testing import ScratchPostgreSQL
-from tests.dbutils.waiting import DEADLINE_S
+from tests.live.asking import wait_until
 
 psycopg: Any = importlib.import_module("psycopg")
 
@@ -90,12 +90,7 @@ class Scene:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Look at the server until something is so."""
-        waiting = threading.Event()
-        for _ in range(int(DEADLINE_S / 0.01)):
-            if condition():
-                return
-            waiting.wait(0.01)
-        raise AssertionError("that did not happen in time")
+        wait_until(condition, pause_s=0.01)
 
     def other(self, **settings: Any) -> Any:
         """Return a connection of the driver's own, beside every pool."""

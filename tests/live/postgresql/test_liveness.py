@@ -16,6 +16,7 @@ from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB, TooMany
 from millpond.dbutils.steady_db import connect
 from millpond.testing import FaultProxy, ScratchPostgreSQL
 from tests.dbutils.waiting import DEADLINE_S, in_threads, joined, let_rest
+from tests.live.outages import ask_while_down
 
 from .scenes import Scene, number_of, run
 
@@ -143,21 +144,9 @@ def test_a_server_that_is_down_is_tried_once_a_caller(
     """DBUtils hands out dead connections, and tries to connect twice for each (I)."""
     pool = pool_of(counted, mincached=3, port=proxy.port)
     counted.attempts = 0
-    proxy.refusing = True
-    proxy.reset()
-    proxy.wait_for(lambda: proxy.connections == 0)
-    let_rest()
-    handed_out = 0
-    for _ in range(3):
-        try:
-            db = pool.connection()
-            handed_out += 1
-        except scene.driver.OperationalError:
-            continue
-        with pytest.raises(scene.driver.Error):
-            run(db, "SELECT 1")
-        db.close()
+    handed_out, refused = ask_while_down(pool, proxy, scene.driver.Error)
     assert (0 if is_ours else 3) == handed_out
+    assert all(isinstance(error, scene.driver.OperationalError) for error in refused)
     assert is_ours == (counted.attempts == 3)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from millpond.testing import ScratchServer
+from tests.live.asking import ask
 
 from .dirt import make_spoilable
-from .ways import TABLE, Way, ask, with_table
+from .ways import TABLE, Way, with_table
 
 
 @pytest.fixture(params=["plain", "tls"])

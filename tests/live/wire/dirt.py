@@ -8,7 +8,9 @@ from typing import Any
 import pymysql
 import pymysql.cursors
 
-from .ways import TABLE, Way, answer, ask
+from tests.live.asking import answer, ask
+
+from .ways import TABLE, Way
 
 OTHER_SCHEMA = "information_schema"
 VARIABLES = {

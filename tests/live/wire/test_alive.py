@@ -14,8 +14,9 @@ import pytest
 
 import millpond
 from millpond.testing import ScratchServer
+from tests.live.asking import answer, ask, wait_until
 
-from .ways import TABLE, Way, answer, ask, has_ended, wait_until
+from .ways import TABLE, Way, has_ended
 
 SLACK_S = 20.0  # that a machine may be slow; what is missed otherwise has no end
 QUIET_S = 0.001  # a connection that answered so short a time ago is handed out unseen

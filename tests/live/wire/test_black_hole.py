@@ -10,9 +10,10 @@ import pymysql
 import pytest
 
 import millpond
+from tests.live.asking import answer, ask, wait_until
 
 from .test_alive import SLACK_S, first_of
-from .ways import TABLE, Way, answer, ask, wait_until
+from .ways import TABLE, Way
 
 PATIENCE_S = 1.0  # as a time-out: an answer that is on its way is there sooner, on a slow machine too
 

@@ -11,8 +11,9 @@ import pytest
 
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing import FaultProxy
+from tests.live.asking import ask
 
-from .ways import Way, ask
+from .ways import Way
 
 SLACK_S = 20.0  # that a machine may be slow; what is missed otherwise has no end
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import millpond
+from tests.live.asking import ask
 
-from .ways import TABLE, Way, ask
+from .ways import TABLE, Way
 
 READ = f"SELECT b FROM {TABLE} WHERE a = 1"
 CYCLES = 50

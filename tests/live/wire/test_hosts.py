@@ -13,10 +13,11 @@ import pytest
 
 import millpond
 from millpond.testing import ScratchServer
+from tests.live.asking import ask
 
 from .gevent_child import CONNECTIONS, GREENLETS, STATEMENTS
 from .test_alive import wait_out_the_quiet
-from .ways import Way, ask
+from .ways import Way
 
 CHILD = Path(__file__).with_name("gevent_child.py")
 

@@ -12,8 +12,11 @@ import pymysql.cursors
 import pytest
 from pymysql.constants import CLIENT
 
+from tests.live.asking import answer, ask
+from tests.live.leftovers import IN_PEACE_OR_NOT, assert_no_prepared_transaction
+
 from .dirt import CHANGES, MAY_FAIL, SPOILT, run, seen_of
-from .ways import TABLE, Way, answer, ask, wait_until
+from .ways import TABLE, Way
 
 
 @pytest.mark.parametrize("what", SPOILT)
@@ -236,23 +239,11 @@ def test_what_the_server_gives_new_sessions_is_given_again(spoilable: Way) -> No
         ask(root, f"SET DEFAULT ROLE {none}")
 
 
-@pytest.mark.parametrize("end", ["", "SIGNAL SQLSTATE '45000';"], ids=["in peace", "with an error"])
+@IN_PEACE_OR_NOT
 def test_a_procedure_that_prepares_by_xa_leaves_no_transaction_to_the_next_borrower(plain_way: Way, end: str) -> None:
     """MariaDB's reset leaves it, and neither a CALL nor its error tells of XA: the next one writes even so."""
-    root, name = plain_way.root(), "wire_prepared"
-    prepare = f"XA START '{name}'; INSERT INTO {TABLE} VALUES (7, 7); XA END '{name}'; XA PREPARE '{name}';"
-    body = f"BEGIN {prepare} {end} END"
-    ask(root, f"CREATE PROCEDURE {plain_way.database}.{name}() {body}")
     pool = plain_way.pool()
-    try:
-        with pool.connection() as conn:
-            answer(conn, f"CALL {name}()")
-        with pool.connection() as conn:
-            assert [] == ask(conn, f"UPDATE {TABLE} SET b = 2 WHERE a = 1")
-    finally:
-        pool.close(0)
-        ask(root, f"DROP PROCEDURE {plain_way.database}.{name}")
-        wait_until(lambda: answer(root, f"XA ROLLBACK '{name}'") == [])  # the server lets go of it in its own time
+    assert_no_prepared_transaction(pool, plain_way.root(), plain_way.database, TABLE, end)
     assert "auto: COM_RESET_CONNECTION" == pool.stats().reset
 
 

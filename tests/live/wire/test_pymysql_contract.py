@@ -12,9 +12,9 @@ from millpond.drivers.base import Driver
 from millpond.drivers.found import FoundDriver
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing import DriverContract, ScratchServer
+from tests.live.asking import wait_until
 
 from .bare import Bare
-from .ways import wait_until
 
 
 class PlainDriver(PyMySQLDriver):

@@ -13,7 +13,9 @@ from typing import Any
 import pymysql
 import pymysql.cursors
 
-from .ways import TABLE, Way, answer, ask
+from tests.live.asking import answer, ask
+
+from .ways import TABLE, Way
 
 SEQUENCES = 2_000
 LENGTH_MAX = 4

@@ -8,8 +8,9 @@ import pytest
 
 import millpond
 from millpond.testing import ScratchServer
+from tests.live.asking import answer, ask
 
-from .ways import TABLE, Way, answer, ask
+from .ways import TABLE, Way
 
 WRITE = f"UPDATE {TABLE} SET b = b + 1"
 

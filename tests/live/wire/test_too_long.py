@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 
 import millpond
+from tests.live.asking import answer, ask
 
-from .ways import TABLE, Way, answer, ask
+from .ways import TABLE, Way
 
 LIMIT = 1 << 20
 

@@ -14,12 +14,13 @@ import pytest
 import millpond
 from millpond.drivers.pymysql import PyMySQLDriver
 from millpond.testing import ScratchServer
+from tests.live.asking import ask
 
 from .bare import Bare
 from .dirt import CHANGES, MAY_FAIL, SPOILT, run, seen_of
 from .test_alive import first_of
 from .test_pymysql_contract import PlainDriver
-from .ways import TABLE, Way, ask
+from .ways import TABLE, Way
 
 
 def hidden(way: Way, **settings: Any) -> millpond.Pool[Any]:

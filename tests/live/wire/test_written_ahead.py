@@ -10,8 +10,9 @@ from typing import Any
 import pymysql
 
 import millpond
+from tests.live.asking import answer, ask
 
-from .ways import Way, answer, ask
+from .ways import Way
 
 CYCLES = 10_000
 THREADS = 3

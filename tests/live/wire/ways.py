@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pymysql
 
 import millpond
 from millpond.testing import FaultProxy, ScratchServer
+from tests.live.asking import ask, close_if_open, end_session, wait_for_end_of
 
 TABLE = "wire"
 TCP_ESTABLISHED = 1
@@ -67,13 +65,11 @@ class Way:
 
     def kill(self, thread_id: int) -> None:
         """End a session by force, and wait until it has gone."""
-        ask(self.root(), f"KILL {thread_id}")
-        self.wait_for_end_of(thread_id)
+        end_session(self.root(), thread_id)
 
     def wait_for_end_of(self, thread_id: int) -> None:
         """Wait until the server has ended a session, and let go of its locks."""
-        conn = self.root()
-        wait_until(lambda: not ask(conn, f"SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {thread_id}"))
+        wait_for_end_of(self.root(), thread_id)
 
 
 def has_ended(sock: Any) -> bool:
@@ -85,36 +81,6 @@ def has_ended(sock: Any) -> bool:
             raise
         return True  # the pool has seen it before this test did, and closed its side
     return state != TCP_ESTABLISHED
-
-
-def close_if_open(conn: Any) -> None:
-    """Close a connection that a test may have lost."""
-    if conn.open:
-        conn.close()
-
-
-def ask(conn: Any, statement: str) -> list[Any]:
-    """Run a statement and return its rows, as tuples."""
-    with conn.cursor() as cursor:
-        cursor.execute(statement)
-        return list(cursor.fetchall())
-
-
-def answer(conn: Any, statement: str) -> Any:
-    """Return what a statement is answered: its rows, or the number of the error."""
-    try:
-        return ask(conn, statement)
-    except pymysql.err.MySQLError as error:
-        return error.args[0]
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something that a server or a thread does by itself."""
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < until, f"{condition} has not come true"
-        pause.wait(0.0005)  # or this thread would keep the interpreter from those that it waits for
 
 
 def with_table(way: Way) -> Way:
