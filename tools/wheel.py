@@ -10,10 +10,10 @@ for whoever has no compiler. Both are built from the sources as they are distrib
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -64,8 +64,7 @@ def unpacked_sources(folder: Path) -> Path:
     build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
     call([sys.executable, "-c", build, str(folder)])
     (packed,) = folder.glob("*.tar.gz")
-    with tarfile.open(packed) as archive:
-        archive.extractall(folder / "sources", filter="data")
+    shutil.unpack_archive(packed, folder / "sources")
     (sources,) = (folder / "sources").iterdir()
     return sources
 
