@@ -19,15 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from millpond.errors import ConcurrentUse, DriverUnsuitable, joined
 
-from ._session import COM_QUERY, MORE_RESULTS, Session, explained
+from ._session import (
+    CLIENT_SSL,
+    COM_QUERY,
+    CONNECTING,
+    DRAINED_BYTES_MAX,
+    MORE_RESULTS,
+    TLS_FAILED,
+    Session,
+    explained,
+)
 from .faults import number_of
 
 UNHEARD: Final = frozenset({0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0xFA})  # prepared statements read by themselves
 TOLD_HERE: Final = range(2000, 3000)  # errors that no server sends: drivers have made them themselves
-CLIENT_SSL: Final = 1 << 11
-TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
-CONNECTING: Final = "connecting"
-DRAINED_BYTES_MAX: Final = 64 * 1024  # of a reply that was left unread; a longer one costs the connection
 current_task = asyncio.current_task
 
 if TYPE_CHECKING:

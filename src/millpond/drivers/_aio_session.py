@@ -27,10 +27,10 @@ from typing import Any, ClassVar, Final, TypeVar
 from millpond.errors import InvalidSetting
 from millpond.url import MYSQL_OPTIONS, SSL_MODES, Parser
 
-from ._aio_listening import CONNECTING, AsyncListening, read_or_error
+from ._aio_listening import AsyncListening, read_or_error
 from ._aio_parting import Killer, Leaving, hang_up
 from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, Steps
-from ._session import IN_TRANSACTION, Session, Way
+from ._session import CONNECTING, IN_TRANSACTION, Session, Way
 from ._watchdog import shut_down
 from .aio import AiodbDriver, answer_of
 from .faults import is_of_tls

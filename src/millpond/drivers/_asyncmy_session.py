@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from millpond._aio_here import task_in
 from millpond._sql.templates import TYPES, Proofs
 
-from ._aio_listening import CLIENT_SSL, AsyncListening, used_by_two
-from ._session import COM_QUERY, IN_TRANSACTION, MORE_RESULTS, STATE_CHANGED
+from ._aio_listening import AsyncListening, used_by_two
+from ._session import CLIENT_SSL, COM_QUERY, IN_TRANSACTION, MORE_RESULTS, STATE_CHANGED
 from .faults import number_of
 
 if TYPE_CHECKING:

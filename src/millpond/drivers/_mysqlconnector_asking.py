@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ._model_session import together
-from ._session import COM_QUERY, MULTI_STATEMENTS, packet
+from ._session import COM_QUERY, COM_RESET_CONNECTION, MULTI_STATEMENTS, packet
 
-COM_RESET_CONNECTION: Final = 0x1F
 QUERY_ATTRIBUTES: Final = 1 << 27  # CLIENT_QUERY_ATTRIBUTES
 NO_ATTRIBUTES: Final = b"\x00\x01"
 

@@ -21,12 +21,11 @@ from millpond.errors import InvalidSetting
 from millpond.forks import LockOfProcess
 
 from ._pymysql_wires import straighten
+from ._session import CLIENT_SSL, TLS_FAILED
 from .base import LONGEST_S
 from .faults import is_of_tls
 
-CLIENT_SSL: Final = 1 << 11
 CANNOT_CONNECT: Final = 2003  # CR_CONN_HOST_ERROR
-TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR
 TLS_ARGUMENTS: Final = (
     *("ssl", "ssl_disabled", "ssl_ca", "ssl_verify_cert", "ssl_verify_identity"),
     *("ssl_cert", "ssl_key", "ssl_key_password"),

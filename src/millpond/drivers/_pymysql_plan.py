@@ -23,7 +23,9 @@ from ._model_session import as_text, is_on, set_role, split
 from ._session import (
     COM_INIT_DB,
     COM_QUERY,
+    COM_RESET_CONNECTION,
     IN_TRANSACTION,
+    UNKNOWN_VARIABLE,
     UTF8,
     Session,
     Way,
@@ -36,8 +38,6 @@ T = TypeVar("T")
 Steps: TypeAlias = "Generator[Sequence[bytes], Sequence[Any], T]"  # commands to send, and the replies to them
 
 CLIENT_SESSION_TRACK: Final = 1 << 23
-COM_RESET_CONNECTION: Final = 0x1F  # PyMySQL has no name for it
-UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
 IN_XA: Final = 1399  # ER_XAER_RMFAIL, which is not about a reset
 UNANSWERED_S: Final = 1.0  # a reset that was given up after so long was not answered
 THREAD_ID_MASK: Final = 0xFFFF_FFFF  # a greeting has room for four bytes of it

@@ -17,10 +17,9 @@ from typing import Any, Final
 from pymysql.connections import Connection
 from pymysql.cursors import SSCursor
 
-from ._session import IN_TRANSACTION, STATE_CHANGED, Session
+from ._session import AUTOCOMMIT, IN_TRANSACTION, STATE_CHANGED, Session
 
 OBJECT_PARTS: Final = frozenset({"_sock", "_rfile", "_result", "server_status", "client_flag", "encoding"})
-AUTOCOMMIT: Final = 0x0002  # SERVER_STATUS_AUTOCOMMIT
 CAPABILITIES: Final = 0x000F_A68F  # protocol 4.1, secure passwords, their plugins, transactions
 SALT: Final = b"12345678", b"901234567890"
 

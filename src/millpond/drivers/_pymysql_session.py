@@ -32,24 +32,22 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
+from ._pymysql_plan import ROLLBACK, Plan
 from ._pymysql_proof import proves_itself
 from ._pymysql_replies import ListeningResult, OwnResult, plain_oks
 from ._session import (
     COM_QUERY,
+    CONNECTING,
+    DRAINED_BYTES_MAX,
     IN_TRANSACTION,
     MORE_RESULTS,
     NO_BACKSLASH_ESCAPES,
     Session,
     explained,
-    packet,
     used_by_two,
 )
 
-if TYPE_CHECKING:
-    from ._pymysql_plan import Plan
-
 LOST: Final = 2013  # CR_SERVER_LOST
-DRAINED_BYTES_MAX: Final = 64 * 1024  # of replies that were left unread; longer ones cost the connection
 
 # Whatever of these a version of PyMySQL lacks, none of its connections is listened to.
 CONNECTION_PARTS: Final = frozenset(
@@ -69,7 +67,6 @@ PLAIN_VALUES: Final[frozenset[type[Any]]] = frozenset(
 )
 
 
-ROLLBACK: Final = packet(COM_QUERY, b"ROLLBACK")
 REFUSED: Final = (
     "the ROLLBACK that was sent when this connection was given back was not answered as it should be; "
     "the connection was closed"
@@ -401,9 +398,6 @@ class Listening(_Base):
             result.read()
         self.server_status = first.server_status = result.server_status or 0
         return first
-
-
-CONNECTING: Final = "connecting"
 
 
 def fetch(conn: Any, text: str, values: Sequence[Any] | None) -> tuple[Sequence[Any], Any]:

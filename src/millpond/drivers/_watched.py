@@ -40,7 +40,16 @@ from ._model_session import (
     quoted,
     split,
 )
-from ._session import AUTOCOMMIT, IN_TRANSACTION, UTF8, Session, Way, speaks_of_charset
+from ._session import (
+    AUTOCOMMIT,
+    FAREWELL_S,
+    IN_TRANSACTION,
+    UNKNOWN_VARIABLE,
+    UTF8,
+    Session,
+    Way,
+    speaks_of_charset,
+)
 from ._watchdog import has_news, unpatched_poll, wait_for_news
 from .dbapi import DbapiDriver
 from .settings import OnConnect, Reset
@@ -48,12 +57,10 @@ from .settings import OnConnect, Reset
 logger = logging.getLogger("millpond")
 
 FACTS_S: Final = 60.0  # facts about a server are asked again when they are older
-FAREWELL_S: Final = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
 RESET_S: Final = 5.0  # a reset that is answered at return
 DRAIN_S: Final = 0.02  # what is left of a reply is read if it is there already,
 DRAINED_ROWS_MAX: Final = 100  # and short; a longer one costs the connection
 USER_TIMEOUT_S: Final = 60.0  # data that the peer has not confirmed for so long means that it is gone
-UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
 _numbers = itertools.count(1)
 
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.errors import DriverMissing
 
-from ._aio_listening import CLIENT_SSL, AsyncListening, refuse_without, used_by_two
+from ._aio_listening import AsyncListening, refuse_without, used_by_two
 from ._aio_session import AsyncMySQLDriver
 from ._pymysql_looks import Watched
+from ._session import CLIENT_SSL
 
 if TYPE_CHECKING:
     from ._session import Session

@@ -28,7 +28,7 @@ import time
 import types
 from _thread import get_ident
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from millpond._cursors import CursorClasses
 from millpond.errors import DriverMissing
@@ -36,7 +36,7 @@ from millpond.url import MYSQL_OPTIONS, Parser, boolean
 
 from ._pymysql_dialling import ANSWER_S, Dialler, patient, take_mode, within
 from ._pymysql_news import await_news, has_news, has_unread, is_quiet
-from ._session import Session, Way
+from ._session import FAREWELL_S, IN_TRANSACTION, Session, Way
 from ._watchdog import shut_down, unpatched_poll
 from .dbapi import DbapiDriver, connection_of, run
 from .settings import OnConnect, Reset
@@ -48,9 +48,8 @@ try:
 
     from . import _pymysql_overhearing as overhearing
     from ._pymysql_looks import keep_looks, look_at, restore_looks
-    from ._pymysql_plan import CLIENT_SESSION_TRACK, Plan, read_or_error
+    from ._pymysql_plan import CLIENT_SESSION_TRACK, ROLLBACK, Plan, read_or_error
     from ._pymysql_session import (
-        ROLLBACK,
         Listening,
         can_listen,
         converted,
@@ -60,8 +59,6 @@ try:
 except ModuleNotFoundError as missing:
     raise DriverMissing('PyMySQL is not installed; install it with: pip install "millpond[pymysql]"') from missing
 
-IN_TRANSACTION: Final = 0x0001  # SERVER_STATUS_IN_TRANS
-FAREWELL_S = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
 DRAIN_S = 0.05  # for what a borrower left unread; more of it costs the connection
 OVERDUE_S = 1.0  # a ROLLBACK of what wrote nothing is answered at once, or the link is dead
 
