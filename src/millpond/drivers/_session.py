@@ -44,15 +44,21 @@ STATE_CHANGED: Final = 0x4000  # SERVER_SESSION_STATE_CHANGED
 COM_INIT_DB: Final = 0x02
 COM_QUERY: Final = 0x03
 COM_PING: Final = 0x0E
+COM_RESET_CONNECTION: Final = 0x1F
 
 CLIENT_SSL: Final = 1 << 11
 MULTI_STATEMENTS: Final = 1 << 16  # CLIENT_MULTI_STATEMENTS
+UNKNOWN_VARIABLE: Final = 1193  # ER_UNKNOWN_SYSTEM_VARIABLE
 TLS_FAILED: Final = 2026  # CR_SSL_CONNECTION_ERROR: of a dial, and in some drivers of any link under TLS that breaks
 
 UTF8: Final = frozenset({"utf8mb4", "utf8mb3", "utf8"})
 TOO_LONG: Final = 1153  # ER_NET_PACKET_TOO_LARGE: more than max_allowed_packet
 DEADLOCK: Final = 1213  # ER_LOCK_DEADLOCK: the server has rolled back all of the transaction
-UNTOLD: Final = frozenset({2006, 2013, 2026, 2055})  # of a client whose link broke, and that has not read why
+UNTOLD: Final = frozenset({2006, 2013, TLS_FAILED, 2055})  # of a client whose link broke, and that has not read why
+
+CONNECTING: Final = "connecting"  # what is dirt of a session that is being opened
+DRAINED_BYTES_MAX: Final = 64 * 1024  # of replies that were left unread; longer ones cost the connection
+FAREWELL_S: Final = 0.5  # COM_QUIT is five bytes: they go at once, or the peer has stopped reading
 
 JUDGED_LENGTH_MAX: Final = 512  # shorter texts are judged once, as long as they are among the last ``JUDGED_MAX``
 JUDGED_MAX: Final = 512
