@@ -75,7 +75,7 @@ def millpond_pool(size: int, *, track_use: bool = True, dial_s: float = 0.0) -> 
 
 
 def dbutils_pool(size: int, dial_s: float = 0.0) -> Any:
-    from dbutils.pooled_db import PooledDB
+    from dbutils.pooled_db import PooledDB  # type: ignore[import-untyped]  # it says nothing of types
 
     return PooledDB(null_module(dial_s), maxconnections=size, blocking=True, ping=0, reset=False)
 

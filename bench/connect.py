@@ -9,6 +9,7 @@ other two there is a third line, over a network of 2 ms, where waits are what co
 
 from __future__ import annotations
 
+import functools
 import importlib
 import ssl
 import statistics
@@ -60,6 +61,8 @@ def of_another(server: ScratchServer, driver: str) -> None:
     given = server.connect_args(tls=True)
     pymysql.connect(**given).close()  # caching_sha2_password: the server remembers whom it has seen under TLS
     bare = {name: given[name] for name in ("host", "user", "password", "database")} | {"autocommit": True}
+    plain: dict[str, Any]
+    tls: dict[str, Any]
     if driver == "mysqlclient":
         plain, tls = {"ssl_mode": "DISABLED"}, {"ssl_mode": "REQUIRED", "ssl": {"ca": server.ca_file}}
     else:
@@ -71,7 +74,8 @@ def of_another(server: ScratchServer, driver: str) -> None:
             arguments = bare | options | {"port": port}
             adapter = adapter_named(driver)(connect_args=dict(arguments))
             by_adapter = opening(adapter)
-            compare(label, *in_turns(by_adapter, lambda given=arguments: module.connect(**given)))
+            ours, raw = in_turns(by_adapter, functools.partial(module.connect, **arguments))
+            compare(label, ours, raw)
 
 
 def opening(adapter: Any) -> Callable[[], Any]:

@@ -156,7 +156,7 @@ def main() -> None:
         gc.enable()
         report("select_row", raw, ours, "at most x 1.08")
 
-        before_mb, most_mb = resident_mb(), 0.0
+        before_mb, most_mb, number = resident_mb(), 0.0, 0
         for number, _ in enumerate(bench.db.stream(ALL), start=1):
             if number % 50_000 == 0:
                 most_mb = max(most_mb, resident_mb())

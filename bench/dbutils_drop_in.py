@@ -13,6 +13,7 @@ is counted.
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import sys
@@ -23,14 +24,14 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-import dbutils.pooled_db as original
+import dbutils.pooled_db as original  # type: ignore[import-untyped]  # it says nothing of types
 import pymysql
 from _elsewhere import ProxyElsewhere
 
 from millpond.dbutils import pooled_db as drop_in
 from millpond.testing import FaultProxy, ScratchServer
 
-POOLS = {"DBUtils": original.PooledDB, "drop-in": drop_in.PooledDB}
+POOLS: dict[str, Callable[..., Any]] = {"DBUtils": original.PooledDB, "drop-in": drop_in.PooledDB}
 THREADS = 16
 SECONDS = 2.0
 ONE_WAY_S = 0.0005
@@ -87,7 +88,7 @@ def cycles(name: str, settings: dict[str, Any], *, turns: int, pairs: int, budge
     for _ in range(turns):
         for kind, pool in pools.items():
             gc.collect()  # what one leaves is not to be cleared away in the time of the other
-            times[kind].append(timed(lambda pool=pool: select_row(pool), pairs))
+            times[kind].append(timed(functools.partial(select_row, pool), pairs))
     median = {kind: statistics.median(seconds) for kind, seconds in times.items()}
     # The best tenth is what a machine does that has nothing else to do.
     best = {kind: statistics.quantiles(seconds, n=10)[0] for kind, seconds in times.items()}
@@ -148,7 +149,7 @@ def packets(port: int, settings: dict[str, Any]) -> None:
     """Count what a read cycle sends and waits for: no clock is asked."""
     with FaultProxy(port, counting="mysql") as proxy:
         for autocommit in (True, False):
-            told = []
+            told: list[str] = []
             for kind, make in POOLS.items():
                 pool = make(pymysql, **{**settings, "port": proxy.port, "autocommit": autocommit, "maxusage": 0})
                 for _ in range(2):

@@ -37,7 +37,11 @@ def cold_burst() -> None:
     for name, make in (("millpond", millpond_pool), ("SQLAlchemy", SQLAlchemyPool), ("DBUtils", dbutils_pool)):
         pool: Any = make(20, dial_s=0.1)
         held: list[Any] = []
-        took = together(20, lambda p=pool, h=held: h.append(p.connection()))
+
+        def hold(pool: Any = pool, held: list[Any] = held) -> None:
+            held.append(pool.connection())
+
+        took = together(20, hold)
         for conn in held:
             conn.close()
         print(f"  {name:11} {took * 1e3:7.0f} ms")

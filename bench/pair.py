@@ -6,6 +6,8 @@ Budgets: bare (``track_use=False``) at most 1/2.5 of DBUtils and 1/6 of SQLAlche
 
 from __future__ import annotations
 
+import functools
+
 from _peers import SQLAlchemyPool, build, by_hand, by_with, dbutils_pool, in_turns, millpond_pool
 
 ROUNDS, PAIRS = 21, 3000
@@ -23,7 +25,7 @@ def main() -> None:
     print(f"{build()}; medians of {ROUNDS} turns of {PAIRS} pairs")
     print(f"{'':16}{'':8}{'us a pair':>10}{'DBUtils / it':>14}{'SQLAlchemy / it':>17}  budgets")
     for how, measure in (("by hand", by_hand), ("with", by_with)):
-        times = in_turns({name: lambda p=pool, m=measure: m(p, PAIRS) for name, pool in pools.items()}, ROUNDS)
+        times = in_turns({name: functools.partial(measure, pool, PAIRS) for name, pool in pools.items()}, ROUNDS)
         for name, seconds in times.items():
             against = times["DBUtils"] / seconds, times["SQLAlchemy"] / seconds
             budget = BUDGETS.get(name)

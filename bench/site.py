@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import timeit
+import types
 
 from _peers import build
 
@@ -18,6 +19,9 @@ class Place:
     """Somewhere to write to, as a slot is."""
 
     __slots__ = ("code", "instruction", "line")
+    code: types.CodeType
+    instruction: int
+    line: int
 
 
 place = Place()

@@ -74,7 +74,8 @@ def report(
     """Measure one case and print its line."""
     with ProxyElsewhere(server.port) as proxy:
         arguments = server.connect_args(port=proxy.port, tls=tls) | settings
-        raw: Any = pymysql.connect(**arguments | {"autocommit": True})
+        raw_arguments: dict[str, Any] = arguments | {"autocommit": True}
+        raw = pymysql.connect(**raw_arguments)
         with millpond.Pool(pymysql, connect_args=arguments, max_size=1) as pool:
 
             def cycle() -> None:
