@@ -46,7 +46,7 @@ def test_a_statement_that_takes_too_long_is_ended_on_the_server(server: ScratchS
             began_at = time.monotonic()
             with pytest.raises(millpond.StatementTimeout):
                 await db.select_value(LONG, timeout=0.2)
-            assert time.monotonic() - began_at < 10.0
+            assert time.monotonic() - began_at < 30.0
             async with db.transaction():
                 await db.execute(f"UPDATE {TABLE} SET name = 'first' WHERE id = 1")
                 with pytest.raises(millpond.StatementTimeout):
@@ -154,7 +154,7 @@ def test_a_deadline_is_kept_when_nothing_is_heard_any_more(mariadb: ScratchServe
                         await far.execute(f"DELETE FROM {TABLE}")
                         proxy.black_hole = True
                         await far.select_value(f"SELECT COUNT(*) FROM {TABLE}", timeout=0.2)
-                assert time.monotonic() - began_at < 15.0
+                assert time.monotonic() - began_at < 30.0
                 proxy.reset()
                 proxy.heal()
                 assert 3 == await far.select_value(f"SELECT COUNT(*) FROM {TABLE}")

@@ -14,6 +14,7 @@ from millpond import AsyncDatabase, AsyncPool, ConcurrentUse, ConnectionReturned
 from millpond.drivers import _aio_parting as parting
 from millpond.testing import ScratchServer
 from tests.garbage import collect
+from tests.live.asking import wait_until
 
 from .servers import DRIVERS, answer, ask, pool_on, root, sessions
 
@@ -200,9 +201,7 @@ def conn_of(pool: AsyncPool[Any]) -> Any:
 
 def aborted(server: ScratchServer) -> int:
     """Return how many clients went without a goodbye, once all have gone."""
-    until = time.monotonic() + 10.0
-    while sessions(server) and time.monotonic() < until:
-        continue
+    wait_until(lambda: not sessions(server), pause_s=0.02)
     with root(server) as conn, conn.cursor() as cursor:
         cursor.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
         return int(cursor.fetchall()[0][1])
