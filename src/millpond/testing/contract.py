@@ -77,7 +77,7 @@ class Promises(Generic[D]):
 
     table = "millpond_contract"
     wrong_statement = "SELEKT 1"
-    slack_s = 2.0
+    slack_s = 5.0
 
     # -- to be told --------------------------------------------------------------------------------------------------
     def make_driver(self, **settings: Any) -> D:
