@@ -5,13 +5,17 @@ is learned under a lock, by whichever thread dials first; a program that makes i
 may do so just then, and in the child that thread is no more, and would hold the lock for ever.  And many drivers say
 goodbye to the server when a connection is destroyed: said by a child, it ends the session of its parent.
 
-Rules: what such a lock guards may be found half done in a child, and is done again from the beginning.
+Rules: what such a lock guards may be found half done in a child, and is done again from the beginning.  It may also be
+done by a finalizer, which the collector runs in the middle of it in the same thread: so the lock may be taken again
+there, and what it guards may be done twice.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager
+from typing import Any
 
 
 class LockOfProcess:
@@ -20,11 +24,12 @@ class LockOfProcess:
     __slots__ = ("_locks",)
 
     def __init__(self) -> None:
-        self._locks: dict[int, threading.Lock] = {}  # by process
+        self._locks: dict[int, Any] = {}  # by process
 
-    def __call__(self) -> threading.Lock:
+    def __call__(self) -> AbstractContextManager[Any]:
         """Return this process's; a block that was begun before a fork ends with the one that it began with."""
-        return self._locks.setdefault(os.getpid(), threading.Lock())
+        lock: AbstractContextManager[Any] = self._locks.setdefault(os.getpid(), threading.RLock())
+        return lock
 
 
 def point_nowhere(fd: int) -> None:

@@ -259,4 +259,4 @@ def drop(proxy: Any) -> None:
     lease = values.pop("_lease")
     proxy._checkout.end(None)
     if isinstance(lease, SharedDBConnection):
-        proxy._pool._sharing.dropped.append(lease)
+        proxy._pool._sharing.drop(lease)

@@ -3,25 +3,48 @@
 Why: drivers whose ``threadsafety`` is 2 or more let threads share a connection.  While fewer than ``maxshared`` are
 shared, each caller gets another one; then the one that is shared least, and is in no transaction.
 
-Rules: the lock is held while something is decided, never while a connection is taken, checked or given back.
-Whatever may let a waiting caller go on wakes them all: a share that goes back, a connection that arrives, a
-transaction that ends.
+Rules:
+- One thread at a time decides, and nothing takes time meanwhile: no connection is taken, checked or given back.
+- Finalizers and signal handlers give shares back, in the middle of a decision of their own thread too.  So nothing in
+  here takes a lock: what has happened is added to a deque, and whoever decides takes it in, before and after.  He who
+  adds does that first and looks then whether somebody decides; he who decides is done first, and looks then.
+- Whatever may let a waiting caller go on wakes them all: a share that goes back, a connection that arrives, a
+  transaction that ends.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import threading
 import time
 import types
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from millpond.errors import Error
 
 from ._errors import told
 from ._proxies import SharedDBConnection, TooManyConnectionsError
 
 if TYPE_CHECKING:
+    from millpond import Lease
+
     from .pooled_db import PooledDB
+
+T = TypeVar("T")
+LONGEST_S: Final = 1e6  # that a lock can be waited for, on every system; whoever waits longer looks again
+
+
+class Told(enum.Enum):
+    """What a caller is told who gets no share now."""
+
+    COME_AGAIN = "another thread decides just now"
+    FETCH = "take a connection, if that needs no waiting"
+    QUEUE = "take a connection, and wait for it with all others"
+    WAIT = "wait until something has changed"
+    REFUSED = "all are in transactions, and you do not wait"
 
 
 class Sharing:
@@ -33,113 +56,204 @@ class Sharing:
 
     Attributes:
         cache: what is shared now, a list that programs look at.
-        dropped: shares of proxies that a finalizer could not give back where it ran.
     """
 
     def __init__(self, most: int, wait_s: float) -> None:
         self.most = most
         self.wait_s = wait_s
         self.cache: list[SharedDBConnection] = []
-        self.dropped: deque[SharedDBConnection] = deque()
         self.closed = False
-        self._fetching = 0  # callers who are getting a connection to be shared
-        self._changes = threading.Condition(threading.Lock())
-
-    def take(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
-        """Take a share: of a new connection while there are fewer than may be, else of the one that is shared least."""
-        until = time.monotonic() + self.wait_s
-        while True:
-            with self._changes:
-                self._forget_dropped()
-                if self.closed:
-                    raise pool._closed_error()
-                fetches = self._may_fetch() and (not self.cache or pool._has_room())
-                shared = None if fetches else self._choose()
-                if shared is None and not fetches:
-                    self._wait(pool, until)
-                    continue
-                waits = not self.cache and self.wait_s > 0
-                self._fetching += fetches
-            if fetches:
-                shared = self._fetch(pool, frame, waits)
-            if shared is not None:
-                return shared
-
-    def give_back(self, shared: SharedDBConnection) -> None:
-        """Let go of one share; the last one gives the connection back."""
-        lease = None
-        with self._changes:
-            shared.unshare()
-            if shared.shared <= 0:
-                lease, shared._lease = shared._lease, None
-                if shared in self.cache:
-                    self.cache.remove(shared)
-            self._changes.notify_all()
-        if lease is not None:
-            lease.close()
-            self.changed()
-
-    def changed(self) -> None:
-        """Wake who waits for something that may be shared."""
-        with self._changes:
-            self._changes.notify_all()
-
-    def close(self) -> None:
-        """Share nothing any more; what is shared stays with who has it."""
-        with self._changes:
-            self.closed = True
-            self.cache.clear()
-            self._changes.notify_all()
+        self.begin_anew()
 
     def begin_anew(self) -> None:
         """Forget what a forked parent shares."""
-        self._changes = threading.Condition(threading.Lock())
-        self._fetching = 0
-        self.dropped.clear()
         self.cache.clear()
+        self._fetching = 0  # callers who are getting a connection to be shared
+        self._fetched: deque[SharedDBConnection | None] = deque()  # what they have got
+        self._given_back: deque[SharedDBConnection] = deque()
+        self._dropped: deque[SharedDBConnection] = deque()
+        self._leases: deque[Lease[Any]] = deque()  # of what nobody shares any more, to be given back
+        self._waiting: deque[Bell] = deque()
+        self._turned_away: deque[Bell] = deque()
+        self._deciding: dict[str, Decider] = {}  # the one who does
 
-    # ------------------------------------------------------------------ under the lock
-    def _may_fetch(self) -> bool:
-        return len(self.cache) + self._fetching < self.most
+    def take(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
+        """Take a share: of a new connection while there are fewer than may be, else of the one that is shared least.
 
-    def _choose(self) -> SharedDBConnection | None:
-        """Take a share of the connection that is shared least; None if all are in transactions."""
-        self.cache.sort()
-        if not self.cache or self.cache[0].busy:
-            return None
-        first = self.cache.pop(0)
-        first.share()
-        self.cache.append(first)
-        return first
+        Raises:
+            TooManyConnectionsError: all are in transactions, and the caller does not want to wait, or not any longer.
+            InvalidConnectionError: the pool was closed.
+            Error: a finalizer or a signal handler asks, and has interrupted this very thing.
+            Exception: the driver's own, if one could not be opened.
+        """
+        until = time.monotonic() + self.wait_s
+        bell = Bell()
+        self._waiting.append(bell)  # first: nothing that changes from here on is missed
+        try:
+            while True:
+                found = self._decide(lambda: self._choose(pool))
+                if found is Told.FETCH or found is Told.QUEUE:
+                    found = self._fetch(pool, frame, found is Told.QUEUE)
+                if isinstance(found, SharedDBConnection):
+                    return found
+                if found is Told.COME_AGAIN:
+                    self._await_turn(bell)
+                elif found is not None:
+                    self._wait(pool, bell, found, until)
+        finally:
+            self._waiting.remove(bell)
 
-    def _wait(self, pool: PooledDB, until: float) -> None:
+    def give_back(self, shared: SharedDBConnection) -> None:
+        """Let go of one share; the last one gives the connection back."""
+        self._given_back.append(shared)
+        self._tidy_up()
+
+    def drop(self, shared: SharedDBConnection) -> None:
+        """Let go of a share that was dropped; of the last one, the engine finds that nobody holds its connection."""
+        self._dropped.append(shared)
+        self._see_to_news()
+
+    def changed(self) -> None:
+        """Wake who waits for something that may be shared."""
+        for bell in self._waiting.copy():
+            bell.ring()
+
+    def close(self) -> None:
+        """Share nothing any more; what is shared stays with who has it."""
+        self.closed = True
+        self._tidy_up()
+        self.changed()
+
+    # ------------------------------------------------------------------ one at a time
+    def _decide(self, decision: Callable[[], Any]) -> Any:
+        """Take a decision, unless another thread is at one, and see to what has happened before and meanwhile."""
+        decided = self._decide_alone(decision)
+        if decided is not Told.COME_AGAIN:
+            self._tidy_up()
+        return decided
+
+    def _tidy_up(self) -> None:
+        """See to what has happened, and give back what nobody shares any more."""
+        self._see_to_news()
+        for lease in drained(self._leases):
+            lease.close()
+            self.changed()
+
+    def _see_to_news(self) -> None:
+        """See to what has happened, unless somebody decides just now: he does it when he is done."""
+        while self._has_news() and self._decide_alone(bool) is not Told.COME_AGAIN:
+            continue
+
+    def _has_news(self) -> bool:
+        return bool(self._given_back or self._dropped or self._fetched or (self.closed and self.cache))
+
+    def _decide_alone(self, decision: Callable[[], Any]) -> Any:
+        me = Decider()
+        try:
+            if self._deciding.setdefault("", me) is not me:
+                return Told.COME_AGAIN
+            changed = True  # for all that is known
+            try:
+                changed = self._take_in()
+                return decision()
+            finally:
+                self._leave(me)
+                self._ring(changed)
+        finally:
+            self._leave(me)  # again, if a signal has come between
+
+    def _ring(self, changed: bool) -> None:
+        """Wake who was turned away, and if something has changed, who waits for that."""
+        if changed:
+            self.changed()
+        for bell in drained(self._turned_away):
+            bell.ring()
+
+    def _leave(self, me: Decider) -> None:
+        if self._deciding.get("") is me:
+            self._deciding.clear()
+
+    def _await_turn(self, bell: Bell) -> None:
+        """Wait until who decides just now is done.
+
+        Raises:
+            Error: that is this thread: a finalizer or a signal handler has interrupted it, and would wait for itself.
+        """
+        self._turned_away.append(bell)
+        now = self._deciding.get("")
+        if now is None:
+            return
+        if now.thread == threading.get_ident():
+            raise Error(
+                "the pool was used by a finalizer or a signal handler that has interrupted it in this thread; there, "
+                "connections can be given back, and nothing else be done with the pool"
+            )
+        bell.wait(LONGEST_S)
+
+    # ------------------------------------------------------------------ by whoever decides
+    def _take_in(self) -> bool:
+        """Take in what has happened; say whether that may let somebody go on."""
+        if not self._has_news():
+            return False
+        while self._fetched:
+            self._fetching -= 1
+            fetched = self._fetched.popleft()
+            if fetched is not None:
+                self.cache.append(fetched)
+        while self._given_back:
+            shared = self._given_back.popleft()
+            if self._let_go(shared) and shared._lease is not None:
+                lease, shared._lease = shared._lease, None
+                self._leases.append(lease)
+        while self._dropped:
+            shared = self._dropped.popleft()
+            if self._let_go(shared):
+                shared._lease = None
+        if self.closed:
+            self.cache.clear()
+        return True
+
+    def _let_go(self, shared: SharedDBConnection) -> bool:
+        """Count one share less; say whether that was the last."""
+        shared.unshare()
+        if shared.shared > 0:
+            return False
+        if shared in self.cache:
+            self.cache.remove(shared)
+        return True
+
+    def _choose(self, pool: PooledDB) -> Any:
+        """Share the connection that is shared least, or tell the caller what to do instead."""
+        if self.closed:
+            raise pool._closed_error()
+        if len(self.cache) + self._fetching < self.most and (not self.cache or pool._has_room()):
+            self._fetching += 1
+            return Told.QUEUE if not self.cache and self.wait_s else Told.FETCH
+        ordered = sorted(self.cache)
+        if ordered and not ordered[0].busy:
+            first = ordered.pop(0)
+            first.share()
+            self.cache[:] = [*ordered, first]
+            return first
+        # While another caller connects, that is no waiting for what others hold.
+        return Told.WAIT if self.wait_s or self._fetching else Told.REFUSED
+
+    # ------------------------------------------------------------------ outside of it
+    def _wait(self, pool: PooledDB, bell: Bell, told_to: Told, until: float) -> None:
         """Wait until something has changed.
 
         Raises:
             TooManyConnectionsError: the caller does not want to wait, or not any longer.
         """
-        if not self.wait_s and self._fetching:
-            self._changes.wait()  # another caller is connecting, which is no waiting for what others hold
-            return
-        left_s = until - time.monotonic()
-        if not self.wait_s or left_s <= 0:
+        left_s = until - time.monotonic() if self.wait_s else math.inf
+        if told_to is Told.REFUSED or left_s <= 0:
             text = (
                 f"all {len(self.cache)} connections that maxshared allows are in transactions, and cannot be shared; "
                 "ask for dedicated_connection(), raise maxshared, or let callers wait by blocking=SECONDS"
             )
             raise told(TooManyConnectionsError, text, pool._source.module)
-        self._changes.wait(None if math.isinf(left_s) else left_s)
+        bell.wait(min(left_s, LONGEST_S))
 
-    def _forget_dropped(self) -> None:
-        """Take in the shares that were dropped; the engine finds a connection that nobody holds, and closes it."""
-        while self.dropped:
-            shared = self.dropped.popleft()
-            shared.unshare()
-            if shared.shared <= 0 and shared in self.cache:
-                self.cache.remove(shared)
-                shared._lease = None
-
-    # ------------------------------------------------------------------ outside of it
     def _fetch(self, pool: PooledDB, frame: types.FrameType, waits: bool) -> SharedDBConnection | None:
         """Take a connection to be shared; None if meanwhile there is another to be shared instead."""
         shared: SharedDBConnection | None = None
@@ -148,13 +262,49 @@ class Sharing:
             shared = SharedDBConnection(lease.driver_connection)
             shared._lease = lease
         except TooManyConnectionsError:
-            with self._changes:
-                if not self.cache:
-                    raise
+            if not self.cache:
+                raise
         finally:
-            with self._changes:
-                self._fetching -= 1
-                if shared is not None:
-                    self.cache.append(shared)
-                self._changes.notify_all()
+            self._fetched.append(shared)
+            self._tidy_up()
         return shared
+
+
+def drained(things: deque[T]) -> Iterator[T]:
+    """Take out what is in a deque, from which other threads take, too."""
+    while things:
+        try:
+            thing = things.popleft()
+        except IndexError:  # somebody was quicker
+            return
+        yield thing
+
+
+class Decider:
+    """Whoever decides, and in which thread."""
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
+class Bell:
+    """What a caller waits for; rung once too often, it has him look once more."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Let the caller look, now or when he comes to wait."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it was rung already
+            return
+
+    def wait(self, seconds: float) -> None:
+        """Wait for it, so long at most."""
+        self._lock.acquire(timeout=seconds)

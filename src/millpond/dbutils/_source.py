@@ -137,7 +137,8 @@ class Source:
         self.reads_words = name in BY_WORDS
         self.is_plain = not self.own_check
         self.name = name
-        self.adapter = made  # the last: whoever sees it finds the rest
+        if self.adapter is None:  # else a finalizer has connected meanwhile, and its connection knows that one
+            self.adapter = made  # the last: whoever sees it finds the rest
 
 
 def module_named_by(creator: Any) -> types.ModuleType | None:

@@ -9,10 +9,9 @@ Rules: nothing of a connection is watched but that it goes back: no statement is
 
 from __future__ import annotations
 
+import itertools
 import sys
-import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -66,8 +65,8 @@ class PooledDB:
 
     def __init__(self, dbapi: Any, maxconnections: int, *args: Any, **kwargs: Any) -> None:
         threadsafety: Any = getattr(dbapi, "threadsafety", None)
-        self._connections: deque[Any] = deque()  # where they are shared
-        self._lock = threading.Lock()
+        self._connections: list[Any] = []  # where they are shared
+        self._turns = itertools.count()
         if threadsafety == 1:
             self._pool_them(dbapi, maxconnections, args, kwargs)
         elif threadsafety in (2, 3):
@@ -121,9 +120,8 @@ class PooledDB:
             self._connections.append(dbapi.connect(*args, **kwargs))
 
     def _next(self) -> PooledDBConnection:
-        with self._lock:
-            self._connections.rotate(-1)
-            return PooledDBConnection(self, self._connections[-1])
+        # No lock: a finalizer may do the same, in the middle of it.
+        return PooledDBConnection(self, self._connections[next(self._turns) % len(self._connections)])
 
 
 def forget(_: Any) -> None:
