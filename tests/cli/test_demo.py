@@ -26,6 +26,7 @@ from millpond.cli.demo.play import Casting, play
 from millpond.cli.demo.screen import PlainScreen, squeezed
 from millpond.cli.demo.stores import SqliteStore
 from millpond.testing import FakeError, FakeServer
+from tests.playing import played
 
 SHORT = ["demo", "--seconds", "1.5", "--threads", "6"]
 DEADLINE_S = 60.0
@@ -86,7 +87,7 @@ def test_the_data_is_there() -> None:
 
 def test_all_is_well_on_sqlite(tmp_path: Path) -> None:
     """With millpond, no fault is found, connections were killed both ways, and every write is accounted for."""
-    faults, output = play_on(SqliteStore(tmp_path))
+    faults, output = played(lambda: play_on(SqliteStore(tmp_path)), lambda went: went[1])
     assert [] == faults
     killed = re.search(r"(\d+) idle, (\d+) in use; (\d+) errors? reached a writer", output)
     assert killed is not None
@@ -110,8 +111,9 @@ def test_a_wrong_row_is_noticed(tmp_path: Path) -> None:
 
 
 def test_unfair_shares_are_noticed() -> None:
-    """Shares may differ by a turn or two, and no more."""
+    """Shares may differ by a turn or two, or by what a busy machine keeps a thread from, and no more."""
     assert [] == acts.Shares(connections=1, turns=[90, 91, 92]).judged().faults
+    assert [] == acts.Shares(connections=1, turns=[92, 80, 92]).judged().faults
     uneven = acts.Shares(connections=1, turns=[92, 60, 92])
     starved = acts.Shares(connections=1, turns=[0, 700])
     assert ["unfair: one thread had 92 turns, another 60"] == uneven.judged().faults
@@ -134,9 +136,12 @@ def test_a_line_fits_into_a_terminal_of_80_columns(tmp_path: Path) -> None:
 
 def test_piped_output_is_plain_lines() -> None:
     """Into a pipe go lines of text without a single escape sequence, and the exit code is 0."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "millpond", *SHORT], check=False, capture_output=True, text=True, timeout=DEADLINE_S
-    )
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command_line = [sys.executable, "-m", "millpond", *SHORT]
+        return subprocess.run(command_line, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
+
+    answer = played(run, lambda went: went.stdout)
     assert (0, "") == (answer.returncode, answer.stderr)
     assert "\x1b" not in answer.stdout
     assert re.search(r"times as many\n", answer.stdout)
@@ -164,7 +169,9 @@ def test_who_ends_it_early_finds_nothing_left(number: signal.Signals, tmp_path: 
 
 def test_a_terminal_sees_it_move() -> None:
     """On a terminal the lines are redrawn while the demo runs, and it ends with the verdict."""
-    drawn = run_on_terminal([sys.executable, "-m", "millpond", *SHORT])
+    command_line = [sys.executable, "-m", "millpond", *SHORT]
+    code, drawn = played(lambda: run_on_terminal(command_line), lambda went: went[1])
+    assert 0 == code
     assert drawn.count("\x1b[2K") > 20
     text = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).split())
     assert "no acknowledged write was lost" in text
@@ -230,8 +237,8 @@ def test_threads_that_hardly_wait_are_not_judged() -> None:
     assert [] == acts.Shares(connections=3, turns=[92, 60, 92, 92]).judged().faults
 
 
-def run_on_terminal(arguments: list[str]) -> str:
-    """Run a command on a terminal of its own and return everything that it drew."""
+def run_on_terminal(arguments: list[str]) -> tuple[int, str]:
+    """Run a command on a terminal of its own; return its exit code, and everything that it drew."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
     environment.pop("NO_COLOR", None)
@@ -246,5 +253,4 @@ def run_on_terminal(arguments: list[str]) -> str:
                 break
             drawn += part
         os.close(leader)
-        assert 0 == process.wait(DEADLINE_S)
-    return drawn.decode()
+        return process.wait(DEADLINE_S), drawn.decode()

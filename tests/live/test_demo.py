@@ -11,14 +11,19 @@ from typing import Any
 import pymysql
 
 from millpond.testing.servers import ScratchServer
+from tests.playing import played
 
 DEADLINE_S = 120.0
 
 
 def run_demo(*options: str) -> subprocess.CompletedProcess[str]:
     """Run the demo into a pipe."""
-    command = [sys.executable, "-m", "millpond", "demo", "--seconds", "3", *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "millpond", "demo", "--seconds", "3", *options]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
+
+    return played(run, lambda went: went.stdout)
 
 
 def test_on_a_server_of_the_users(

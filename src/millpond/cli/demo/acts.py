@@ -24,7 +24,9 @@ from .stores import Store
 HOLD_S = 0.002
 _KILL_EVERY_S = 0.15
 _DEAD_FOR_S = 0.01  # before anybody comes back: a pool need not ask whether one that answered a moment ago is alive
-_UNEVEN = 0.05  # shares may differ by so much of the largest, and by two turns of those who began early or ended late
+# Shares may differ by so much of the largest, which a busy machine keeps a thread from, and by the turns of those who
+# began early or ended late.
+_UNEVEN = 0.15
 _UNEVEN_TURNS = 2
 
 
