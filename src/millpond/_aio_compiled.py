@@ -14,7 +14,6 @@ import asyncio
 import importlib
 import os
 import time
-from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -52,7 +51,6 @@ def learn(classes: dict[str, type[Any]], functions: dict[str, Callable[..., Any]
     hosts = {
         "monotonic": time.monotonic,
         "asyncio_loop": asyncio.BaseEventLoop,
-        "running_loop": _get_running_loop,
         "task_in": task_in,
         "pop": shelf.pop,
         "append": shelf.append,

@@ -9,13 +9,12 @@ AsyncLease.__aexit__, and the iterator that is awaited.  The objects, their clas
 Python, where these methods are written as well (aio_lease.py); `learn` looks up where in an object its fields lie.
 
 Rules:
-- It decides nothing.  A connection that is idle, fresh, quiet and clean goes out or lies down; a place in the queue, and
-  to whom a connection goes, is the ledger's to say, in Python.  Whatever is not plain is left to Python from the
-  beginning: that there is a time-out, another loop, a check, something to be cleaned.
-- Until it is known that all is plain, nothing is touched, or it is laid back.
+- It says what Python's methods say, line by line: theirs are the definition, errors included.  What is decided (a place
+  in the queue, a check, something to be cleaned, to whom a connection goes) it asks of the pool's methods, as they do.
+- A time-out of one's own, another loop and arguments that are named are left to Python before anything is touched.
 - It keeps no state of its own but what `learn` was told.
 - What is read from a field is held for as long as it is used: anything that is called may change the field.
-- One interpreter of a process has it; another one, and a build without the GIL, does with Python alone. */
+- The classes of one interpreter have it, the first that come; others, and a build without the GIL, do with Python. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -32,7 +31,7 @@ Rules:
 /* ------------------------------------------------------------------ what it knows of Python's objects */
 
 enum {
-    POOL_LOOP, POOL_LEDGER, POOL_CLOCK, POOL_IDLE, POOL_TICKETS, POOL_TRACKS, POOL_CHECK_AFTER, POOL_UNCLEAN,
+    POOL_LOOP, POOL_HERE, POOL_LEDGER, POOL_CLOCK, POOL_IDLE, POOL_TICKETS, POOL_TRACKS, POOL_CHECK_AFTER, POOL_UNCLEAN,
     POOL_READABLE, POOL_LEASE_KIND,
     LEASE_POOL, LEASE_SLOT, LEASE_TIMEOUT, LEASE_CODE, LEASE_INSTRUCTION,
     SLOT_CONN, SLOT_STATE, SLOT_EXPIRES_AT, SLOT_BEST_BEFORE, SLOT_RETURNED_AT, SLOT_LEASED_AT, SLOT_USES, SLOT_BUSY,
@@ -43,9 +42,9 @@ enum {
 
 /* Names of fields, in the order of the above, behind the class that has them. */
 static const struct { const char *owner; const char *name; } field_names[FIELDS] = {
-    {"pool", "_loop"}, {"pool", "_ledger"}, {"pool", "_clock"}, {"pool", "_idle"}, {"pool", "_tickets"},
-    {"pool", "_tracks"}, {"pool", "_check_after_s"}, {"pool", "_unclean"}, {"pool", "_readable"},
-    {"pool", "_lease_kind"},
+    {"pool", "_loop"}, {"pool", "_here"}, {"pool", "_ledger"}, {"pool", "_clock"}, {"pool", "_idle"},
+    {"pool", "_tickets"}, {"pool", "_tracks"}, {"pool", "_check_after_s"}, {"pool", "_unclean"},
+    {"pool", "_readable"}, {"pool", "_lease_kind"},
     {"lease", "_pool"}, {"lease", "_slot"}, {"lease", "_timeout"}, {"lease", "_code"}, {"lease", "_instruction"},
     {"slot", "conn"}, {"slot", "state"}, {"slot", "expires_at"}, {"slot", "best_before"}, {"slot", "returned_at"},
     {"slot", "leased_at"}, {"slot", "uses"}, {"slot", "busy_s"}, {"slot", "code"}, {"slot", "instruction"},
@@ -57,29 +56,30 @@ enum {
     POOL, LEASE, ASKED, UNTAKEN, SLOT, TICKET, /* classes */
     CONNECTION, TAKE, CLOSE,                   /* what Python has for the methods */
     LEASED, IDLE, QUIET_S, NOTHING,            /* values */
-    MONOTONIC, ASYNCIO_LOOP, RUNNING_LOOP, TASK_IN, POP, APPEND,
+    MONOTONIC, ASYNCIO_LOOP, TASK_IN, POP, APPEND,
     TOLD
 };
 static const char *const told_names[TOLD] = {
     "pool", "lease", "asked", "untaken", "slot", "ticket",
     "connection", "take", "close",
     "leased", "idle", "quiet_s", "nothing",
-    "monotonic", "asyncio_loop", "running_loop", "task_in", "pop", "append",
+    "monotonic", "asyncio_loop", "task_in", "pop", "append",
 };
 
 static PyObject *told[TOLD];       /* owned; all NULL until `learn` was called */
 static Py_ssize_t offsets[FIELDS]; /* of fields in their objects */
 static double quiet_s;
 static PyObject *lease_kind_seen, *untaken_seen; /* owned, may be NULL: see `become` */
-static PyInterpreterState *owner;  /* the interpreter that has it */
+static int is_taken;               /* the module was filled once: these lines are of one interpreter */
 static PyObject *one, *no_arguments;
 
 /* Names, interned. */
 #define NAMES(each)                                                                                                    \
     each(class_name, "__class__") each(thread_id_name, "_thread_id") each(await_name, "__await__")                     \
-    each(close_name, "close") each(take_back_name, "take_back") each(pick_up_name, "pick_up")                          \
+    each(take_back_name, "take_back") each(pick_up_name, "pick_up")                                                    \
     each(deliver_name, "_deliver") each(line_up_name, "_line_up") each(wait_on_name, "_wait_on")                       \
-    each(step_out_name, "_step_out")
+    each(step_out_name, "_step_out") each(ask_name, "_ask") each(give_back_name, "_give_back")                         \
+    each(throw_name, "throw")
 #define DECLARE(variable, name) static PyObject *variable;
 NAMES(DECLARE)
 
@@ -88,6 +88,17 @@ static inline PyObject **
 field(PyObject *of, int which)
 {
     return (PyObject **)((char *)of + offsets[which]);
+}
+
+/* Return what a field holds, a new reference; NULL with an error if that is nothing. */
+static inline PyObject *
+get(PyObject *of, int which)
+{
+    PyObject *value = *field(of, which);
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, field_names[which].name);
+    }
+    return Py_XNewRef(value);
 }
 
 /* Put a new value, which is given away, into a field. */
@@ -100,18 +111,25 @@ put(PyObject *of, int which, PyObject *value)
     Py_XDECREF(old);
 }
 
-/* Return a field that holds a float; NaN, which compares false with everything, for whatever else it holds. */
+/* Return a number of seconds; NaN, which compares false with everything, for whatever is none. */
 static inline double
-seconds(PyObject *of, int which)
+seconds(PyObject *value)
 {
-    PyObject *value = *field(of, which);
-    return value != NULL && PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : Py_NAN;
+    if (value != NULL && PyFloat_Check(value)) {
+        return PyFloat_AS_DOUBLE(value);
+    }
+    double whole = value != NULL && PyLong_Check(value) ? PyLong_AsDouble(value) : Py_NAN;
+    if (whole == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return Py_NAN;
+    }
+    return whole;
 }
 
 static inline int
 is_a(PyObject *object, int kind)
 {
-    return told[kind] != NULL && PyObject_TypeCheck(object, (PyTypeObject *)told[kind]);
+    return object != NULL && told[kind] != NULL && PyObject_TypeCheck(object, (PyTypeObject *)told[kind]);
 }
 
 /* ------------------------------------------------------------------ what both ways ask */
@@ -150,7 +168,9 @@ is_on_loop(PyObject *pool)
         return known;
     }
 #endif
-    PyObject *running = PyObject_CallNoArgs(told[RUNNING_LOOP]);
+    PyObject *here = get(pool, POOL_HERE);
+    PyObject *running = here == NULL ? NULL : PyObject_CallNoArgs(here);
+    Py_XDECREF(here);
     if (running == NULL) {
         return FAILED;
     }
@@ -158,64 +178,45 @@ is_on_loop(PyObject *pool)
     return running == loop ? YES : NO;
 }
 
-/* Read the pool's clock, a new reference; NO: it tells no float. */
-static enum answer
-read_clock(PyObject *pool, PyObject **now)
+/* Read the pool's clock. */
+static PyObject *
+read_clock(PyObject *pool)
 {
-    PyObject *clock = *field(pool, POOL_CLOCK);
+    PyObject *clock = get(pool, POOL_CLOCK);
     if (clock == NULL) {
-        return NO;
+        return NULL;
     }
+    PyObject *now = NULL;
 #ifdef __linux__ /* what time.monotonic() does there, to the last bit, without a call of Python's */
     struct timespec read;
     if (clock == told[MONOTONIC] && PyCFunction_CheckExact(clock) && clock_gettime(CLOCK_MONOTONIC, &read) == 0) {
-        *now = PyFloat_FromDouble((double)((int64_t)read.tv_sec * 1000000000 + read.tv_nsec) / 1e9);
-        return *now == NULL ? FAILED : YES;
+        now = PyFloat_FromDouble((double)((int64_t)read.tv_sec * 1000000000 + read.tv_nsec) / 1e9);
+        Py_DECREF(clock);
+        return now;
     }
 #endif
-    Py_INCREF(clock);
-    *now = PyObject_CallNoArgs(clock);
+    now = PyObject_CallNoArgs(clock);
     Py_DECREF(clock);
-    if (*now != NULL && !PyFloat_CheckExact(*now)) {
-        Py_CLEAR(*now);
-        return NO;
-    }
-    return *now == NULL ? FAILED : YES;
+    return now;
 }
 
 /* Has a driver's question, if there is one, the answer no? */
 static enum answer
-is_denied(PyObject *question, PyObject *subject)
+is_denied(PyObject *pool, int question_field, PyObject *subject)
 {
-    if (question == NULL) {
-        return NO;
-    }
+    PyObject *question = get(pool, question_field);
     if (question == Py_None) {
+        Py_DECREF(question);
         return YES;
     }
-    Py_INCREF(question);
-    Py_XINCREF(subject);
-    PyObject *answer = subject == NULL ? NULL : PyObject_CallOneArg(question, subject);
-    Py_XDECREF(subject);
-    Py_DECREF(question);
+    PyObject *answer = question == NULL ? NULL : PyObject_CallOneArg(question, subject);
+    Py_XDECREF(question);
     if (answer == NULL) {
         return FAILED;
     }
     int truth = PyObject_IsTrue(answer);
     Py_DECREF(answer);
     return truth < 0 ? FAILED : truth ? NO : YES;
-}
-
-/* Lay a slot, which is given away, back where it was, whatever error there is already. */
-static void
-lay_back(PyObject *idle, PyObject *slot)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *done = PyObject_CallFunctionObjArgs(told[APPEND], idle, slot, NULL);
-    Py_XDECREF(done);
-    Py_DECREF(slot); /* if it could not be laid there, the pool hears of it as of any that is lost */
-    PyErr_Restore(type, value, traceback);
 }
 
 /* Is the queue empty? */
@@ -226,13 +227,19 @@ nobody_waits(PyObject *pool)
     return tickets != NULL && PyDict_Check(tickets) && PyDict_GET_SIZE(tickets) == 0;
 }
 
+static inline int
+tracks_use(PyObject *pool)
+{
+    return *field(pool, POOL_TRACKS) == Py_True;
+}
+
 /* Note in two fields of an object where in the program its caller is. */
-static enum answer
+static int
 note_place(PyObject *in, int code_field, int instruction_field)
 {
     PyFrameObject *frame = PyEval_GetFrame(); /* borrowed */
     if (frame == NULL) {
-        return NO;
+        return 0; /* called from C alone */
     }
 #if PY_VERSION_HEX >= 0x030B0000
     long at = PyFrame_GetLasti(frame);
@@ -241,171 +248,79 @@ note_place(PyObject *in, int code_field, int instruction_field)
 #endif
     PyObject *instruction = PyLong_FromLong(at);
     if (instruction == NULL) {
-        return FAILED;
+        return -1;
     }
     put(in, instruction_field, instruction); /* before the code: who finds that finds this as well */
     put(in, code_field, (PyObject *)PyFrame_GetCode(frame));
-    return YES;
+    return 0;
 }
 
-/* ------------------------------------------------------------------ a checkout */
+/* ------------------------------------------------------------------ a lease and what it holds */
 
-/* May a slot be handed out at *now* as it is? */
-static enum answer
-is_ready(PyObject *pool, PyObject *slot, double now)
+/* Give a lease another class; *seen* is the one that was last seen to be laid out as leases are. */
+static int
+become(PyObject *lease, PyObject *kind, PyObject **seen)
 {
-    if (!is_a(slot, SLOT) || !(now < seconds(slot, SLOT_BEST_BEFORE)) || !(now < seconds(slot, SLOT_EXPIRES_AT))) {
-        return NO;
+    if (kind == *seen && kind != NULL) {
+        PyTypeObject *before = Py_TYPE(lease);
+        Py_SET_TYPE(lease, (PyTypeObject *)Py_NewRef(kind));
+        Py_DECREF(before);
+        return 0;
     }
-    if (now - seconds(slot, SLOT_RETURNED_AT) < quiet_s) {
-        return YES;
-    }
-    return is_denied(*field(pool, POOL_READABLE), *field(slot, SLOT_CONN));
-}
-
-/* Take from its shelf the slot that a checkout at *now* may have as it is, a new reference; NO: all lie there. */
-static enum answer
-pop_ready(PyObject *pool, double now, PyObject **slot)
-{
-    PyObject *idle = *field(pool, POOL_IDLE);
-    if (idle == NULL || PyObject_Size(idle) < 1) {
-        return NO;
-    }
-    Py_INCREF(idle);
-    *slot = PyObject_CallOneArg(told[POP], idle);
-    enum answer ready = *slot == NULL ? FAILED : is_ready(pool, *slot, now);
-    if (ready != YES && *slot != NULL) {
-        lay_back(idle, *slot);
-        *slot = NULL;
-    }
-    Py_DECREF(idle);
-    return ready;
+    Py_XINCREF(kind);
+    int became = PyObject_SetAttr(lease, class_name, kind); /* this looks whether they are laid out alike */
+    Py_XSETREF(*seen, became < 0 ? NULL : Py_XNewRef(kind));
+    Py_XDECREF(kind);
+    return became;
 }
 
 /* Note who has taken a slot, and where. */
-static enum answer
+static int
 note_holder(PyObject *pool, PyObject *slot)
 {
-    PyObject *loop = Py_NewRef(*field(pool, POOL_LOOP));
-    PyObject *task = PyObject_CallOneArg(told[TASK_IN], loop);
-    Py_DECREF(loop);
-    if (task == NULL) {
-        return FAILED;
-    }
-    PyObject *number = PyLong_FromVoidPtr(task); /* id() of it */
-    Py_DECREF(task);
+    PyObject *loop = get(pool, POOL_LOOP);
+    PyObject *task = loop == NULL ? NULL : PyObject_CallOneArg(told[TASK_IN], loop);
+    PyObject *number = task == NULL ? NULL : PyLong_FromVoidPtr(task); /* id() of it */
+    Py_XDECREF(loop);
+    Py_XDECREF(task);
     if (number == NULL) {
-        return FAILED;
+        return -1;
     }
     put(slot, SLOT_THREAD_ID, number);
     return note_place(slot, SLOT_CODE, SLOT_INSTRUCTION);
 }
 
-/* Give a lease another class; *seen* is the one that was last seen to be laid out as leases are. */
-static enum answer
-become(PyObject *lease, PyObject *kind, PyObject **seen)
-{
-    if (kind == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "bug: a pool without a class for its leases");
-        return FAILED;
-    }
-    Py_INCREF(kind);
-    if (kind == *seen) {
-        PyTypeObject *before = Py_TYPE(lease);
-        Py_SET_TYPE(lease, (PyTypeObject *)kind); /* which the lease holds from now on */
-        Py_DECREF(before);
-        return YES;
-    }
-    int became = PyObject_SetAttr(lease, class_name, kind); /* this looks whether they are laid out alike */
-    PyObject *other = *seen;
-    *seen = became < 0 ? NULL : Py_NewRef(kind);
-    Py_XDECREF(other);
-    Py_DECREF(kind);
-    return became < 0 ? FAILED : YES;
-}
-
 /* Have a lease hold a slot that is leased to it. */
-static enum answer
-hold(PyObject *pool, PyObject *lease, PyObject *slot)
+static int
+hold(PyObject *lease, PyObject *slot)
 {
-    if (become(lease, *field(pool, POOL_LEASE_KIND), &lease_kind_seen) == FAILED) {
-        return FAILED;
+    PyObject *pool = Py_XNewRef(*field(lease, LEASE_POOL));
+    if (!is_a(pool, POOL) || !is_a(slot, SLOT)) {
+        Py_XDECREF(pool);
+        PyErr_SetString(PyExc_TypeError, "bug: a lease without a pool, or of something that is no slot");
+        return -1;
     }
-    put(lease, LEASE_SLOT, Py_NewRef(slot));
-    return *field(pool, POOL_TRACKS) == Py_True && note_holder(pool, slot) == FAILED ? FAILED : YES;
-}
-
-/* Have a lease take a connection that can be had as it is; NO: there is none, and all is as it was. */
-static enum answer
-take_idle(PyObject *pool, PyObject *lease, PyObject *now)
-{
-    PyObject *slot = NULL;
-    enum answer done = pop_ready(pool, PyFloat_AS_DOUBLE(now), &slot);
-    if (done == YES) {
-        put(slot, SLOT_STATE, Py_NewRef(told[LEASED]));
-        put(slot, SLOT_LEASED_AT, Py_NewRef(now));
-        done = hold(pool, lease, slot);
-        Py_DECREF(slot);
+    int done = become(lease, *field(pool, POOL_LEASE_KIND), &lease_kind_seen);
+    if (done == 0) {
+        put(lease, LEASE_SLOT, Py_NewRef(slot));
+        done = tracks_use(pool) ? note_holder(pool, slot) : 0;
     }
-    return done;
-}
-
-/* Take a place behind others for a lease; return the ticket, a new reference. */
-static PyObject *
-line_up(PyObject *pool, PyObject *lease, PyObject *now)
-{
-    if (become(lease, told[UNTAKEN], &untaken_seen) == FAILED) { /* it was awaited, whatever comes of it */
-        return NULL;
-    }
-    PyObject *ticket = PyObject_CallMethodObjArgs(pool, line_up_name, Py_None, now, NULL);
-    if (ticket != NULL && !is_a(ticket, TICKET)) {
-        PyErr_SetString(PyExc_TypeError, "bug: a place in the queue without a ticket");
-        Py_CLEAR(ticket);
-    }
-    return ticket;
-}
-
-/* Have a lease take a connection, or a place in the queue if there is one; NO: all is as it was. */
-static enum answer
-begin(PyObject *lease, PyObject **ticket)
-{
-    if ((PyObject *)Py_TYPE(lease) != told[ASKED] || *field(lease, LEASE_TIMEOUT) != Py_None) {
-        return NO;
-    }
-    PyObject *pool = *field(lease, LEASE_POOL);
-    if (pool == NULL || !is_a(pool, POOL)) {
-        return NO;
-    }
-    Py_INCREF(pool);
-    PyObject *now = NULL;
-    enum answer done = is_on_loop(pool);
-    if (done == YES) {
-        done = read_clock(pool, &now);
-    }
-    if (done == YES && nobody_waits(pool)) {
-        done = take_idle(pool, lease, now);
-    }
-    else if (done == YES) {
-        *ticket = line_up(pool, lease, now);
-        done = *ticket == NULL ? FAILED : YES;
-    }
-    Py_XDECREF(now);
     Py_DECREF(pool);
     return done;
 }
 
-/* ------------------------------------------------------------------ what is awaited */
+/* ------------------------------------------------------------------ take(), which is awaited */
 
 /* A checkout that is awaited.  Where it waits it hands on to another iterator, as Python's `yield from` does. */
 typedef struct {
     PyObject_HEAD
-    PyObject *lease;  /* NULL once it has ended */
-    PyObject *ticket; /* NULL unless it has a place in the queue */
-    PyObject *inner;  /* what it waits for; NULL before it was begun */
-    enum { WITH_PYTHON, PARKED, WOKEN } stage; /* of what is inner: take(), the ticket's waiter, pool._wait_on() */
+    PyObject *lease;  /* NULL once it has ended, or was left to Python */
+    PyObject *ticket; /* NULL unless it is parked in the queue */
+    PyObject *inner;  /* what it waits for: the ticket's waiter, a conversation, or Python's take(); NULL: for nothing */
+    int running;      /* some method of it is being executed */
 } Checkout;
 
-static PySendResult checkout_send(Checkout *self, PyObject *value, PyObject **result);
+static PySendResult step(Checkout *self, PyObject *value, PyObject **result);
 static PyTypeObject *checkout_type;
 static Checkout *spare; /* one that is not used, kept since there is hardly ever a second; not tracked, without type */
 
@@ -419,7 +334,7 @@ make_checkout(PyObject *lease)
     if (made != NULL) {
         made->lease = Py_NewRef(lease);
         made->ticket = made->inner = NULL;
-        made->stage = WITH_PYTHON;
+        made->running = 0;
         PyObject_GC_Track(made);
     }
     return (PyObject *)made;
@@ -451,36 +366,31 @@ step_out(Checkout *self)
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);
-    PyObject *ticket = self->ticket, *lease = self->lease;
-    self->ticket = self->lease = NULL; /* nobody does this twice */
-    PyObject *done = PyObject_CallMethodObjArgs(*field(lease, LEASE_POOL), step_out_name, ticket, error, NULL);
+    PyObject *ticket = self->ticket;
+    self->ticket = NULL; /* nobody does this twice */
+    PyObject *pool = get(self->lease, LEASE_POOL);
+    PyObject *done = pool == NULL ? NULL : PyObject_CallMethodObjArgs(pool, step_out_name, ticket, error, NULL);
+    Py_XDECREF(pool);
     Py_DECREF(ticket);
-    Py_DECREF(lease);
-    if (done == NULL) {
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(traceback);
+    if (done != NULL) {
+        Py_DECREF(done);
+        PyErr_Restore(type, error, traceback);
         return;
     }
-    Py_DECREF(done);
-    PyErr_Restore(type, error, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
 }
 
-/* Leave the queue because nobody will go on with this. */
-static void
-step_out_dropped(Checkout *self)
-{
-    PyErr_SetNone(PyExc_GeneratorExit);
-    step_out(self);
-}
-
+/* Leave the queue, if it is parked there, because nobody will go on with this. */
 static void
 checkout_finalize(Checkout *self)
 {
-    if (self->ticket != NULL && self->stage == PARKED) {
+    if (self->ticket != NULL) {
         PyObject *type, *error, *traceback;
         PyErr_Fetch(&type, &error, &traceback);
-        step_out_dropped(self);
+        PyErr_SetNone(PyExc_GeneratorExit);
+        step_out(self);
         if (!PyErr_ExceptionMatches(PyExc_GeneratorExit)) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
@@ -506,118 +416,230 @@ checkout_dealloc(Checkout *self)
     Py_DECREF(type);
 }
 
-/* End with a lease that holds a slot. */
+/* Wait for what an iterator brings, which is given away; NULL is an error. */
+static PySendResult
+wait_for(Checkout *self, PyObject *iterator)
+{
+    Py_XSETREF(self->inner, iterator);
+    return iterator == NULL ? PYGEN_ERROR : PYGEN_NEXT;
+}
+
+/* Have Python do it from the beginning; of what has ended, it says what generators say. */
+static PySendResult
+leave_to_python(Checkout *self)
+{
+    PySendResult how = wait_for(self, PyObject_CallOneArg(told[TAKE], self->lease == NULL ? Py_None : self->lease));
+    Py_CLEAR(self->lease);
+    return how;
+}
+
+/* End with the lease, which holds a slot from now on. */
 static PySendResult
 end_with(Checkout *self, PyObject *slot, PyObject **result)
 {
-    PyObject *lease = self->lease;
-    self->lease = NULL;
-    Py_CLEAR(self->ticket);
-    if (hold(*field(lease, LEASE_POOL), lease, slot) == FAILED) {
-        Py_DECREF(lease);
+    if (hold(self->lease, slot) < 0) {
         return PYGEN_ERROR;
     }
-    *result = lease;
+    *result = self->lease;
+    self->lease = NULL;
+    Py_CLEAR(self->inner);
     return PYGEN_RETURN;
+}
+
+/* May a lease take its connection here and now? */
+static enum answer
+is_plain(PyObject *lease)
+{
+    PyObject *pool = *field(lease, LEASE_POOL);
+    if ((PyObject *)Py_TYPE(lease) != told[ASKED] || *field(lease, LEASE_TIMEOUT) != Py_None || !is_a(pool, POOL)) {
+        return NO;
+    }
+    return is_on_loop(pool);
+}
+
+/* Take from its shelf what may be handed out; NULL: there is nothing, or others come first, or there is an error. */
+static PyObject *
+pop_idle(PyObject *pool)
+{
+    PyObject *slot = NULL, *idle = get(pool, POOL_IDLE);
+    if (idle != NULL && PyObject_Size(idle) > 0 && nobody_waits(pool)) {
+        slot = PyObject_CallOneArg(told[POP], idle);
+    }
+    Py_XDECREF(idle);
+    return slot;
+}
+
+/* May a slot be handed out at *now* as it is? */
+static enum answer
+is_ready(PyObject *pool, PyObject *slot, double now)
+{
+    if (!is_a(slot, SLOT) || !(now < seconds(*field(slot, SLOT_BEST_BEFORE))) ||
+        !(now < seconds(*field(slot, SLOT_EXPIRES_AT)))) {
+        return NO;
+    }
+    if (now - seconds(*field(slot, SLOT_RETURNED_AT)) < quiet_s) {
+        return YES;
+    }
+    PyObject *conn = get(slot, SLOT_CONN);
+    enum answer quiet = conn == NULL ? FAILED : is_denied(pool, POOL_READABLE, conn);
+    Py_XDECREF(conn);
+    return quiet;
+}
+
+/* Take a place behind others, and wait there. */
+static PySendResult
+line_up(Checkout *self, PyObject *pool, PyObject *now)
+{
+    PyObject *ticket = PyObject_CallMethodObjArgs(pool, line_up_name, Py_None, now, NULL);
+    if (ticket == NULL) {
+        return PYGEN_ERROR;
+    }
+    if (!is_a(ticket, TICKET)) {
+        PyErr_SetString(PyExc_TypeError, "bug: a place in the queue without a ticket");
+        Py_DECREF(ticket);
+        return PYGEN_ERROR;
+    }
+    self->ticket = ticket;
+    PyObject *waiter = get(ticket, TICKET_WAITER);
+    PySendResult how = wait_for(self, waiter == NULL ? NULL : PyObject_CallMethodNoArgs(waiter, await_name));
+    Py_XDECREF(waiter);
+    return how;
+}
+
+/* Take what can be had as it is, or find out what to wait for. */
+static PySendResult
+take(Checkout *self, PyObject *pool, PyObject **result)
+{
+    PyObject *now = read_clock(pool);
+    PyObject *slot = now == NULL ? NULL : pop_idle(pool);
+    enum answer ready = slot != NULL ? is_ready(pool, slot, seconds(now)) : PyErr_Occurred() ? FAILED : NO;
+    PySendResult how = PYGEN_ERROR;
+    if (ready == YES) {
+        put(slot, SLOT_STATE, Py_NewRef(told[LEASED]));
+        put(slot, SLOT_LEASED_AT, Py_NewRef(now));
+        how = end_with(self, slot, result);
+    }
+    else if (ready == NO && become(self->lease, told[UNTAKEN], &untaken_seen) == 0) { /* awaited, whatever comes of it */
+        if (slot == NULL && !nobody_waits(pool)) {
+            how = line_up(self, pool, now);
+        }
+        else {
+            PyObject *popped = slot == NULL ? Py_None : slot;
+            how = wait_for(self, PyObject_CallMethodObjArgs(pool, ask_name, popped, Py_None, NULL));
+        }
+    }
+    Py_XDECREF(slot);
+    Py_XDECREF(now);
+    return how;
+}
+
+static PySendResult
+begin(Checkout *self, PyObject *value, PyObject **result)
+{
+    if (self->lease == NULL) { /* it has ended: as generators say that */
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    enum answer plain = value == Py_None ? is_plain(self->lease) : NO;
+    if (plain != YES) {
+        return plain == NO ? leave_to_python(self) : PYGEN_ERROR;
+    }
+    PyObject *pool = get(self->lease, LEASE_POOL);
+    PySendResult how = take(self, pool, result);
+    Py_DECREF(pool);
+    return how;
+}
+
+/* Take the connection that a ticket was granted. */
+static PySendResult
+pick_up(Checkout *self, PyObject *pool, PyObject *ticket, PyObject *slot, PyObject **result)
+{
+    PyObject *ledger = get(pool, POOL_LEDGER), *now = NULL;
+    PyObject *done = ledger == NULL ? NULL : PyObject_CallMethodOneArg(ledger, pick_up_name, ticket);
+    Py_XDECREF(ledger);
+    if (done == NULL || (now = read_clock(pool)) == NULL) {
+        Py_XDECREF(done);
+        return PYGEN_ERROR;
+    }
+    Py_DECREF(done);
+    put(slot, SLOT_LEASED_AT, now);
+    return end_with(self, slot, result);
 }
 
 /* Go on as somebody who was woken: by a connection, as most are, and no conversation is held for these. */
 static PySendResult
 wake_up(Checkout *self, PyObject **result)
 {
-    PyObject *pool = *field(self->lease, LEASE_POOL), *slot = *field(self->ticket, TICKET_SLOT), *done, *now = NULL;
-    if (slot != NULL && is_a(slot, SLOT) && *field(slot, SLOT_STATE) == told[LEASED]) {
-        Py_INCREF(slot);
-        done = PyObject_CallMethodOneArg(*field(pool, POOL_LEDGER), pick_up_name, self->ticket);
-        PySendResult how = done != NULL && read_clock(pool, &now) == YES ? PYGEN_RETURN : PYGEN_ERROR;
-        if (how == PYGEN_RETURN) {
-            put(slot, SLOT_LEASED_AT, now);
-            how = end_with(self, slot, result);
-        }
-        Py_XDECREF(done);
-        Py_DECREF(slot);
-        return how;
+    PyObject *pool = get(self->lease, LEASE_POOL), *ticket = self->ticket;
+    PyObject *slot = Py_XNewRef(*field(ticket, TICKET_SLOT));
+    PySendResult how = PYGEN_ERROR;
+    self->ticket = NULL;
+    if (is_a(pool, POOL) && is_a(slot, SLOT) && *field(slot, SLOT_STATE) == told[LEASED]) {
+        how = pick_up(self, pool, ticket, slot, result);
     }
-    self->stage = WOKEN;
-    Py_CLEAR(self->inner);
-    self->inner = PyObject_CallMethodObjArgs(pool, wait_on_name, self->ticket, Py_None, NULL);
-    return self->inner == NULL ? PYGEN_ERROR : checkout_send(self, Py_None, result);
-}
-
-/* Take what the inner iterator has brought. */
-static PySendResult
-go_on(Checkout *self, PySendResult how, PyObject **result)
-{
-    if (how == PYGEN_NEXT || self->stage == WITH_PYTHON || self->lease == NULL) {
-        return how;
+    else if (pool != NULL) {
+        how = wait_for(self, PyObject_CallMethodObjArgs(pool, wait_on_name, ticket, Py_None, NULL));
+        how = how == PYGEN_NEXT ? step(self, Py_None, result) : how;
     }
-    if (how == PYGEN_ERROR) {
-        if (self->stage == PARKED) {
-            step_out(self);
-        }
-        return how; /* a conversation sees to its ticket itself */
-    }
-    PyObject *brought = *result;
-    *result = NULL;
-    how = self->stage == PARKED ? wake_up(self, result) : end_with(self, brought, result);
-    Py_DECREF(brought);
+    Py_XDECREF(slot);
+    Py_DECREF(ticket);
+    Py_XDECREF(pool);
     return how;
 }
 
-/* Have Python do it from the beginning. */
-static PyObject *
-leave_to_python(Checkout *self)
+/* Go on with what was brought by that which is waited for. */
+static PySendResult
+go_on(Checkout *self, PySendResult how, PyObject **result)
 {
-    self->inner = PyObject_CallOneArg(told[TAKE], self->lease);
-    Py_CLEAR(self->lease);
-    return self->inner;
+    if (how == PYGEN_NEXT || self->lease == NULL) {
+        return how;
+    }
+    if (how == PYGEN_RETURN) {
+        PyObject *brought = *result;
+        *result = NULL;
+        how = self->ticket != NULL ? wake_up(self, result) : end_with(self, brought, result);
+        Py_DECREF(brought);
+    }
+    else if (self->ticket != NULL) {
+        step_out(self);
+    }
+    if (how == PYGEN_ERROR) {
+        (void)checkout_clear(self);
+    }
+    return how;
 }
 
-/* Begin: take what can be had as it is, take a place in the queue, or leave it to Python. */
 static PySendResult
-checkout_begin(Checkout *self, PyObject **result)
+step(Checkout *self, PyObject *value, PyObject **result)
 {
-    if (self->lease == NULL) { /* it has ended: as generators say that */
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
+    PySendResult how = self->inner == NULL ? begin(self, value, result) : PYGEN_NEXT;
+    if (how == PYGEN_NEXT) {
+        how = PyIter_Send(self->inner, value, result);
     }
-    enum answer begun = begin(self->lease, &self->ticket);
-    if (begun == FAILED) {
-        Py_CLEAR(self->lease);
-        return PYGEN_ERROR;
+    return go_on(self, how, result);
+}
+
+/* Say so if it is being executed: whoever is called from there may have it in hand as well. */
+static int
+is_running(Checkout *self)
+{
+    if (self->running) {
+        PyErr_SetString(PyExc_ValueError, "checkout already executing");
     }
-    if (begun == YES && self->ticket == NULL) {
-        *result = self->lease;
-        self->lease = NULL;
-        return PYGEN_RETURN;
-    }
-    if (begun == YES) {
-        self->stage = PARKED;
-        self->inner = PyObject_CallMethodNoArgs(*field(self->ticket, TICKET_WAITER), await_name);
-        if (self->inner == NULL) {
-            step_out(self);
-        }
-    }
-    else {
-        leave_to_python(self);
-    }
-    return self->inner == NULL ? PYGEN_ERROR : PYGEN_NEXT;
+    return self->running;
 }
 
 static PySendResult
 checkout_send(Checkout *self, PyObject *value, PyObject **result)
 {
     *result = NULL;
-    if (self->inner == NULL) {
-        PySendResult begun = checkout_begin(self, result);
-        if (begun != PYGEN_NEXT) {
-            return begun;
-        }
+    if (is_running(self)) {
+        return PYGEN_ERROR;
     }
-    PyObject *inner = Py_NewRef(self->inner); /* it may be let go meanwhile */
-    PySendResult how = PyIter_Send(inner, value, result);
-    Py_DECREF(inner);
-    return go_on(self, how, result);
+    self->running = 1;
+    PySendResult how = step(self, value, result);
+    self->running = 0;
+    return how;
 }
 
 /* Say what a send has brought as an iterator says it. */
@@ -655,12 +677,11 @@ as_send(PyObject *brought, PyObject **result)
     PyObject *type, *stop, *traceback;
     PyErr_Fetch(&type, &stop, &traceback);
     PyErr_NormalizeException(&type, &stop, &traceback);
-    PyObject *value = ((PyStopIterationObject *)stop)->value;
-    *result = Py_NewRef(value == NULL ? Py_None : value);
+    *result = PyObject_GetAttrString(stop, "value"); /* without memory this may be another exception by now */
     Py_XDECREF(type);
     Py_XDECREF(stop);
     Py_XDECREF(traceback);
-    return PYGEN_RETURN;
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
 static PyObject *
@@ -682,41 +703,34 @@ checkout_send_method(Checkout *self, PyObject *value)
 static PyObject *
 checkout_throw(Checkout *self, PyObject *arguments)
 {
-    if (self->inner == NULL && self->lease == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this checkout has ended");
+    if (is_running(self) || (self->inner == NULL && leave_to_python(self) == PYGEN_ERROR)) {
         return NULL;
     }
-    if (self->inner == NULL && leave_to_python(self) == NULL) {
-        return NULL;
-    }
-    PyObject *inner = Py_NewRef(self->inner);
-    PyObject *method = PyObject_GetAttrString(inner, "throw"), *result;
+    self->running = 1;
+    PyObject *method = PyObject_GetAttr(self->inner, throw_name), *result;
     PySendResult how = as_send(method == NULL ? NULL : PyObject_CallObject(method, arguments), &result);
     Py_XDECREF(method);
-    Py_DECREF(inner);
     how = go_on(self, how, &result);
+    self->running = 0;
     return as_iterator(how, result);
 }
 
 static PyObject *
 checkout_close(Checkout *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *inner = self->inner, *closed = NULL;
-    if (self->ticket != NULL && self->stage == PARKED) {
-        step_out_dropped(self);
-        if (!PyErr_ExceptionMatches(PyExc_GeneratorExit)) {
-            return NULL;
-        }
-        PyErr_Clear();
+    PyObject *exit = PyTuple_Pack(1, PyExc_GeneratorExit);
+    PyObject *more = exit == NULL ? NULL : checkout_throw(self, exit);
+    Py_XDECREF(exit);
+    if (more != NULL) {
+        Py_DECREF(more);
+        PyErr_SetString(PyExc_RuntimeError, "checkout ignored GeneratorExit");
+        return NULL;
     }
-    Py_CLEAR(self->lease);
-    if (inner == NULL) {
-        Py_RETURN_NONE;
+    if (!PyErr_ExceptionMatches(PyExc_GeneratorExit) && !PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return NULL;
     }
-    Py_INCREF(inner);
-    closed = PyObject_CallMethodNoArgs(inner, close_name);
-    Py_DECREF(inner);
-    return closed;
+    PyErr_Clear();
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef checkout_methods[] = {
@@ -746,6 +760,104 @@ static PyType_Spec checkout_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = checkout_slots,
 };
+
+/* ------------------------------------------------------------------ close() */
+
+/* Is a slot given back at *at* as good as new? */
+static enum answer
+is_fine(PyObject *pool, PyObject *slot, double at)
+{
+    return at < seconds(*field(slot, SLOT_EXPIRES_AT)) ? is_denied(pool, POOL_UNCLEAN, slot) : NO;
+}
+
+/* Note of a use that it has ended. */
+static int
+note_use(PyObject *slot, double at)
+{
+    PyObject *number = get(slot, SLOT_USES);
+    PyObject *uses = number == NULL ? NULL : PyNumber_Add(number, one);
+    double held_s = at - seconds(*field(slot, SLOT_LEASED_AT)); /* first, as it is rounded in Python */
+    PyObject *busy = uses == NULL ? NULL : PyFloat_FromDouble(seconds(*field(slot, SLOT_BUSY)) + held_s);
+    Py_XDECREF(number);
+    if (busy == NULL) {
+        Py_XDECREF(uses);
+        return -1;
+    }
+    put(slot, SLOT_USES, uses);
+    put(slot, SLOT_BUSY, busy);
+    return 0;
+}
+
+/* Lay a slot with which everything is fine on its shelf.  The caller holds it, and nobody else does. */
+static PyObject *
+shelve(PyObject *pool, PyObject *slot, PyObject *now)
+{
+    PyObject *until = PyFloat_FromDouble(seconds(now) + seconds(*field(pool, POOL_CHECK_AFTER)));
+    PyObject *shelf_and_slot[] = {until == NULL ? NULL : get(pool, POOL_IDLE), slot};
+    if (shelf_and_slot[0] == NULL) {
+        Py_XDECREF(until);
+        return NULL;
+    }
+    put(slot, SLOT_RETURNED_AT, Py_NewRef(now));
+    put(slot, SLOT_BEST_BEFORE, until);
+    put(slot, SLOT_STATE, Py_NewRef(told[IDLE]));
+    PyObject *done = PyObject_Vectorcall(told[APPEND], shelf_and_slot, 2, NULL);
+    Py_DECREF(shelf_and_slot[0]);
+    return done;
+}
+
+/* Let the ledger give to whoever waits what comes back, and perform what it leaves in the outbox. */
+static PyObject *
+hand_over(PyObject *pool, PyObject *slot)
+{
+    PyObject *ledger = get(pool, POOL_LEDGER);
+    PyObject *done = ledger == NULL ? NULL : PyObject_CallMethodOneArg(ledger, take_back_name, slot);
+    Py_XDECREF(ledger);
+    if (done != NULL) {
+        Py_DECREF(done);
+        done = PyObject_CallMethodNoArgs(pool, deliver_name);
+    }
+    return done;
+}
+
+/* Pass on, to whoever is next, a slot with which everything is fine. */
+static PyObject *
+pass_on(PyObject *pool, PyObject *lease, PyObject *slot, PyObject *now)
+{
+    int waited_for = !nobody_waits(pool);
+    if (tracks_use(pool) && ((!waited_for && note_use(slot, seconds(now)) < 0) ||
+                             note_place(lease, LEASE_CODE, LEASE_INSTRUCTION) < 0)) {
+        return NULL;
+    }
+    PyObject *done = waited_for ? hand_over(pool, slot) : shelve(pool, slot, now);
+    if (done == NULL) {
+        return NULL;
+    }
+    Py_DECREF(done);
+    return Py_NewRef(told[NOTHING]);
+}
+
+/* Take back what a lease holds. */
+static PyObject *
+take_back(PyObject *pool, PyObject *lease, PyObject *error_kind)
+{
+    PyObject *slot = *field(lease, LEASE_SLOT);
+    if (slot == NULL) {
+        return Py_NewRef(told[NOTHING]);
+    }
+    *field(lease, LEASE_SLOT) = NULL; /* from now on it is held here, and nowhere else */
+    PyObject *now = read_clock(pool), *left = NULL;
+    enum answer fine = now == NULL ? FAILED : error_kind != Py_None ? NO : is_fine(pool, slot, seconds(now));
+    if (fine == YES) {
+        left = pass_on(pool, lease, slot, now);
+    }
+    else if (fine == NO && note_place(lease, LEASE_CODE, LEASE_INSTRUCTION) == 0) {
+        left = PyObject_CallMethodObjArgs(pool, give_back_name, slot, error_kind, NULL);
+    }
+    Py_XDECREF(now);
+    Py_DECREF(slot);
+    return left;
+}
 
 /* ------------------------------------------------------------------ methods of the classes of Python */
 
@@ -786,114 +898,19 @@ pool_connection(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
     return lease;
 }
 
-/* Note of a use that it has ended, and where. */
-static enum answer
-note_use(PyObject *lease, PyObject *slot, double at)
-{
-    PyObject *number = *field(slot, SLOT_USES);
-    PyObject *uses = number == NULL ? NULL : PyNumber_Add(number, one);
-    PyObject *busy = PyFloat_FromDouble(seconds(slot, SLOT_BUSY) + at - seconds(slot, SLOT_LEASED_AT));
-    if (uses == NULL || busy == NULL) {
-        Py_XDECREF(uses);
-        Py_XDECREF(busy);
-        return FAILED;
-    }
-    put(slot, SLOT_USES, uses);
-    put(slot, SLOT_BUSY, busy);
-    return note_place(lease, LEASE_CODE, LEASE_INSTRUCTION);
-}
-
-/* Lay a slot with which everything is fine on its shelf.  The caller holds it, and nobody else does. */
-static enum answer
-shelve(PyObject *pool, PyObject *slot, PyObject *now, double best_before)
-{
-    PyObject *until = PyFloat_FromDouble(best_before);
-    if (until == NULL) {
-        return FAILED;
-    }
-    put(slot, SLOT_RETURNED_AT, Py_NewRef(now));
-    put(slot, SLOT_BEST_BEFORE, until);
-    put(slot, SLOT_STATE, Py_NewRef(told[IDLE]));
-    PyObject *shelf_and_slot[] = {Py_NewRef(*field(pool, POOL_IDLE)), slot};
-    PyObject *done = PyObject_Vectorcall(told[APPEND], shelf_and_slot, 2, NULL);
-    Py_DECREF(shelf_and_slot[0]);
-    Py_XDECREF(done);
-    return done == NULL ? FAILED : YES;
-}
-
-/* Let the ledger give to whoever waits what comes back, and perform what it leaves in the outbox. */
-static enum answer
-hand_over(PyObject *pool, PyObject *slot)
-{
-    PyObject *ledger = Py_NewRef(*field(pool, POOL_LEDGER));
-    PyObject *done = PyObject_CallMethodOneArg(ledger, take_back_name, slot);
-    Py_DECREF(ledger);
-    if (done != NULL) {
-        Py_DECREF(done);
-        done = PyObject_CallMethodNoArgs(pool, deliver_name);
-    }
-    Py_XDECREF(done);
-    return done == NULL ? FAILED : YES;
-}
-
-/* Take from a lease what it holds, if everything is fine with it, for whoever is next; NO: all is as it was. */
-static enum answer
-take_from(PyObject *lease, PyObject *pool, PyObject *slot, PyObject *now)
-{
-    double at = PyFloat_AS_DOUBLE(now), best_before = at + seconds(pool, POOL_CHECK_AFTER);
-    if (!(at < seconds(slot, SLOT_EXPIRES_AT)) || Py_IS_NAN(best_before)) {
-        return NO;
-    }
-    enum answer fine = is_denied(*field(pool, POOL_UNCLEAN), slot);
-    if (fine != YES || *field(lease, LEASE_SLOT) != slot) {
-        return fine == FAILED ? FAILED : NO;
-    }
-    Py_CLEAR(*field(lease, LEASE_SLOT)); /* the caller of this holds it, and nobody else */
-    int tracks = *field(pool, POOL_TRACKS) == Py_True;
-    if (!nobody_waits(pool)) {
-        return tracks && note_place(lease, LEASE_CODE, LEASE_INSTRUCTION) == FAILED ? FAILED : hand_over(pool, slot);
-    }
-    return tracks && note_use(lease, slot, at) == FAILED ? FAILED : shelve(pool, slot, now, best_before);
-}
-
-/* Give back what a lease holds, if everything is fine with it; NO: all is as it was. */
-static enum answer
-give_back(PyObject *lease)
-{
-    PyObject *pool = *field(lease, LEASE_POOL);
-    PyObject *slot = *field(lease, LEASE_SLOT);
-    if (pool == NULL || slot == NULL || !is_a(pool, POOL) || !is_a(slot, SLOT)) {
-        return NO;
-    }
-    Py_INCREF(pool);
-    Py_INCREF(slot);
-    PyObject *now = NULL;
-    enum answer done = is_on_loop(pool);
-    if (done == YES) {
-        done = read_clock(pool, &now);
-    }
-    if (done == YES) {
-        done = take_from(lease, pool, slot, now);
-    }
-    Py_XDECREF(now);
-    Py_DECREF(slot);
-    Py_DECREF(pool);
-    return done;
-}
-
 static PyObject *
 lease_close(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    if (names == NULL && is_a(self, LEASE) && (count == 0 || (count == 3 && args[0] == Py_None))) {
-        enum answer done = give_back(self);
-        if (done == YES) {
-            return Py_NewRef(told[NOTHING]);
-        }
-        if (done == FAILED) {
-            return NULL;
-        }
+    PyObject *pool = *field(self, LEASE_POOL), *slot = *field(self, LEASE_SLOT);
+    enum answer plain = names == NULL && (count == 0 || count == 3) && is_a(pool, POOL) &&
+                        (slot == NULL || is_a(slot, SLOT)) ? is_on_loop(pool) : NO;
+    if (plain != YES) {
+        return plain == NO ? in_python(CLOSE, self, args, count, names) : NULL;
     }
-    return in_python(CLOSE, self, args, count, names);
+    Py_INCREF(pool);
+    PyObject *left = take_back(pool, self, count ? args[0] : Py_None);
+    Py_DECREF(pool);
+    return left;
 }
 
 static PyObject *
@@ -997,15 +1014,18 @@ learn(PyObject *Py_UNUSED(module), PyObject *names)
 {
     PyObject *found[TOLD];
     Py_ssize_t where[FIELDS];
-    if (look_up(names, found, where, &quiet_s) < 0) {
+    double quiet;
+    if (look_up(names, found, where, &quiet) < 0) {
         return NULL;
     }
+    if (told[POOL] != NULL) { /* the module that has the pool was imported anew: what it has now does with Python */
+        Py_RETURN_NONE;
+    }
+    quiet_s = quiet;
     memcpy(offsets, where, sizeof offsets);
     for (int each = 0; each < TOLD; each++) {
-        Py_XSETREF(told[each], Py_NewRef(found[each]));
+        told[each] = Py_NewRef(found[each]);
     }
-    Py_CLEAR(lease_kind_seen);
-    Py_CLEAR(untaken_seen);
     for (int each = 0; each < METHODS; each++) {
         if (document(each) < 0 || take_place(each) < 0) {
             return NULL;
@@ -1024,11 +1044,11 @@ static PyMethodDef module_methods[] = {
 static int
 fill(PyObject *module)
 {
-    if (owner != NULL && owner != PyInterpreterState_Get()) {
-        PyErr_SetString(PyExc_ImportError, "another interpreter of this process has it");
+    if (is_taken) {
+        PyErr_SetString(PyExc_ImportError, "this process has it already, in another interpreter or imported before");
         return -1;
     }
-    owner = PyInterpreterState_Get();
+    is_taken = 1;
 #define INTERN(variable, name)                                                                                         \
     if ((variable = PyUnicode_InternFromString(name)) == NULL) {                                                       \
         return -1;                                                                                                     \

@@ -11,12 +11,15 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millpond import AsyncLease, AsyncPool, _aio_compiled
+from millpond import AsyncLease, AsyncPool, ConnectionReturned, PoolTimeout, _aio_compiled
+from millpond.aio import Clockwork
 from millpond.aio_lease import Asked
 from tests.garbage import collect
 
@@ -24,6 +27,20 @@ from .doubles import Connection, ToldDriver, pool_of, run
 
 ROUNDS = 200  # of whatever may leave something behind: that shows as so many of it
 compiled_only = pytest.mark.skipif(not _aio_compiled.COMPILED, reason="the compiled part was left out of this run")
+
+
+def last_line_of(script: str, *words: str, wanted: str | None = None) -> str:
+    """Return what a script says last; in a process of its own, with the compiled part if this one has it."""
+    if wanted is None:
+        wanted = "" if _aio_compiled.COMPILED else "no"
+    environment = {name: value for name, value in os.environ.items() if name != "MILLPOND_COMPILED"}
+    if wanted:
+        environment["MILLPOND_COMPILED"] = wanted
+    run_it = [sys.executable, "-c", script, *words]
+    done = subprocess.run(
+        run_it, check=False, capture_output=True, text=True, timeout=60, env=environment, cwd=Path(__file__).parents[2]
+    )
+    return (done.stdout + done.stderr).strip().splitlines()[-1]
 
 
 def test_it_is_in_use_where_it_was_asked_for() -> None:
@@ -64,12 +81,7 @@ def test_what_is_wanted_is_what_one_gets(wanted: str, hidden: bool, says: str) -
         "import millpond.aio, millpond._aio_compiled\n"
         "print(millpond._aio_compiled.COMPILED)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "MILLPOND_COMPILED"}
-    if wanted:
-        environment["MILLPOND_COMPILED"] = wanted
-    run_it = [sys.executable, "-c", script]
-    done = subprocess.run(run_it, check=False, capture_output=True, text=True, timeout=60, env=environment)
-    assert (done.stdout + done.stderr).strip().splitlines()[-1] == says
+    assert says == last_line_of(script, wanted=wanted)
 
 
 @compiled_only
@@ -88,7 +100,7 @@ def test_what_it_is_told_is_looked_at() -> None:
         pair.learn({})
     names = (
         *("pool", "lease", "asked", "untaken", "slot", "ticket", "connection", "take", "close", "leased", "idle"),
-        *("quiet_s", "nothing", "monotonic", "asyncio_loop", "running_loop", "task_in", "pop", "append"),
+        *("quiet_s", "nothing", "monotonic", "asyncio_loop", "task_in", "pop", "append"),
     )
     with pytest.raises(AttributeError, match="no attribute '_loop'"):
         pair.learn(dict.fromkeys(names, object))
@@ -228,33 +240,216 @@ def test_a_connection_granted_to_a_dropped_checkout_goes_to_the_next() -> None:
     run(main)
 
 
-@compiled_only
-def test_a_driver_that_raises_costs_no_connection() -> None:
-    """A probe that fails is the driver's fault: who asked is told, and what was looked at lies where it was."""
+def test_a_checkout_that_has_failed_has_ended() -> None:
+    """Whoever goes on with it all the same is told that it has ended: there is no connection, and no place to look."""
 
     async def main() -> None:
         driver = ToldDriver()
-        failing = True
+        async with pool_of(driver, max_size=1, timeout=1.0) as pool:
+            lease = await pool.connection()
+            first, _ = begun(pool)
+            second = pool.connection().__await__()  # behind another one, so that it parks by itself
+            await asyncio.wait([next(second)])
+            with pytest.raises(PoolTimeout):
+                next(second)
+            for _ in range(2):
+                with pytest.raises(StopIteration) as end:
+                    next(second)
+                assert end.value.value is None
+            with pytest.raises(KeyError, match="thrown"):
+                second.throw(KeyError("thrown"))
+            second.close()
+            first.close()
+            await lease.close()
+        assert not driver.left_open
+
+    run(main)
+
+
+@pytest.mark.parametrize(("how", "arguments"), [("send", [None]), ("throw", [KeyError()]), ("close", [])])
+def test_a_checkout_that_is_executing_says_so(how: str, arguments: list[Any]) -> None:
+    """Whoever is called by it and has it in hand cannot go on with it as well, nor end it: it is in the middle."""
+    refused: list[str] = []
+
+    async def main() -> None:
+        driver = ToldDriver()
+        checkouts: list[Any] = []
 
         def is_readable(_: Connection) -> bool:
-            if failing:
-                raise OSError("no such descriptor")
+            for checkout in checkouts:
+                with pytest.raises(ValueError, match="already executing"):
+                    getattr(checkout, how)(*arguments)
+                refused.append(how)
             return False
 
         driver.is_readable = is_readable
         async with pool_of(driver) as pool:
             await (await pool.connection()).close()
             await asyncio.sleep(1.0)
-            with pytest.raises(OSError, match="no such descriptor"):
-                _ = await pool.connection()
-            assert 1 == pool.stats().idle
-            failing = False
-            async with pool.connection() as conn:
-                assert 1 == conn.driver_connection.number
+            checkouts += [pool.connection().__await__()]
+            with pytest.raises(StopIteration) as end:
+                next(checkouts[0])
+            assert 1 == end.value.value.driver_connection.number
+            await end.value.value.close()
         assert not driver.left_open
 
-    with pytest.warns(RuntimeWarning, match="never awaited"):
+    run(main)
+    assert [how] == refused
+
+
+def test_a_checkout_begins_with_nothing() -> None:
+    """There is nobody yet to whom anything could be sent: it has not begun by that, and takes its connection later."""
+
+    async def main() -> None:
+        async with pool_of(ToldDriver()) as pool:
+            await (await pool.connection()).close()
+            checkout = pool.connection().__await__()
+            with pytest.raises(TypeError, match="just-started"):
+                checkout.send(5)
+            assert 1 == pool.stats().idle
+            with pytest.raises(StopIteration) as end:
+                checkout.send(None)
+            await end.value.value.close()
+
+    run(main)
+
+
+@pytest.mark.filterwarnings("ignore:the .type, exc, tb. signature:DeprecationWarning")
+@pytest.mark.parametrize("thrown", [(KeyError("x"),), (KeyError, "x"), (KeyError, KeyError("x"), None)])
+def test_an_error_thrown_into_an_ended_checkout_comes_back(thrown: tuple[Any, ...]) -> None:
+    """In each of the ways in which one is thrown."""
+
+    async def main() -> None:
+        async with pool_of(ToldDriver()) as pool:
+            await (await pool.connection()).close()
+            checkout: Any = pool.connection().__await__()
+            with pytest.raises(StopIteration) as end:
+                next(checkout)
+            await end.value.value.close()
+            with pytest.raises(KeyError, match="x"):
+                checkout.throw(*thrown)
+
+    run(main)
+
+
+@pytest.mark.parametrize("asked", ["is_readable", "is_clean"])
+def test_a_driver_that_raises_costs_no_room(asked: str) -> None:
+    """A question that fails is the driver's fault: who asked is told, and what it was about is closed in time."""
+
+    async def main() -> None:
+        driver = ToldDriver()
+        failing = False
+
+        def answer(_: Connection) -> bool:
+            if failing:
+                raise OSError("no such descriptor")
+            return asked == "is_clean"  # it is clean, or not readable: all is well
+
+        setattr(driver, asked, answer)
+        async with pool_of(driver, max_size=1) as pool:
+            lease = await pool.connection()
+            failing = asked == "is_clean"
+            if failing:
+                with pytest.raises(OSError, match="no such descriptor"):
+                    _ = lease.close()
+                with pytest.raises(ConnectionReturned):
+                    _ = lease.driver_connection
+            else:
+                await lease.close()
+                await asyncio.sleep(1.0)
+                failing = True
+                with pytest.raises(OSError, match="no such descriptor"):
+                    _ = await pool.connection()
+            failing = False
+            async with pool.connection() as conn:
+                assert 2 == conn.driver_connection.number
+            await asyncio.sleep(1.0)  # the first one's farewell is said
+        assert not driver.left_open
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'AsyncPool.connection' was never awaited", RuntimeWarning)
         run(main)
+
+
+def test_a_clock_may_tell_whole_seconds() -> None:
+    """Now and then, as one does that is a counter: what is added up stays a number, and nobody waits for nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        told: Any = float
+        clockwork = Clockwork(clock=lambda: told(loop.time()), jitter=lambda: 0.0)
+        async with AsyncPool(ToldDriver(), max_size=1, clockwork=clockwork) as pool:
+            for kinds in ((float, int), (int, float), (int, int)):
+                told = kinds[0]
+                lease = await pool.connection()
+                await asyncio.sleep(2.0)
+                told = kinds[1]
+                await lease.close()
+            assert 6.0 == pytest.approx(pool.stats().busy, abs=1.0)
+            told = float
+            lease = await pool.connection()
+            checkouts = [begun(pool)[0], pool.connection().__await__()]
+            waits_for = next(checkouts[1])
+            told = int
+            checkouts[0].close()
+            await lease.close()
+            await asyncio.wait([waits_for])
+            with pytest.raises(StopIteration) as end:
+                next(checkouts[1])
+            await end.value.value.close()
+
+    run(main)
+
+
+IMPORTED_ANEW = """
+import asyncio, importlib, sys
+import millpond, millpond.aio
+from tests.aio.doubles import ToldDriver, pool_of, run
+
+async def use(pool):
+    async with pool.connection() as conn:
+        pass
+    for lease in [await pool.connection(), await pool.connection(3.0)]:
+        await lease.close()
+    held = [await pool.connection(), await pool.connection()]
+    waiting = [asyncio.ensure_future(take(pool)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for lease in held:
+        await lease.close()
+    await asyncio.gather(*waiting)
+
+async def take(pool):
+    async with pool.connection():
+        await asyncio.sleep(0.01)
+
+async def main():
+    driver = ToldDriver()
+    async with pool_of(driver) as pool:
+        await use(pool)
+        if sys.argv[1] == "reload":
+            importlib.reload(millpond.aio)
+        else:
+            for name in [name for name in sys.modules if name.split(".")[0] in ("millpond", "tests")]:
+                del sys.modules[name]
+        doubles = importlib.import_module("tests.aio.doubles")
+        doubles.AsyncPool = importlib.import_module("millpond.aio").AsyncPool
+        other_driver = doubles.ToldDriver()
+        async with doubles.pool_of(other_driver) as other:
+            assert type(other) is not type(pool)
+            await use(pool)
+            await use(other)
+            await use(pool)
+    assert not driver.left_open and not other_driver.left_open
+    print("both work")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("how", ["reload", "forget"])
+def test_a_pool_outlives_its_module(how: str) -> None:
+    """Imported anew there are other classes: pools of these work, and so do pools of those that were there before."""
+    assert "both work" == last_line_of(IMPORTED_ANEW, how)
 
 
 def test_nothing_is_left_behind() -> None:
