@@ -19,6 +19,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from .forks import everyone_in
+
 if TYPE_CHECKING:
     import contextvars
 
@@ -154,7 +156,8 @@ class TaskCrew:
         mine = asyncio.current_task()
         if mine is not None:
             _last.add(mine)
-        return len(asyncio.all_tasks() - set(_last)) <= 1
+        last: list[asyncio.Task[Any]] = everyone_in(_last)
+        return len(asyncio.all_tasks().difference(last)) <= 1
 
     @property
     def rests(self) -> bool:

@@ -40,7 +40,7 @@ from .errors import (
     UncommittedWork,
     joined,
 )
-from .forks import point_nowhere
+from .forks import everyone_in, point_nowhere
 from .lease import Lease, forwarding
 from .limits import Limits, timeout_of
 from .observer import event_of
@@ -483,12 +483,12 @@ def register(pool: Shell[Any]) -> None:
 
 
 def _after_fork_in_child() -> None:
-    for pool in list(_pools):
+    for pool in everyone_in(_pools):
         pool._after_fork()
 
 
 def _at_exit() -> None:
-    for pool in list(_pools):
+    for pool in everyone_in(_pools):
         pool._part_at_exit()
 
 

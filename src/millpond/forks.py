@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class LockOfProcess:
@@ -30,6 +33,15 @@ class LockOfProcess:
         """Return this process's; a block that was begun before a fork ends with the one that it began with."""
         lock: AbstractContextManager[Any] = self._locks.setdefault(os.getpid(), threading.RLock())
         return lock
+
+
+def everyone_in(registry: weakref.WeakSet[T]) -> list[T]:
+    """Return what is in a registry, though another thread adds to it meanwhile, or a finalizer in this one."""
+    while True:
+        try:
+            return list(registry)
+        except RuntimeError:  # it has changed in size under the loop
+            continue
 
 
 def point_nowhere(fd: int) -> None:

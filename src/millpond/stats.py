@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ._core.ledger import Ledger
 from ._core.states import CHECKING, LEASED, Slot
@@ -107,9 +108,18 @@ class ThreadNames:
         """Return them."""
         now = time.monotonic()
         if now >= self.stale_at:
-            self.names = {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+            self.names = {thread.ident: thread.name for thread in threads_now() if thread.ident is not None}
             self.stale_at = now + self.FRESH_S
         return self.names
+
+
+def threads_now() -> list[threading.Thread]:
+    """Return all threads, without the lock that ``threading.enumerate()`` takes: whoever asks has a pool's.
+
+    A thread that has that lock starts another one, and the collector may run a finalizer there which wants the pool's.
+    """
+    active: dict[Any, threading.Thread] | None = getattr(threading, "_active", None)
+    return threading.enumerate() if active is None else list(active.copy().values())
 
 
 thread_names = ThreadNames()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from millpond import Error, Lease, Pool
+from millpond.forks import everyone_in
+from tests.finalizing import FinalizerAt, places
 from tests.garbage import collect
 
-from .doubles import NullConnection, NullDriver
+from .doubles import NullConnection, NullDriver, in_threads, run_program
 
 DEADLINE_S = 10.0
 
@@ -80,3 +85,83 @@ def test_a_connection_that_is_asked_for_in_a_step_is_refused() -> None:
                 pool._decide(use)
         with pool.connection(timeout=DEADLINE_S):
             assert 1 == pool.stats().leased
+
+
+def test_a_finalizer_may_make_a_pool_while_all_pools_are_told_of_a_fork() -> None:
+    """Wherever the collector runs: everybody is told who was there before."""
+    iterate: Any = weakref.WeakSet.__iter__
+    ran = 0
+    for code, offset, where in places(iterate):
+        members = [Member() for _ in range(3)]
+        registry = weakref.WeakSet(members)
+        at = FinalizerAt(code, offset, functools.partial(join_in, registry, members))
+        found: list[list[Member]] = []
+        in_threads(at.traced(functools.partial(note_everyone, registry, found)))
+        assert set(members[:3]) <= set(found[0]), where
+        ran += at.ran
+    assert ran > 10, "no finalizer has run"
+
+
+class Member:
+    """Somebody who is to be told."""
+
+
+def join_in(registry: weakref.WeakSet[Member], members: list[Member]) -> None:
+    """Add one more to a registry."""
+    members.append(Member())
+    registry.add(members[-1])
+
+
+def note_everyone(registry: weakref.WeakSet[Member], found: list[list[Member]]) -> None:
+    """Note who is in a registry."""
+    found.append(everyone_in(registry))
+
+
+STARTING = """
+import threading
+from millpond import Pool
+from millpond.drivers.base import Driver
+
+class Telling(Driver):
+    # Says that the pool is in a step.
+    def open(self, until): return object()
+    def is_alive(self, conn, until): return True
+    def reset(self, conn, until): return True
+    def close(self, conn): pass
+    def reset_way(self):
+        in_step.set()
+        return ""
+
+class Starting(threading.Thread):
+    # Is asked for its hash while threading has its own lock: as good a place for the collector as any.
+    armed = False
+    def __hash__(self):
+        if self.armed:
+            self.armed = False
+            asked.set()
+            in_step.wait(60)
+            lease.close()
+        return super().__hash__()
+
+asked, in_step = threading.Event(), threading.Event()
+pool = Pool(Telling())
+lease = pool.connection()
+
+def ask():
+    asked.wait(60)
+    print(len(pool.stats().holders) < 2)
+
+asking = threading.Thread(target=ask, daemon=True)
+asking.start()
+starting = Starting(target=print, args=("started",), daemon=True)
+starting.armed = True
+starting.start()
+asking.join()
+starting.join()
+pool.close()
+"""
+
+
+def test_a_finalizer_gives_back_while_a_thread_is_started() -> None:
+    """The lock of ``threading`` is held there, and another thread, which has the pool's, asks for threads' names."""
+    assert ["True", "started"] == sorted(run_program(STARTING).splitlines())

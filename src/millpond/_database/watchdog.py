@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from millpond._crew import Runtime
 from millpond._deadlines import NEVER, Deadlines, Fate
+from millpond.forks import everyone_in
 
 GRACE_S: Final = 1.0  # between the first step and the second
 ROUNDS: Final = 3  # of grace for an order to end a statement that is still under way
@@ -214,7 +215,7 @@ class Watchdog:
 
 
 def _after_fork_in_child() -> None:
-    for watchdog in list(_watchdogs):
+    for watchdog in everyone_in(_watchdogs):
         watchdog.after_fork()
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.settings import tell
 from millpond.errors import PoolClosed, PoolTimeout
+from millpond.forks import everyone_in
 
 from . import _careful
 from . import _parameters as parameters
@@ -377,7 +378,7 @@ _pools: weakref.WeakSet[PooledDB] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for pool in list(_pools):
+    for pool in everyone_in(_pools):
         pool._after_fork()
 
 

@@ -21,7 +21,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from millpond.forks import point_nowhere
+from millpond.forks import everyone_in, point_nowhere
 
 from . import _careful, _stubborn
 from . import _parameters as parameters
@@ -370,7 +370,7 @@ _inherited: list[Any] = []  # a fork's: never closed, or their destructors would
 
 def _after_fork_in_child() -> None:
     """Let go of the parent's connections without a word to its server."""
-    for steady in list(_alive):
+    for steady in everyone_in(_alive):
         if steady._closed:
             continue
         was_in_transaction = steady._busy  # by begin() or by a statement; asked while it counts as open
