@@ -341,7 +341,7 @@ def test_a_server_without_room_is_waited_for(pool_of: PoolOf, scene: Scene, is_o
             got.append(error)
 
     (thread,) = in_threads(1, take)
-    thread.join(SHOWN_S)
+    thread.join(SHOWN_S if is_ours else DEADLINE_S)
     assert is_ours == thread.is_alive()
     held.close()
     assert joined([thread])
