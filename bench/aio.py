@@ -6,7 +6,8 @@ connections.  ``python bench/aio.py`` takes MariaDB, ``... mysql`` MySQL, and ``
 tasks instead.  A ratio is the median of the ratios of all turns, each within itself.
 
 ``... memory`` has the queries answered from memory, through the loop, by what a server has answered once: what is left
-is what the driver and the pool do, and that repeats within 2 % under any load.
+is what the driver and the pool do, and that repeats within 2 % under any load.  ``... pairs`` measures pairs alone.
+With ``MILLPOND_COMPILED=no`` in the environment all of it is measured without what is compiled of millpond.
 
 Beside them stands the least that first come, first served can cost: a deque of futures over asyncmy's own connections,
 ten lines that prove nothing, keep no books and lose a connection with each cancellation.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import operator
+import importlib
 import resource
 import statistics
 import sys
@@ -29,13 +30,12 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiomysql
-import asyncmy
-
-from millpond import AsyncPool
+from millpond import AsyncPool, _aio_compiled
 from millpond.drivers.aio import AsyncDriver
 from millpond.testing import ScratchServer
 
+aiomysql: Any = importlib.import_module("aiomysql")  # neither has types
+asyncmy: Any = importlib.import_module("asyncmy")
 SIZES = ((5, 20), (5, 5), (20, 20))  # fewest and most connections
 TURNS, PAIRS, QUERIES = 15, 2000, 2000
 STATEMENT = "SELECT %s, 'some text', 3.5"
@@ -213,11 +213,12 @@ def tell(
     """Print medians, and each against its peers, turn by turn."""
     print(f"{title}, {unit}")
     for name, values in times.items():
-        against = ", ".join(
-            f"{statistics.median(map(operator.truediv, values, times[peer])):.3f} of {peer}"
+        ratios = {
+            peer: statistics.median(mine / theirs for mine, theirs in zip(values, times[peer], strict=True))
             for peer in peers
             if peer != name and peer in times
-        )
+        }
+        against = ", ".join(f"{ratio:.3f} of {peer}" for peer, ratio in ratios.items())
         print(f"  {name:20} {statistics.median(values):8.2f}   {against}")
 
 
@@ -234,10 +235,12 @@ async def compare_pairs(server: ScratchServer) -> None:
     full, bare = (AsyncPool(NullDriver(), reset="none", track_use=tracked) for tracked in (True, False))
     peer = await asyncmy.create_pool(minsize=1, maxsize=5, **arguments)
     old = await aiomysql.create_pool(minsize=1, maxsize=5, **renamed)
-    takers = {"millpond": full.connection, "millpond, bare": bare.connection}
+    takers: dict[str, Callable[..., Any]] = {"millpond": full.connection, "millpond, bare": bare.connection}
     takers |= {"asyncmy": peer.acquire, "aiomysql": old.acquire}
     givers = {"asyncmy": peer.release, "aiomysql": old.release}
-    by_with = {name: functools.partial(pairs_with, take) for name, take in takers.items()}
+    by_with: dict[str, Callable[[], Awaitable[float]]] = {
+        name: functools.partial(pairs_with, take) for name, take in takers.items()
+    }
     tell("a pair, async with", "us", await in_turns(by_with))
     by_hand: dict[str, Callable[[], Awaitable[float]]] = {
         name: functools.partial(pairs_released, take, givers[name])
@@ -252,12 +255,16 @@ async def compare_pairs(server: ScratchServer) -> None:
 async def compare_queries(server: ScratchServer, least: int, most: int, *, from_memory: bool = False) -> None:
     """Measure queries with a checkout each, over pools of *least* to *most* connections."""
     arguments, renamed = arguments_on(server)
-    sizes = {"max_size": most, "min_idle": least}
+    sizes: dict[str, Any] = {"max_size": most, "min_idle": least}
     new = AsyncPool(asyncmy, connect_args=arguments, **sizes)
     new_peer = await asyncmy.create_pool(minsize=least, maxsize=most, **arguments)
     fair = Least()
     await fair.open(most, arguments)
-    takers = {"millpond, asyncmy": new.connection, "asyncmy": new_peer.acquire, "least that is fair": fair.connection}
+    takers: dict[str, Callable[..., Any]] = {
+        "millpond, asyncmy": new.connection,
+        "asyncmy": new_peer.acquire,
+        "least that is fair": fair.connection,
+    }
     pools: list[Any] = [new_peer, new, fair]
     if from_memory:
         await new.wait()
@@ -349,6 +356,8 @@ async def let_go(*pools: Any) -> None:
 async def beside_peers(server: ScratchServer) -> None:
     """Measure everything that has peers."""
     await compare_pairs(server)
+    if "pairs" in sys.argv[1:]:
+        return
     for least, most in SIZES:
         await compare_queries(server, least, most)
     await compare_shares(server)
@@ -388,7 +397,8 @@ async def waiting(count: int) -> None:
 
 def main() -> None:
     """Measure beside peers, on a server or from memory, or many tasks in the queue."""
-    print(f"Python {sys.version.split()[0]}; medians of {TURNS} turns")
+    way = "compiled" if _aio_compiled.COMPILED else "in Python alone"
+    print(f"Python {sys.version.split()[0]}, millpond {way}; medians of {TURNS} turns")
     if sys.argv[1:] == ["waiting"]:
         for count in (10_000, 30_000, 100_000):
             asyncio.run(waiting(count))
