@@ -27,8 +27,9 @@ from .fakes import module
 from .waiting import DEADLINE_S, in_threads, joined
 
 SHARING: tuple[Any, ...] = (
-    Sharing.take, Sharing.give_back, Sharing.changed, Sharing.close, Sharing._decide, Sharing._tidy_up,
-    Sharing._see_to_news, Sharing._has_news, Sharing._decide_alone, Sharing._ring, Sharing._leave, Sharing._take_in,
+    Sharing.take, Sharing._look, Sharing._line_up, Sharing.give_back, Sharing.changed, Sharing.close, Sharing._decide,
+    Sharing._tidy_up,
+    Sharing._see_to_news, Sharing._has_news, Sharing._decide_alone, Sharing._ring, Sharing._take_in,
     Sharing._let_go, Sharing._choose, Sharing._wait, Sharing._fetch, drained, Bell.ring, Bell.wait,
 )  # fmt: skip
 AT_ONCE = 20  # threads, each of which waits most of its time
@@ -74,7 +75,7 @@ class Turn:
     def let_go(self) -> None:
         """End the transaction, if the finalizer has not run by the time that somebody waits for that."""
         until(lambda: self.at.ran or self.pool._sharing._waiting or not self.thread.is_alive(), "somebody who waits")
-        assert joined(in_threads(1, self.commit)), f"{self.where}: the transaction cannot be ended"
+        assert joined(in_threads(1, self.at.traced(self.commit))), f"{self.where}: the transaction cannot be ended"
 
 
 @pytest.mark.parametrize("function", SHARING, ids=lambda function: function.__qualname__)

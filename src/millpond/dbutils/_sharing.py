@@ -75,7 +75,7 @@ class Sharing:
         self._leases: deque[Lease[Any]] = deque()  # of what nobody shares any more, to be given back
         self._waiting: deque[Bell] = deque()
         self._turned_away: deque[Bell] = deque()
-        self._deciding: dict[str, Decider] = {}  # the one who does
+        self._deciding: dict[str, tuple[int]] = {}  # the one who does, and in which thread
 
     def take(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
         """Take a share: of a new connection while there are fewer than may be, else of the one that is shared least.
@@ -86,14 +86,24 @@ class Sharing:
             Error: a finalizer or a signal handler asks, and has interrupted this very thing.
             Exception: the driver's own, if one could not be opened.
         """
+        found = self._look(pool, frame)
+        return found if isinstance(found, SharedDBConnection) else self._line_up(pool, frame)
+
+    def _look(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection | Told | None:
+        """Take a share if there is one now, or what a caller is told; None: look again."""
+        found: SharedDBConnection | Told = self._decide(lambda: self._choose(pool))
+        if found is Told.FETCH or found is Told.QUEUE:
+            return self._fetch(pool, frame, found is Told.QUEUE)
+        return found
+
+    def _line_up(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
+        """Look, and wait for what may change that, until there is a share."""
         until = time.monotonic() + self.wait_s
         bell = Bell()
         self._waiting.append(bell)  # first: nothing that changes from here on is missed
         try:
             while True:
-                found = self._decide(lambda: self._choose(pool))
-                if found is Told.FETCH or found is Told.QUEUE:
-                    found = self._fetch(pool, frame, found is Told.QUEUE)
+                found = self._look(pool, frame)
                 if isinstance(found, SharedDBConnection):
                     return found
                 if found is Told.COME_AGAIN:
@@ -148,7 +158,7 @@ class Sharing:
         return bool(self._given_back or self._dropped or self._fetched or (self.closed and self.cache))
 
     def _decide_alone(self, decision: Callable[[], Any]) -> Any:
-        me = Decider()
+        me = (threading.get_ident(),)  # a new one each time
         try:
             if self._deciding.setdefault("", me) is not me:
                 return Told.COME_AGAIN
@@ -157,10 +167,12 @@ class Sharing:
                 changed = self._take_in()
                 return decision()
             finally:
-                self._leave(me)
-                self._ring(changed)
+                self._deciding.clear()
+                if changed or self._turned_away:
+                    self._ring(changed)
         finally:
-            self._leave(me)  # again, if a signal has come between
+            if self._deciding.get("") is me:  # a signal has come between
+                self._deciding.clear()
 
     def _ring(self, changed: bool) -> None:
         """Wake who was turned away, and if something has changed, who waits for that."""
@@ -168,10 +180,6 @@ class Sharing:
             self.changed()
         for bell in drained(self._turned_away):
             bell.ring()
-
-    def _leave(self, me: Decider) -> None:
-        if self._deciding.get("") is me:
-            self._deciding.clear()
 
     def _await_turn(self, bell: Bell) -> None:
         """Wait until who decides just now is done.
@@ -183,7 +191,7 @@ class Sharing:
         now = self._deciding.get("")
         if now is None:
             return
-        if now.thread == threading.get_ident():
+        if now[0] == threading.get_ident():
             raise Error(
                 "the pool was used by a finalizer or a signal handler that has interrupted it in this thread; there, "
                 "connections can be given back, and nothing else be done with the pool"
@@ -278,15 +286,6 @@ def drained(things: deque[T]) -> Iterator[T]:
         except IndexError:  # somebody was quicker
             return
         yield thing
-
-
-class Decider:
-    """Whoever decides, and in which thread."""
-
-    __slots__ = ("thread",)
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
 
 
 class Bell:
