@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import sqlite3
 import threading
 import time
@@ -33,6 +34,12 @@ SHARING: tuple[Any, ...] = (
     Sharing._let_go, Sharing._choose, Sharing._wait, Sharing._fetch, drained, Bell.ring, Bell.wait,
 )  # fmt: skip
 AT_ONCE = 20  # threads, each of which waits most of its time
+
+
+@pytest.fixture(autouse=True)
+def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no package that brings an adapter: to look for them takes longer than all else that a pool does here."""
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: ())
 
 
 class Turn:
