@@ -26,6 +26,7 @@ from tests.garbage import collect
 from .doubles import Connection, ToldDriver, pool_of, run
 
 ROUNDS = 200  # of whatever may leave something behind: that shows as so many of it
+DAYS = 40  # lived through with and without
 compiled_only = pytest.mark.skipif(not _aio_compiled.COMPILED, reason="the compiled part was left out of this run")
 
 
@@ -488,3 +489,31 @@ def test_nothing_is_left_behind() -> None:
 
     half, whole = run(main)
     assert whole - half < ROUNDS
+
+
+def days_of(wanted: str) -> subprocess.Popen[str]:
+    """Begin a process that lives through some random days with the compiled part or without it."""
+    environment = {**os.environ, "MILLPOND_COMPILED": wanted, "PYTHONHASHSEED": "0"}
+    words = [sys.executable, "-m", "tests.aio.random_days", "0", str(DAYS)]
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[2]
+    )
+
+
+@compiled_only
+def test_random_days_are_the_same_without_it() -> None:
+    """Who gets which connection, when, or is told what; numbers, holders, sites, warnings and events: line by line."""
+    python, compiled = days_of("no"), days_of("require")
+    try:
+        (told_by_python, python_errors), (told, errors) = (
+            python.communicate(timeout=120),
+            compiled.communicate(timeout=120),
+        )
+    finally:
+        python.kill()
+        compiled.kill()
+    assert (0, "", 0, "") == (python.returncode, python_errors, compiled.returncode, errors)
+    for expected, line in zip(told_by_python.splitlines(), told.splitlines(), strict=True):
+        assert expected == line
+    assert DAYS == told.count("\nday ") + 1
+    assert told.count(" has ") > DAYS
