@@ -30,7 +30,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from millpond import AsyncPool, _aio_compiled
+from millpond import AsyncPool
+from millpond.aio import COMPILED
 from millpond.drivers.aio import AsyncDriver
 from millpond.testing import ScratchServer
 
@@ -397,7 +398,7 @@ async def waiting(count: int) -> None:
 
 def main() -> None:
     """Measure beside peers, on a server or from memory, or many tasks in the queue."""
-    way = "compiled" if _aio_compiled.COMPILED else "in Python alone"
+    way = "compiled" if COMPILED else "in Python alone"
     print(f"Python {sys.version.split()[0]}, millpond {way}; medians of {TURNS} turns")
     if sys.argv[1:] == ["waiting"]:
         for count in (10_000, 30_000, 100_000):

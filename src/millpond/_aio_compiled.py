@@ -33,20 +33,24 @@ if WANTED != "no":
         if WANTED == "require":
             raise
 
-COMPILED: Final[bool] = _pair is not None
 
-
-def learn(classes: dict[str, type[Any]], functions: dict[str, Callable[..., Any]], values: dict[str, Any]) -> None:
-    """Have the compiled part take its methods' places, and tell it what it needs of the pool; without it, do nothing.
+def learn(classes: dict[str, type[Any]], functions: dict[str, Callable[..., Any]], values: dict[str, Any]) -> bool:
+    """Have the compiled part take its methods' places, and tell it what it needs of the pool.
 
     Args:
         classes: of ``pool``, ``lease``, ``asked``, ``untaken``, ``slot`` and ``ticket``.
         functions: what Python has for ``connection``, ``take`` and ``close``.
         values: ``leased`` and ``idle``, states of a slot; ``quiet_s``; ``nothing``, which a return leaves to be
             awaited.
+
+    Returns:
+        Whether that was done: there is such a part, made of these sources, and it serves no other classes.
+
+    Raises:
+        ImportError: it was made of other sources, and it is required.
     """
     if _pair is None:
-        return
+        return False
     shelf: type[deque[Any]] = deque
     hosts = {
         "monotonic": time.monotonic,
@@ -55,4 +59,12 @@ def learn(classes: dict[str, type[Any]], functions: dict[str, Callable[..., Any]
         "pop": shelf.pop,
         "append": shelf.append,
     }
-    _pair.learn({**classes, **functions, **values, **hosts})
+    try:
+        taken: bool = _pair.learn({**classes, **functions, **values, **hosts})
+    except (AttributeError, TypeError) as error:
+        if WANTED == "require":
+            raise ImportError(
+                "what is compiled was made of other sources than these: install millpond again"
+            ) from error
+        return False
+    return taken

@@ -14,7 +14,7 @@ Rules:
 - A time-out of one's own, another loop and arguments that are named are left to Python before anything is touched.
 - It keeps no state of its own but what `learn` was told.
 - What is read from a field is held for as long as it is used: anything that is called may change the field.
-- The classes of one interpreter have it, the first that come; others, and a build without the GIL, do with Python. */
+- The main interpreter's classes have it, the first that come; others, and a build without the GIL, do with Python. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -976,6 +976,10 @@ offset_in(PyObject *kind, const char *name)
 static int
 look_up(PyObject *names, PyObject *found[TOLD], Py_ssize_t where[FIELDS], double *quiet)
 {
+    if (!PyDict_Check(names) || PyDict_GET_SIZE(names) != TOLD) { /* of an older or a newer source than this one */
+        PyErr_Format(PyExc_TypeError, "it takes a dictionary of %d names", TOLD);
+        return -1;
+    }
     for (int each = 0; each < TOLD; each++) {
         found[each] = PyDict_GetItemString(names, told_names[each]); /* borrowed */
         if (found[each] == NULL) {
@@ -1032,7 +1036,7 @@ learn(PyObject *Py_UNUSED(module), PyObject *names)
         return NULL;
     }
     if (told[POOL] != NULL) { /* the module that has the pool was imported anew: what it has now does with Python */
-        Py_RETURN_NONE;
+        Py_RETURN_FALSE;
     }
     quiet_s = quiet;
     memcpy(offsets, where, sizeof offsets);
@@ -1046,19 +1050,23 @@ learn(PyObject *Py_UNUSED(module), PyObject *names)
     }
     /* What `await` asks of a class is by now a function that looks `__await__` up; this is what it would find. */
     ((PyTypeObject *)told[ASKED])->tp_as_async->am_await = make_checkout;
-    Py_RETURN_NONE;
+    Py_RETURN_TRUE;
 }
 
 static PyMethodDef module_methods[] = {
-    {"learn", learn, METH_O, "Learn the classes, the functions and the values that are named in a dictionary."},
+    {"learn", learn, METH_O, "Learn what is named in a dictionary, and take the methods' places; say whether that was done."},
     {NULL},
 };
 
 static int
 fill(PyObject *module)
 {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "it is for the main interpreter of a process");
+        return -1;
+    }
     if (is_taken) {
-        PyErr_SetString(PyExc_ImportError, "this process has it already, in another interpreter or imported before");
+        PyErr_SetString(PyExc_ImportError, "this process has imported it before");
         return -1;
     }
     is_taken = 1;

@@ -26,7 +26,7 @@ import warnings
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import _aio_compiled
 from ._aio_bounds import CutShort, Late, TooSlow, bounded, heard
@@ -732,7 +732,7 @@ def abandon(left: Awaitable[Any]) -> None:
         close()
 
 
-_aio_compiled.learn(
+COMPILED: Final = _aio_compiled.learn(
     {"pool": AsyncPool, "lease": AsyncLease, "asked": Asked, "untaken": Untaken, "slot": Slot, "ticket": Ticket},
     {"connection": AsyncPool.connection, "take": take, "close": vars(AsyncLease)["close"]},
     {"leased": LEASED, "idle": IDLE, "quiet_s": QUIET_S, "nothing": NOTHING},

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from millpond import AsyncLease, AsyncPool, ConnectionReturned, PoolTimeout, _aio_compiled
-from millpond.aio import Clockwork
+from millpond.aio import COMPILED, Clockwork
 from millpond.aio_lease import Asked
 from tests.garbage import collect
 
@@ -29,13 +29,13 @@ from .doubles import Connection, ToldDriver, pool_of, run
 
 ROUNDS = 200  # of whatever may leave something behind: that shows as so many of it
 DAYS = 40  # lived through with and without
-compiled_only = pytest.mark.skipif(not _aio_compiled.COMPILED, reason="the compiled part was left out of this run")
+compiled_only = pytest.mark.skipif(not COMPILED, reason="the compiled part was left out of this run")
 
 
-def last_line_of(script: str, *words: str, wanted: str | None = None) -> str:
-    """Return what a script says last; in a process of its own, with the compiled part if this one has it."""
+def lines_of(script: str, *words: str, wanted: str | None = None) -> list[str]:
+    """Return what a script says; in a process of its own, with the compiled part if this one has it."""
     if wanted is None:
-        wanted = "" if _aio_compiled.COMPILED else "no"
+        wanted = "" if COMPILED else "no"
     environment = {name: value for name, value in os.environ.items() if name != "MILLPOND_COMPILED"}
     if wanted:
         environment["MILLPOND_COMPILED"] = wanted
@@ -43,7 +43,7 @@ def last_line_of(script: str, *words: str, wanted: str | None = None) -> str:
     done = subprocess.run(
         run_it, check=False, capture_output=True, text=True, timeout=60, env=environment, cwd=Path(__file__).parents[2]
     )
-    return (done.stdout + done.stderr).strip().splitlines()[-1]
+    return (done.stdout + done.stderr).strip().splitlines()
 
 
 def test_it_is_in_use_where_it_was_asked_for() -> None:
@@ -54,7 +54,7 @@ def test_it_is_in_use_where_it_was_asked_for() -> None:
         for kind, names in methods.items():
             for name in names:
                 assert isinstance(vars(kind)[name], expected), name
-    assert isinstance(vars(AsyncPool)["connection"], types.MethodDescriptorType) is _aio_compiled.COMPILED
+    assert isinstance(vars(AsyncPool)["connection"], types.MethodDescriptorType) is COMPILED
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_what_is_wanted_is_what_one_gets(wanted: str, hidden: bool, says: str) -
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'millpond._compiled_pair': raise ImportError('hidden')\n"
         f"if {hidden}: sys.meta_path.insert(0, Hiding())\n"
-        "import millpond.aio, millpond._aio_compiled\n"
-        "print(millpond._aio_compiled.COMPILED)\n"
+        "import millpond.aio\n"
+        "print(millpond.aio.COMPILED)\n"
     )
-    assert says == last_line_of(script, wanted=wanted)
+    assert says == lines_of(script, wanted=wanted)[-1]
 
 
 @compiled_only
@@ -99,12 +99,14 @@ def test_it_says_what_python_says_of_itself() -> None:
 def test_what_it_is_told_is_looked_at() -> None:
     """It does not begin to work with a class that has other fields than it knows."""
     pair: Any = sys.modules["millpond._compiled_pair"]
-    with pytest.raises(TypeError, match="pool is missing"):
+    with pytest.raises(TypeError, match="takes a dictionary of 18 names"):
         pair.learn({})
     names = (
         *("pool", "lease", "asked", "untaken", "slot", "ticket", "connection", "take", "close", "leased", "idle"),
         *("quiet_s", "nothing", "monotonic", "asyncio_loop", "task_in", "pop", "append"),
     )
+    with pytest.raises(TypeError, match="pool is missing"):
+        pair.learn(dict.fromkeys(("swimming pool", *names[1:]), object))
     with pytest.raises(AttributeError, match="no attribute '_loop'"):
         pair.learn(dict.fromkeys(names, object))
     with pytest.raises(TypeError, match="has no slot _loop"):
@@ -452,13 +454,14 @@ run(main)
 @pytest.mark.parametrize("how", ["reload", "forget"])
 def test_a_pool_outlives_its_module(how: str) -> None:
     """Imported anew there are other classes: pools of these work, and so do pools of those that were there before."""
-    assert "both work" == last_line_of(IMPORTED_ANEW, how)
+    assert "both work" == lines_of(IMPORTED_ANEW, how)[-1]
 
 
 OTHER_INTERPRETER = """
 import sys
-import millpond.aio, millpond._aio_compiled
-work = f"import sys; sys.path[:] = {sys.path!r}; import millpond.aio, millpond._aio_compiled as it; print(it.COMPILED)"
+work = f"import sys; sys.path[:] = {sys.path!r}; import millpond.aio; print(millpond.aio.COMPILED, flush=True)"
+if sys.argv[1] == "afterwards":
+    exec(work)
 if sys.version_info >= (3, 13):
     import _interpreters as interpreters
     another = interpreters.create("legacy")
@@ -468,14 +471,34 @@ else:
     another = interpreters.create(isolated=False)
     failed = interpreters.run_string(another, work)
 assert failed is None, failed
-sys.stdout.flush()
+interpreters.destroy(another)
+exec(work)
 """
 
 
 @compiled_only
-def test_another_interpreter_does_with_python() -> None:
-    """The first of a process has the compiled part; one that shares the process imports the pool without it."""
-    assert "False" == last_line_of(OTHER_INTERPRETER)
+@pytest.mark.parametrize("when", ["before", "afterwards"])
+def test_another_interpreter_does_with_python(when: str) -> None:
+    """The main one has the compiled part, whoever comes first; asyncio goes on when the other one has ended."""
+    expected = {"before": ["False", "True"], "afterwards": ["True", "False", "True"]}
+    assert expected[when] == lines_of(OTHER_INTERPRETER, when)
+
+
+OTHER_SOURCES = """
+import sys, types
+pair = types.ModuleType("millpond._compiled_pair")
+pair.learn = lambda names: len(names) + None  # as the C module says it: TypeError
+sys.modules["millpond._compiled_pair"] = pair
+import millpond.aio
+print(millpond.aio.COMPILED)
+"""
+
+
+def test_what_was_made_of_other_sources_is_left_out() -> None:
+    """An installation that was not made anew does with Python, unless the compiled part is required."""
+    assert ["False"] == lines_of(OTHER_SOURCES, wanted="")
+    expected = "ImportError: what is compiled was made of other sources than these: install millpond again"
+    assert expected == lines_of(OTHER_SOURCES, wanted="require")[-1]
 
 
 def test_nothing_is_left_behind() -> None:
