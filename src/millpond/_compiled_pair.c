@@ -372,6 +372,21 @@ checkout_clear(Checkout *self)
     return 0;
 }
 
+/* Have the current error tell of the one that was being handled when it was raised. */
+static void
+tell_of(PyObject *handled)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *context = PyException_GetContext(error);
+    if (context == NULL && error != handled) {
+        PyException_SetContext(error, Py_NewRef(handled));
+    }
+    Py_XDECREF(context);
+    PyErr_Restore(type, error, traceback);
+}
+
 /* Leave the queue, called away by an error, which is the current one afterwards. */
 static void
 step_out(Checkout *self)
@@ -390,25 +405,28 @@ step_out(Checkout *self)
         PyErr_Restore(type, error, traceback);
         return;
     }
+    tell_of(error);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
 }
 
-/* Leave the queue, if it is parked there, because nobody will go on with this. */
+/* End, and leave the queue if it is parked there, because nobody will go on with this: a finalizer may try. */
 static void
 checkout_finalize(Checkout *self)
 {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
     if (self->ticket != NULL) {
-        PyObject *type, *error, *traceback;
-        PyErr_Fetch(&type, &error, &traceback);
         PyErr_SetNone(PyExc_GeneratorExit);
         step_out(self);
         if (!PyErr_ExceptionMatches(PyExc_GeneratorExit)) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
-        PyErr_Restore(type, error, traceback);
+        PyErr_Clear();
     }
+    (void)checkout_clear(self);
+    PyErr_Restore(type, error, traceback);
 }
 
 static void
@@ -1002,7 +1020,8 @@ static int
 document(int which)
 {
     PyObject *words = PyObject_GetAttrString(told[methods[which].python], "__doc__");
-    PyObject *all = words == NULL ? NULL : PyUnicode_FromFormat("%s\n--\n\n%S", methods[which].signature, words);
+    const char *form = words == Py_None ? "%s\n--\n\n" : "%s\n--\n\n%S"; /* without words: `python -OO` */
+    PyObject *all = words == NULL ? NULL : PyUnicode_FromFormat(form, methods[which].signature, words);
     const char *text = all == NULL ? NULL : PyUnicode_AsUTF8(all);
     Py_XDECREF(words);
     if (text == NULL) {

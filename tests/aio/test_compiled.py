@@ -15,12 +15,13 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millpond import AsyncLease, AsyncPool, ConnectionReturned, PoolTimeout, _aio_compiled
+from millpond import AsyncLease, AsyncPool, ConnectionReturned, PoolTimeout, WrongEventLoop, _aio_compiled
 from millpond.aio import COMPILED, Clockwork
 from millpond.aio_lease import Asked
 from tests.garbage import collect
@@ -32,14 +33,14 @@ DAYS = 40  # lived through with and without
 compiled_only = pytest.mark.skipif(not COMPILED, reason="the compiled part was left out of this run")
 
 
-def lines_of(script: str, *words: str, wanted: str | None = None) -> list[str]:
+def lines_of(script: str, *words: str, wanted: str | None = None, option: str = "-B") -> list[str]:
     """Return what a script says; in a process of its own, with the compiled part if this one has it."""
     if wanted is None:
         wanted = "" if COMPILED else "no"
     environment = {name: value for name, value in os.environ.items() if name != "MILLPOND_COMPILED"}
     if wanted:
         environment["MILLPOND_COMPILED"] = wanted
-    run_it = [sys.executable, "-c", script, *words]
+    run_it = [sys.executable, option, "-c", script, *words]
     done = subprocess.run(
         run_it, check=False, capture_output=True, text=True, timeout=60, env=environment, cwd=Path(__file__).parents[2]
     )
@@ -93,6 +94,14 @@ def test_it_says_what_python_says_of_itself() -> None:
     assert str(inspect.signature(AsyncPool.connection)) == "(self, /, timeout=None)"
     assert "Raises:\n" in (AsyncPool.connection.__doc__ or "")
     assert (AsyncLease.close.__doc__ or "").startswith("Give the connection back, now")
+
+
+def test_it_says_nothing_where_python_says_nothing() -> None:
+    """Without docstrings there are none, and the word "None" is not in their place."""
+    script = (
+        "from millpond import AsyncLease, AsyncPool\nprint([AsyncPool.connection.__doc__, AsyncLease.close.__doc__])\n"
+    )
+    assert ["[None, None]"] == lines_of(script, option="-OO")
 
 
 @compiled_only
@@ -224,6 +233,65 @@ def test_an_error_thrown_into_a_checkout_comes_out_of_it() -> None:
             checkout.throw(ZeroDivisionError("thrown"))
 
     queued(work)
+
+
+def test_a_checkout_that_a_finalizer_keeps_has_ended() -> None:
+    """The collector had ended it by then, wherever it was: begun and parked, in a conversation, or not begun."""
+
+    class Keeper:
+        """Keeps from the collector what it was found with."""
+
+        def __init__(self, checkout: Any) -> None:
+            self.checkout = checkout
+            self.myself = self
+
+        def __del__(self) -> None:
+            kept.append(self.checkout)
+
+    kept: list[Any] = []
+
+    async def work(pool: AsyncPool[Connection]) -> None:
+        for steps in ([], [None], [None, None]):  # the second of two is parked, the first one holds a conversation
+            checkouts = [pool.connection().__await__() for _ in range(2)]
+            for checkout, step in zip(checkouts, steps, strict=False):
+                checkout.send(step)
+            for checkout in checkouts:
+                Keeper(checkout)
+            del checkouts, checkout
+            collect()
+            await asyncio.sleep(0)  # what was dropped is looked for by the loop
+            assert 2 == len(kept)
+            while kept:
+                with pytest.raises(StopIteration) as end:
+                    kept.pop().send(None)
+                assert end.value.value is None
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'AsyncPool.connection' was never awaited", RuntimeWarning)
+        queued(work)
+
+
+def test_an_error_of_leaving_the_queue_tells_of_the_one_before() -> None:
+    """Whoever reads it sees what called the task away, here in a thread with a loop of its own."""
+
+    async def main() -> None:
+        async with pool_of(ToldDriver(), max_size=1) as pool:
+            lease = await pool.connection()
+            first, _ = begun(pool)
+            second = pool.connection().__await__()  # behind another one, so that it parks by itself
+            next(second)
+
+            async def elsewhere() -> None:
+                with pytest.raises(WrongEventLoop) as failed:
+                    second.throw(KeyError("called away"))
+                assert "KeyError('called away')" == repr(failed.value.__context__)
+
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, elsewhere()).result(timeout=60)
+            first.close()
+            await lease.close()
+
+    run(main)
 
 
 def test_a_connection_granted_to_a_dropped_checkout_goes_to_the_next() -> None:
