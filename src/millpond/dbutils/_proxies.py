@@ -139,6 +139,9 @@ class PooledDedicatedDBConnection(Proxy):
         if cursors:
             cut_off_all(cursors, lease.driver_connection)
         lease.close(kind)
+        sharing = values["_pool"]._sharing
+        if sharing._waiting:
+            sharing.changed()
 
     __exit__ = close
 

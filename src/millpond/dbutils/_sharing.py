@@ -8,8 +8,11 @@ Rules:
 - Finalizers and signal handlers give shares back, in the middle of a decision of their own thread too.  So nothing in
   here takes a lock: what has happened is added to a deque, and whoever decides takes it in, before and after.  He who
   adds does that first and looks then whether somebody decides; he who decides is done first, and looks then.
-- Whatever may let a waiting caller go on wakes them all: a share that goes back, a connection that arrives, a
-  transaction that ends.
+- Whatever may let a waiting caller go on wakes them all: a share or a connection that goes back, a connection that
+  arrives, a transaction that ends.  Nobody tells of the rest (a connection that was dropped, a notice that a signal has
+  cut off), so that whoever waits looks again now and then.
+- One caller at most queues for what others hold, and nobody takes a connection past him: those who come meanwhile share
+  what he gets.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import math
 import threading
 import time
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -34,17 +38,28 @@ if TYPE_CHECKING:
     from .pooled_db import PooledDB
 
 T = TypeVar("T")
-LONGEST_S: Final = 1e6  # that a lock can be waited for, on every system; whoever waits longer looks again
+LOOK_AGAIN_S: Final = 1.0  # whoever waits does, so that the loss of any notice costs that much at most
 
 
 class Told(enum.Enum):
     """What a caller is told who gets no share now."""
 
     COME_AGAIN = "another thread decides just now"
-    FETCH = "take a connection, if that needs no waiting"
-    QUEUE = "take a connection, and wait for it with all others"
     WAIT = "wait until something has changed"
     REFUSED = "all are in transactions, and you do not wait"
+
+
+class Errand:
+    """One caller who is getting a connection to be shared; it is over when he has said so, or is no more.
+
+    Args:
+        queues: he waits for what others hold; else he takes what can be had without that.
+    """
+
+    __slots__ = ("__weakref__", "queues")
+
+    def __init__(self, *, queues: bool) -> None:
+        self.queues = queues
 
 
 class Sharing:
@@ -68,8 +83,8 @@ class Sharing:
     def begin_anew(self) -> None:
         """Forget what a forked parent shares."""
         self.cache.clear()
-        self._fetching = 0  # callers who are getting a connection to be shared
-        self._fetched: deque[SharedDBConnection | None] = deque()  # what they have got
+        self._errands: list[weakref.ref[Errand]] = []  # a signal may end one before it has begun
+        self._fetched: deque[tuple[Errand, SharedDBConnection | None]] = deque()  # what came of them
         self._given_back: deque[SharedDBConnection] = deque()
         self._dropped: deque[SharedDBConnection] = deque()
         self._leases: deque[Lease[Any]] = deque()  # of what nobody shares any more, to be given back
@@ -89,12 +104,12 @@ class Sharing:
         found = self._look(pool, frame)
         return found if isinstance(found, SharedDBConnection) else self._line_up(pool, frame)
 
-    def _look(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection | Told | None:
+    def _look(
+        self, pool: PooledDB, frame: types.FrameType, until: float | None = None
+    ) -> SharedDBConnection | Told | None:
         """Take a share if there is one now, or what a caller is told; None: look again."""
-        found: SharedDBConnection | Told = self._decide(lambda: self._choose(pool))
-        if found is Told.FETCH or found is Told.QUEUE:
-            return self._fetch(pool, frame, found is Told.QUEUE)
-        return found
+        found: SharedDBConnection | Told | Errand = self._decide(lambda: self._choose(pool))
+        return self._fetch(pool, frame, found, until) if isinstance(found, Errand) else found
 
     def _line_up(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
         """Look, and wait for what may change that, until there is a share."""
@@ -103,7 +118,7 @@ class Sharing:
         self._waiting.append(bell)  # first: nothing that changes from here on is missed
         try:
             while True:
-                found = self._look(pool, frame)
+                found = self._look(pool, frame, until)
                 if isinstance(found, SharedDBConnection):
                     return found
                 if found is Told.COME_AGAIN:
@@ -196,7 +211,7 @@ class Sharing:
                 "the pool was used by a finalizer or a signal handler that has interrupted it in this thread; there, "
                 "connections can be given back, and nothing else be done with the pool"
             )
-        bell.wait(LONGEST_S)
+        bell.wait(LOOK_AGAIN_S)
 
     # ------------------------------------------------------------------ by whoever decides
     def _take_in(self) -> bool:
@@ -204,8 +219,8 @@ class Sharing:
         if not self._has_news():
             return False
         while self._fetched:
-            self._fetching -= 1
-            fetched = self._fetched.popleft()
+            errand, fetched = self._fetched.popleft()
+            self._errands = [known for known in self._errands if known() is not errand]
             if fetched is not None:
                 self.cache.append(fetched)
         while self._given_back:
@@ -234,9 +249,14 @@ class Sharing:
         """Share the connection that is shared least, or tell the caller what to do instead."""
         if self.closed:
             raise pool._closed_error()
-        if len(self.cache) + self._fetching < self.most and (not self.cache or pool._has_room()):
-            self._fetching += 1
-            return Told.QUEUE if not self.cache and self.wait_s else Told.FETCH
+        self._errands = [errand for errand in self._errands if errand() is not None]
+        fetching = len(self._errands)
+        if len(self.cache) + fetching < self.most and not self._has_who_queues():
+            has_room = pool._has_room()
+            if has_room or not (self.cache or fetching):
+                errand = Errand(queues=not has_room and self.wait_s > 0)
+                self._errands.append(weakref.ref(errand))
+                return errand
         ordered = sorted(self.cache)
         if ordered and not ordered[0].busy:
             first = ordered.pop(0)
@@ -244,7 +264,11 @@ class Sharing:
             self.cache[:] = [*ordered, first]
             return first
         # While another caller connects, that is no waiting for what others hold.
-        return Told.WAIT if self.wait_s or self._fetching else Told.REFUSED
+        return Told.WAIT if self.wait_s or fetching else Told.REFUSED
+
+    def _has_who_queues(self) -> bool:
+        errands = [errand() for errand in self._errands]
+        return any(errand is not None and errand.queues for errand in errands)
 
     # ------------------------------------------------------------------ outside of it
     def _wait(self, pool: PooledDB, bell: Bell, told_to: Told, until: float) -> None:
@@ -255,25 +279,32 @@ class Sharing:
         """
         left_s = until - time.monotonic() if self.wait_s else math.inf
         if told_to is Told.REFUSED or left_s <= 0:
-            text = (
-                f"all {len(self.cache)} connections that maxshared allows are in transactions, and cannot be shared; "
-                "ask for dedicated_connection(), raise maxshared, or let callers wait by blocking=SECONDS"
-            )
-            raise told(TooManyConnectionsError, text, pool._source.module)
-        bell.wait(min(left_s, LONGEST_S))
+            raise told(TooManyConnectionsError, self._refusal(), pool._source.module)
+        bell.wait(min(left_s, LOOK_AGAIN_S))
 
-    def _fetch(self, pool: PooledDB, frame: types.FrameType, waits: bool) -> SharedDBConnection | None:
-        """Take a connection to be shared; None if meanwhile there is another to be shared instead."""
+    def _refusal(self) -> str:
+        if not self.cache:
+            return "all connections that maxconnections allows are out, and none came back in time that could be shared"
+        return (
+            f"all {len(self.cache)} connections that maxshared allows are in transactions, and cannot be shared; "
+            "ask for dedicated_connection(), raise maxshared, or let callers wait by blocking=SECONDS"
+        )
+
+    def _fetch(
+        self, pool: PooledDB, frame: types.FrameType, errand: Errand, until: float | None
+    ) -> SharedDBConnection | None:
+        """Take a connection to be shared; None if another caller was quicker, and it is to be looked again."""
         shared: SharedDBConnection | None = None
         try:
-            lease = pool._take(frame, waits=waits)
+            left_s = None if until is None or math.isinf(until) else max(0.0, until - time.monotonic())
+            lease = pool._take(frame, waits=errand.queues, outwaits=not self.cache, timeout=left_s)
             shared = SharedDBConnection(lease.driver_connection)
             shared._lease = lease
         except TooManyConnectionsError:
-            if not self.cache:
+            if errand.queues or not (self.wait_s or self.cache or len(self._errands) > 1):
                 raise
         finally:
-            self._fetched.append(shared)
+            self._fetched.append((errand, shared))
             self._tidy_up()
         return shared
 

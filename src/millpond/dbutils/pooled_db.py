@@ -268,14 +268,23 @@ class PooledDB:
     def _dedicated(self, frame: types.FrameType) -> PooledDedicatedDBConnection:
         return PooledDedicatedDBConnection(self, self._take(frame))
 
-    def _take(self, frame: types.FrameType, *, waits: bool = True) -> Lease[SteadyDBConnection]:
-        """Take a connection from the engine, and see to it that it is as ``ping`` and ``maxusage`` promise."""
+    def _take(
+        self, frame: types.FrameType, *, waits: bool = True, outwaits: bool = True, timeout: float | None = None
+    ) -> Lease[SteadyDBConnection]:
+        """Take a connection from the engine, and see to it that it is as ``ping`` and ``maxusage`` promise.
+
+        Args:
+            frame: the caller's.
+            waits: for what others hold.
+            outwaits: waits for a server that has no room, if ``blocking`` says so.
+            timeout: seconds to wait for what others hold; None for those of ``blocking``.
+        """
         try:
-            lease = self._lend(frame, waits)
+            lease = self._lend(frame, waits, timeout)
         except Exception as error:
-            if not waits or not self._wait_s or not self._source.is_full(error):
+            if not outwaits or not self._wait_s or not self._source.is_full(error):
                 raise
-            lease = self._outwait(frame, error)
+            lease = self._outwait(frame, error, waits)
         slot = lease._slot
         slot.code = frame.f_code
         slot.instruction = frame.f_lasti
@@ -290,18 +299,18 @@ class PooledDB:
             raise
         return lease
 
-    def _lend(self, frame: types.FrameType, waits: bool) -> Lease[SteadyDBConnection]:
+    def _lend(self, frame: types.FrameType, waits: bool, timeout: float | None = None) -> Lease[SteadyDBConnection]:
         """Take a connection from the engine; its refusals have the names that programs know."""
         try:
             if self._waits_for_ever:
                 self._refuse_to_wait_for_itself()
-            return self._engine.connection() if waits else self._engine.lend_at_once(frame)
+            return self._engine.connection(timeout) if waits else self._engine.lend_at_once(frame)
         except PoolTimeout as error:
             raise told(TooManyConnectionsError, str(error), self._source.module) from error
         except PoolClosed as error:
             raise self._closed_error() from error
 
-    def _outwait(self, frame: types.FrameType, refused: Exception) -> Lease[SteadyDBConnection]:
+    def _outwait(self, frame: types.FrameType, refused: Exception, waits: bool) -> Lease[SteadyDBConnection]:
         """The server has no room for another connection: take one of this pool's own when it comes back.
 
         Nobody tells when that is, nor when the server has room again: both are tried after pauses that grow.
@@ -315,7 +324,7 @@ class PooledDB:
                 break
             never.wait(min(left_s, pause_s * random.uniform(0.5, 1)))  # noqa: S311  no secret: callers apart from others
             try:
-                return self._lend(frame, waits=True)
+                return self._lend(frame, waits)
             except Exception as error:
                 if not self._source.is_full(error):
                     raise
