@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from millpond.dbutils import simple_pooled_db
-from millpond.dbutils._sharing import Bell, Sharing, drained
+from millpond.dbutils._sharing import Bell, Share, Sharing, drained
 from millpond.dbutils._source import Source
 from millpond.dbutils.pooled_db import InvalidConnectionError, PooledDB
 from millpond.errors import Error
@@ -29,7 +29,7 @@ from .waiting import DEADLINE_S, in_threads, joined
 
 SHARING: tuple[Any, ...] = (
     Sharing.take, Sharing._look, Sharing._line_up, Sharing.give_back, Sharing.changed, Sharing.close, Sharing._decide,
-    Sharing._tidy_up, Sharing._has_who_queues,
+    Sharing._tidy_up, Sharing._has_who_queues, Share.__del__,
     Sharing._see_to_news, Sharing._has_news, Sharing._decide_alone, Sharing._ring, Sharing._take_in,
     Sharing._let_go, Sharing._choose, Sharing._wait, Sharing._fetch, drained, Bell.ring, Bell.wait,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from millpond.dbutils._sharing import Sharing
-from millpond.dbutils.pooled_db import PooledDB, TooManyConnectionsError
+from millpond.dbutils.pooled_db import PooledDB, PooledSharedDBConnection, TooManyConnectionsError
 from tests.garbage import collect
 from tests.threads.doubles import until
 from tests.threads.striking import SignalAt, SignalAtLook, strike
@@ -105,3 +105,26 @@ def test_a_signal_while_one_is_served_leaves_the_next_to_be_served(function: Any
         assert joined(in_threads(1, functools.partial(take_into, got, pool))), f"at {offset}"
         got[0].close()
     assert raised, "no signal has struck"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [PooledDB._shared, Sharing._look, Sharing._decide, Sharing._tidy_up, PooledSharedDBConnection.close],
+    ids=lambda function: function.__qualname__,
+)
+def test_a_signal_while_a_connection_is_shared_keeps_no_share_of_it(function: Any) -> None:
+    """Whoever was struck has it no more: when the others have given theirs back, the connection goes back."""
+    raised = 0
+    for offset in sorted(SignalAtLook.looks[function.__code__]):
+        pool = PooledDB(module(threadsafety=2), maxshared=1, maxconnections=1, blocking=True)
+        first: Any = pool.connection()
+        raised += strike(SignalAt(function.__code__, offset), functools.partial(share_and_give_back, pool))
+        first.close()
+        assert joined(in_threads(1, functools.partial(share_and_give_back, pool))), f"at {offset}"
+        assert [] == pool._shared_cache, f"at {offset}"
+    assert raised, "no signal has struck"
+
+
+def share_and_give_back(pool: Any) -> None:
+    """Take a connection, and give it back."""
+    pool.connection().close()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from millpond import Lease
 
+    from ._sharing import Share
     from .pooled_db import PooledDB
 
 _getframe = sys._getframe
@@ -153,23 +154,24 @@ class PooledSharedDBConnection(Proxy):
     them.
     """
 
-    def __init__(self, pool: PooledDB, shared: SharedDBConnection) -> None:
+    def __init__(self, pool: PooledDB, share: Share) -> None:
+        shared = share.shared
         if shared.con.threadsafety() <= 1:
             raise told(
                 NotSupportedError, "this driver's connections cannot be shared between threads", pool._source.module
             )
         checkout = Checkout()
-        self.__dict__.update(_con=shared.con, _shared_con=shared, _pool=pool, _lease=shared, _checkout=checkout)
+        self.__dict__.update(_con=shared.con, _shared_con=shared, _pool=pool, _lease=share, _checkout=checkout)
 
     def close(self, *_: object) -> None:
         """Give the share back; the second time does nothing."""
-        shared: SharedDBConnection | None = self.__dict__.pop("_lease", None)
-        if shared is None:
+        share: Share | None = self.__dict__.pop("_lease", None)
+        if share is None:
             return
         frame = _getframe(1)
         self.__dict__.update(_con=None, _shared_con=None)
         self._checkout.end(frame)
-        self._pool.unshare(shared)
+        share.sharing.give_back(share)
 
     __exit__ = close
 
@@ -259,7 +261,5 @@ def drop(proxy: Any) -> None:
         with contextlib.suppress(ConnectionReturned):
             proxy.close()
         return
-    lease = values.pop("_lease")
+    del values["_lease"]  # a share lets itself go
     proxy._checkout.end(None)
-    if isinstance(lease, SharedDBConnection):
-        proxy._pool._sharing.drop(lease)

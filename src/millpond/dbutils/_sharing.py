@@ -11,6 +11,7 @@ Rules:
 - Whatever may let a waiting caller go on wakes them all: a share or a connection that goes back, a connection that
   arrives, a transaction that ends.  Nobody tells of the rest (a connection that was dropped, a notice that a signal has
   cut off), so that whoever waits looks again now and then.
+- A share is let go when it is given back, or by nobody's having it any more, once.
 - One caller at most queues for what others hold, and nobody takes a connection past him: those who come meanwhile share
   what he gets.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 import threading
 import time
 import types
@@ -47,6 +49,29 @@ class Told(enum.Enum):
     COME_AGAIN = "another thread decides just now"
     WAIT = "wait until something has changed"
     REFUSED = "all are in transactions, and you do not wait"
+
+
+class Share:
+    """One share of a connection; if whoever has it loses it to a signal, or is dropped, it is let go by itself.
+
+    Args:
+        sharing: where it was taken.
+        shared: what it is a share of.
+
+    Attributes:
+        counts: it was counted, and is still to be let go.
+    """
+
+    __slots__ = ("counts", "shared", "sharing")
+
+    def __init__(self, sharing: Sharing, shared: SharedDBConnection) -> None:
+        self.counts = False
+        self.sharing = sharing
+        self.shared = shared
+
+    def __del__(self) -> None:
+        if getattr(self, "counts", False) and not sys.is_finalizing():  # False: a signal kept it from being made
+            self.sharing.drop(self.shared)
 
 
 class Errand:
@@ -85,14 +110,14 @@ class Sharing:
         self.cache.clear()
         self._errands: list[weakref.ref[Errand]] = []  # a signal may end one before it has begun
         self._fetched: deque[tuple[Errand, SharedDBConnection | None]] = deque()  # what came of them
-        self._given_back: deque[SharedDBConnection] = deque()
+        self._given_back: deque[Share] = deque()
         self._dropped: deque[SharedDBConnection] = deque()
         self._leases: deque[Lease[Any]] = deque()  # of what nobody shares any more, to be given back
         self._waiting: deque[Bell] = deque()
         self._turned_away: deque[Bell] = deque()
         self._deciding: dict[str, tuple[int]] = {}  # the one who does, and in which thread
 
-    def take(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
+    def take(self, pool: PooledDB, frame: types.FrameType) -> Share:
         """Take a share: of a new connection while there are fewer than may be, else of the one that is shared least.
 
         Raises:
@@ -102,16 +127,14 @@ class Sharing:
             Exception: the driver's own, if one could not be opened.
         """
         found = self._look(pool, frame)
-        return found if isinstance(found, SharedDBConnection) else self._line_up(pool, frame)
+        return found if isinstance(found, Share) else self._line_up(pool, frame)
 
-    def _look(
-        self, pool: PooledDB, frame: types.FrameType, until: float | None = None
-    ) -> SharedDBConnection | Told | None:
+    def _look(self, pool: PooledDB, frame: types.FrameType, until: float | None = None) -> Share | Told | None:
         """Take a share if there is one now, or what a caller is told; None: look again."""
-        found: SharedDBConnection | Told | Errand = self._decide(lambda: self._choose(pool))
+        found: Share | Told | Errand = self._decide(lambda: self._choose(pool))
         return self._fetch(pool, frame, found, until) if isinstance(found, Errand) else found
 
-    def _line_up(self, pool: PooledDB, frame: types.FrameType) -> SharedDBConnection:
+    def _line_up(self, pool: PooledDB, frame: types.FrameType) -> Share:
         """Look, and wait for what may change that, until there is a share."""
         until = time.monotonic() + self.wait_s
         bell = Bell()
@@ -119,7 +142,7 @@ class Sharing:
         try:
             while True:
                 found = self._look(pool, frame, until)
-                if isinstance(found, SharedDBConnection):
+                if isinstance(found, Share):
                     return found
                 if found is Told.COME_AGAIN:
                     self._await_turn(bell)
@@ -128,9 +151,9 @@ class Sharing:
         finally:
             self._waiting.remove(bell)
 
-    def give_back(self, shared: SharedDBConnection) -> None:
+    def give_back(self, share: Share) -> None:
         """Let go of one share; the last one gives the connection back."""
-        self._given_back.append(shared)
+        self._given_back.append(share)
         self._tidy_up()
 
     def drop(self, shared: SharedDBConnection) -> None:
@@ -221,10 +244,12 @@ class Sharing:
         while self._fetched:
             errand, fetched = self._fetched.popleft()
             self._errands = [known for known in self._errands if known() is not errand]
-            if fetched is not None:
+            if fetched is not None and fetched.shared > 0:  # else it was dropped before it came here
                 self.cache.append(fetched)
         while self._given_back:
-            shared = self._given_back.popleft()
+            share = self._given_back.popleft()
+            share.counts = False
+            shared = share.shared
             if self._let_go(shared) and shared._lease is not None:
                 lease, shared._lease = shared._lease, None
                 self._leases.append(lease)
@@ -260,9 +285,11 @@ class Sharing:
         ordered = sorted(self.cache)
         if ordered and not ordered[0].busy:
             first = ordered.pop(0)
+            share = Share(self, first)
             first.share()
+            share.counts = True
             self.cache[:] = [*ordered, first]
-            return first
+            return share
         # While another caller connects, that is no waiting for what others hold.
         return Told.WAIT if self.wait_s or fetching else Told.REFUSED
 
@@ -290,23 +317,24 @@ class Sharing:
             "ask for dedicated_connection(), raise maxshared, or let callers wait by blocking=SECONDS"
         )
 
-    def _fetch(
-        self, pool: PooledDB, frame: types.FrameType, errand: Errand, until: float | None
-    ) -> SharedDBConnection | None:
+    def _fetch(self, pool: PooledDB, frame: types.FrameType, errand: Errand, until: float | None) -> Share | None:
         """Take a connection to be shared; None if another caller was quicker, and it is to be looked again."""
         shared: SharedDBConnection | None = None
+        share: Share | None = None
         try:
             left_s = None if until is None or math.isinf(until) else max(0.0, until - time.monotonic())
             lease = pool._take(frame, waits=errand.queues, outwaits=not self.cache, timeout=left_s)
             shared = SharedDBConnection(lease.driver_connection)
             shared._lease = lease
+            share = Share(self, shared)
+            share.counts = True
         except TooManyConnectionsError:
             if errand.queues or not (self.wait_s or self.cache or len(self._errands) > 1):
                 raise
         finally:
             self._fetched.append((errand, shared))
             self._tidy_up()
-        return shared
+        return share
 
 
 def drained(things: deque[T]) -> Iterator[T]:

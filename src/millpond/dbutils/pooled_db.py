@@ -43,7 +43,7 @@ from ._proxies import (
     TooManyConnectionsError,
     holder_of,
 )
-from ._sharing import Sharing
+from ._sharing import Share, Sharing
 from ._source import Source
 from ._version import DBUTILS_VERSION
 from .steady_db import SteadyDBConnection
@@ -251,7 +251,7 @@ class PooledDB:
 
     def unshare(self, con: SharedDBConnection) -> None:
         """Let go of one share of a shared connection; the last one gives it back."""
-        self._sharing.give_back(con)
+        self._sharing.give_back(Share(self._sharing, con))
 
     # ------------------------------------------------------------------ what programs look at
     @property
@@ -360,13 +360,13 @@ class PooledDB:
 
     # ------------------------------------------------------------------ one for several
     def _shared(self, frame: types.FrameType) -> PooledSharedDBConnection:
-        shared = self._sharing.take(self, frame)
+        share = self._sharing.take(self, frame)
         try:
-            if shared.shared > 1:
-                shared.con._ping_check()
-            return PooledSharedDBConnection(self, shared)
+            if share.shared.shared > 1:
+                share.shared.con._ping_check()
+            return PooledSharedDBConnection(self, share)
         except BaseException:
-            self._sharing.give_back(shared)
+            self._sharing.give_back(share)
             raise
 
     def _has_room(self) -> bool:
