@@ -381,7 +381,7 @@ tell_of(PyObject *handled)
     PyErr_NormalizeException(&type, &error, &traceback);
     PyObject *context = PyException_GetContext(error);
     if (context == NULL && error != handled) {
-        PyException_SetContext(error, Py_NewRef(handled));
+        PyException_SetContext(error, Py_XNewRef(handled));
     }
     Py_XDECREF(context);
     PyErr_Restore(type, error, traceback);

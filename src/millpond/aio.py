@@ -188,7 +188,7 @@ class AsyncPool(Shell[C]):
         if hasattr(self, "_crew"):  # not by its __dict__: CPython 3.12 reads attributes slower ever after
             self._crew.forget()
         self._loop: AbstractEventLoop | None = None
-        self._here = _get_running_loop  # the same, as soon as there is a loop, for less: see _aio_here.py
+        self._here: Callable[[], object] = object  # which is nobody's loop: the first that asks is bound
         self._myself: weakref.ref[Any] = weakref.ref(self)
         self._crew = TaskCrew()
         self._timer: asyncio.TimerHandle | None = None

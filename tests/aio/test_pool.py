@@ -610,6 +610,23 @@ def test_a_pool_made_at_import_time_belongs_to_the_first_loop() -> None:
     assert issubclass(WrongEventLoop, millpond.Error)
 
 
+def test_a_pool_that_is_awaited_where_no_loop_runs_says_so() -> None:
+    """As in a forked child: nothing was begun by that, and a loop finds all the room there."""
+    driver = ToldDriver()
+    pool = AsyncPool(driver, max_size=1)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            next(pool.connection().__await__())
+    assert 0 == pool.stats().size
+
+    async def main() -> None:
+        async with pool, pool.connection() as conn:
+            assert 1 == conn.driver_connection.number
+
+    run(main)
+    assert not driver.left_open
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_loop_whose_generators_were_ended_may_go_on() -> None:
     """Its pool closes what it has, and goes on as well, unless it was closed; a pool that comes later says nothing."""
