@@ -8,6 +8,8 @@ that somebody changes while it is being sorted is none any more.
 Rules:
 - Nothing in here takes a lock, but for what ends a cut (:class:`Fate`).  What is kept is a set, which is changed by
   single operations; who keeps it is a post (:class:`~millpond._crew.Post`), taken by a single operation.
+- A single operation is one of a built-in set, dict or lock.  It is the GIL that makes it single, and has threads see
+  what others did before; builds without it lock each object, and were not tried.
 - Whoever adds something adds it first and looks for the keeper then; the keeper leaves its post first and looks at the
   set then.  So nothing is left without a keeper, and a bell that is rung once too often costs one look.
 - A deadline is due once: what was cut off is not done, what is done is not cut off.
@@ -107,7 +109,9 @@ class Deadlines:
         """Keep one more; False if that cannot be done, because no thread can be had."""
         self.kept.add(due)
         if not self._post.is_held:
-            return self._crew.man(self._post, self._serve)
+            man = self._crew.man
+            # Whoever came while the host refused a thread saw the post held, and relies on it: it is asked once more.
+            return man(self._post, self._serve) or (len(self.kept) > 1 and man(self._post, self._serve))
         if due.due_at < self._wakes_at:
             self._ring()
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import dataclasses
 import functools
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from millpond._crew import Runtime
 from millpond.drivers._watchdog import Watchdog, duplicate, has_news, shut_down, unpatched_poll, wait_for_news
 from tests.garbage import collect
 
@@ -139,6 +141,22 @@ def test_where_no_thread_can_be_had_a_call_has_no_deadline(
     with dog.guard(pair[0].fileno(), 0.0) as kept:
         assert b"" == pair[1].recv(1)
     assert [False, True] == [unkept.fired, kept.fired]
+
+
+def test_a_deadline_that_is_set_while_a_thread_is_refused_is_kept() -> None:
+    """It relies on the thread that another call asks for just then; the host has one a moment later."""
+    start, refusals = _thread.start_new_thread, iter([RuntimeError("can't start new thread")])
+    fired = threading.Event()
+
+    def start_or_refuse(work: Callable[[], None]) -> None:
+        for refusal in refusals:
+            meanwhile.enter_context(dog.guard_by(fired.set, 0.0))
+            raise refusal
+        start(work, ())
+
+    dog = Watchdog(dataclasses.replace(Runtime.of_host(), start=start_or_refuse))
+    with contextlib.ExitStack() as meanwhile, dog.guard_by(list, time.monotonic() + 600):
+        assert fired.wait(PATIENCE_S)
 
 
 def test_after_a_fork_nothing_of_the_parents_is_cut(dog: Watchdog, pair: tuple[socket.socket, socket.socket]) -> None:
