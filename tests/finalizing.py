@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dis
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.threads.doubles import start_tracing, trace_bytecodes
+
+PATIENCE_S = 10.0  # for what takes no time, unless it waits for itself
 
 
 class FinalizerAt:
@@ -74,3 +77,22 @@ def places_in(code: types.CodeType, name: str) -> Iterator[tuple[types.CodeType,
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             yield from places_in(inner, f"{name}.{inner.co_name}")
+
+
+class Garbage:
+    """Something that only the collector ends, and what its finalizer does."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.end = end
+        self.me = self
+
+    def __del__(self) -> None:
+        self.end()
+
+
+def in_time(work: Callable[[], object]) -> bool:
+    """Do *work* in a thread of its own; False if it does not come to an end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return not thread.is_alive()

@@ -15,7 +15,7 @@ import pytest
 
 from millpond._database.watchdog import Latch, Watch, Watchdog
 from millpond._deadlines import Fate
-from tests.finalizing import FinalizerAt, places
+from tests.finalizing import FinalizerAt, Garbage, in_time, places
 from tests.garbage import collect
 
 WAIT_S = 20.0
@@ -181,25 +181,6 @@ def test_a_deadline_passes_once(times: int) -> None:
 
 
 # -- finalizers, which leave streams in the middle of anything --------------------------------------------------------
-class Garbage:
-    """Something that only the collector ends, and what its finalizer does."""
-
-    def __init__(self, end: Callable[[], object]) -> None:
-        self.end = end
-        self.me = self
-
-    def __del__(self) -> None:
-        self.end()
-
-
-def in_time(work: Callable[[], object]) -> bool:
-    """Do *work* in a thread of its own; False if it does not come to an end."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(WAIT_S)
-    return not thread.is_alive()
-
-
 def test_a_stream_that_is_left_by_a_finalizer_while_its_link_is_cut_waits_for_nobody() -> None:
     """The collector may run that in the thread that cuts: the statement is over, and the next deadline is kept."""
     ends = Ends()

@@ -18,6 +18,7 @@ import pytest
 
 from millpond._crew import Runtime
 from millpond.drivers._watchdog import Watchdog, duplicate, has_news, shut_down, unpatched_poll, wait_for_news
+from tests.finalizing import Garbage, in_time
 from tests.garbage import collect
 
 PATIENCE_S = 10.0
@@ -168,25 +169,6 @@ def test_after_a_fork_nothing_of_the_parents_is_cut(dog: Watchdog, pair: tuple[s
             assert fired.wait(PATIENCE_S)
     assert not inherited.fired
     assert is_whole(pair)
-
-
-def in_time(work: Callable[[], object]) -> bool:
-    """Do *work* in a thread of its own; False if it does not come to an end."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    return not thread.is_alive()
-
-
-class Garbage:
-    """Something that only the collector ends, and what its finalizer does."""
-
-    def __init__(self, end: Callable[[], object]) -> None:
-        self.end = end
-        self.me = self
-
-    def __del__(self) -> None:
-        self.end()
 
 
 class Moment(float):
